@@ -1,0 +1,253 @@
+"""The PushT demonstrations: read from their zarr store, checked, and cut into training windows.
+
+The store is the one published with Diffusion Policy (Chi et al., RSS 2023): `data/state` (N, 5),
+`data/action` (N, 2), `data/keypoint` (N, 9, 2) and `meta/episode_ends` (E,). Its images are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+# The length of axis 0 is the store's own: None stands for any.
+ARRAY_SHAPES: Mapping[str, tuple[int | None, ...]] = {
+    "data/state": (None, 5),
+    "data/action": (None, 2),
+    "data/keypoint": (None, 9, 2),
+    "meta/episode_ends": (None,),
+}
+STEP_ARRAYS = ("data/state", "data/action", "data/keypoint")
+
+
+class DemonstrationError(ValueError):
+    """A store of demonstrations that cannot be used; the message names the file, the array and the index."""
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """All episodes, one after the other; episode `i` is the steps `episode_ends[i - 1]:episode_ends[i]`."""
+
+    observations: np.ndarray  # (N, 20) float32, px: 9 keypoints of the block x, y, then the pusher x, y
+    actions: np.ndarray  # (N, 2) float32, px: target position of the pusher
+    states: np.ndarray  # (N, 5) float32: pusher x, y (px), block x, y (px), block angle (rad)
+    episode_ends: np.ndarray  # (E,) int64: index one past each episode's last step
+    sha256: str  # of the four arrays' contents, the same for every zarr format, chunking and compressor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training samples: the first observations of each window, and its actions."""
+
+    observations: torch.Tensor  # (W, observation_steps, 20) float32, px
+    actions: torch.Tensor  # (W, horizon, 2) float32, px
+
+
+def load_demonstrations(path: str | Path) -> Demonstrations:
+    """Reads a store: a zarr folder or a `.zarr.zip`, of zarr format 2 or 3, with or without images.
+
+    Raises DemonstrationError when there is no such store, or an array of it is missing, cannot be decoded,
+    has another shape, another length or a value that is not finite, or the episodes do not tile the steps.
+    """
+    path = Path(path)
+    arrays = _read_arrays(path)
+    num_steps = len(arrays["data/state"])
+    for name in STEP_ARRAYS:
+        if len(arrays[name]) != num_steps:
+            raise DemonstrationError(
+                f"{path}: array {name} has {len(arrays[name])} steps, but data/state has {num_steps}"
+            )
+        arrays[name] = _as_finite_float32(path, name, arrays[name])
+    arrays["meta/episode_ends"] = _as_episode_ends(path, arrays["meta/episode_ends"], num_steps)
+    states, keypoints = arrays["data/state"], arrays["data/keypoint"]
+    hashes = {name: array_sha256(values) for name, values in arrays.items()}
+    return Demonstrations(
+        observations=np.concatenate([keypoints.reshape(num_steps, 18), states[:, :2]], axis=1),
+        actions=arrays["data/action"],
+        states=states,
+        episode_ends=arrays["meta/episode_ends"],
+        sha256=hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest(),
+    )
+
+
+def array_sha256(values: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and little-endian C-order bytes."""
+    little_endian = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    header = f"{little_endian.dtype.str} {values.shape} ".encode()
+    return hashlib.sha256(header + little_endian.tobytes()).hexdigest()
+
+
+def split_episodes(num_episodes: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sorted indices of the training and of the held-out episodes, drawn without replacement.
+
+    At the same count and seed these are Diffusion Policy's validation episodes (its `get_val_mask`).
+    """
+    if not 0 <= held_out < num_episodes:
+        raise ValueError(
+            f"held_out must be 0 to {num_episodes - 1} of {num_episodes} episodes, got {held_out}"
+        )
+    is_held_out = np.zeros(num_episodes, dtype=bool)
+    is_held_out[np.random.default_rng(seed).choice(num_episodes, size=held_out, replace=False)] = True
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def build_windows(
+    demonstrations: Demonstrations,
+    episodes: Sequence[int] | np.ndarray,
+    horizon: int = 16,
+    observation_steps: int = 2,
+    action_steps: int = 8,
+) -> Windows:
+    """Every window of `horizon` steps in the given episodes, as Diffusion Policy's SequenceSampler cuts them.
+
+    A window may begin up to `observation_steps - 1` steps before its episode and end up to
+    `action_steps - 1` steps after it; steps outside repeat the episode's first or last step. An episode too
+    short for even that yields no window. Raises ValueError for an episode index that is not there or is
+    there twice, and for step counts outside 1 to `horizon`.
+    """
+    for name, steps in (("observation_steps", observation_steps), ("action_steps", action_steps)):
+        if not 1 <= steps <= horizon:
+            raise ValueError(f"{name} must be 1 to horizon ({horizon}), got {steps}")
+    chosen = _as_episode_indices(episodes, len(demonstrations.episode_ends))
+    ends = demonstrations.episode_ends[chosen]
+    starts = np.concatenate([[0], demonstrations.episode_ends[:-1]])[chosen]
+
+    pad_before, pad_after = observation_steps - 1, action_steps - 1
+    windows_per_episode = np.maximum(ends - starts + pad_before + pad_after - horizon + 1, 0)
+    episode_of_window = np.repeat(np.arange(len(chosen)), windows_per_episode)
+    windows_before_episode = np.cumsum(windows_per_episode) - windows_per_episode
+    window_in_episode = np.arange(len(episode_of_window)) - windows_before_episode[episode_of_window]
+    first_step = starts[episode_of_window] - pad_before + window_in_episode
+    steps_of_window = np.clip(  # (W, horizon)
+        first_step[:, None] + np.arange(horizon),
+        starts[episode_of_window, None],
+        ends[episode_of_window, None] - 1,
+    )
+    return Windows(
+        observations=torch.from_numpy(demonstrations.observations[steps_of_window[:, :observation_steps]]),
+        actions=torch.from_numpy(demonstrations.actions[steps_of_window]),
+    )
+
+
+def _as_episode_indices(episodes: Sequence[int] | np.ndarray, num_episodes: int) -> np.ndarray:
+    indices = np.asarray(episodes)
+    if indices.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise ValueError(f"episodes must be a list of integers, got {indices.dtype} of shape {indices.shape}")
+    outside = indices[(indices < 0) | (indices >= num_episodes)]
+    if outside.size:
+        raise ValueError(f"there is no episode {outside[0]}: the demonstrations have {num_episodes}")
+    if len(np.unique(indices)) != len(indices):
+        raise ValueError("episodes must name each episode once")
+    return indices
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise DemonstrationError(f"{path}: no such file or folder")
+    if path.is_dir():
+        return _read_store(path, str(path))
+    if not zipfile.is_zipfile(path):
+        raise DemonstrationError(f"{path}: not a zarr store (neither a folder nor a whole zip file)")
+    try:
+        store = zarr.storage.ZipStore(str(path), mode="r")
+    except Exception as error:
+        raise DemonstrationError(f"{path}: the zip file cannot be opened: {_one_line(error)}") from error
+    with closing(store):
+        return _read_store(path, store)
+
+
+def _read_store(path: Path, store: Any) -> dict[str, np.ndarray]:
+    # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
+    try:
+        group = zarr.open_group(store, mode="r")
+    except Exception as error:
+        hint = ""
+        if zarr.__version__.startswith("2."):
+            hint = f" (zarr format 3 needs zarr-python 3; this is {zarr.__version__})"
+        raise DemonstrationError(f"{path}: not a zarr store: no readable group at its root{hint}") from error
+    arrays = {name: _open_array(path, group, name, shape) for name, shape in ARRAY_SHAPES.items()}
+    return {name: _decode(path, name, array) for name, array in arrays.items()}
+
+
+def _open_array(path: Path, group: Any, name: str, expected: tuple[int | None, ...]) -> Any:
+    try:
+        array = group[name]
+    except KeyError as error:
+        raise DemonstrationError(f"{path}: array {name} is missing") from error
+    except Exception as error:
+        raise DemonstrationError(f"{path}: array {name} cannot be opened: {_one_line(error)}") from error
+    if not isinstance(array, zarr.Array):
+        raise DemonstrationError(f"{path}: {name} is a group, not an array")
+    if len(array.shape) != len(expected) or array.shape[1:] != expected[1:]:
+        wanted = str(expected).replace("None", "N")
+        raise DemonstrationError(f"{path}: array {name} has shape {array.shape}, expected {wanted}")
+    if array.shape[0] == 0:
+        raise DemonstrationError(f"{path}: array {name} is empty")
+    return array
+
+
+def _decode(path: Path, name: str, array: Any) -> np.ndarray:
+    # zarr reads a chunk that is not there as its fill value: a half-copied store would train on zeros.
+    present, total = array.nchunks_initialized, array.nchunks
+    if present < total:
+        raise DemonstrationError(f"{path}: array {name} has only {present} of its {total} chunks")
+    rows = array.chunks[0]
+    blocks = []
+    for start in range(0, array.shape[0], rows):
+        try:
+            blocks.append(np.asarray(array[start : start + rows]))
+        except Exception as error:
+            raise DemonstrationError(
+                f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {_one_line(error)}"
+            ) from error
+    return np.concatenate(blocks)
+
+
+def _as_finite_float32(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "fiu":
+        raise DemonstrationError(f"{path}: array {name} holds {values.dtype}, expected numbers")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        index = tuple(bad[0].tolist())
+        raise DemonstrationError(
+            f"{path}: array {name} is {values[index]} at index {index}, expected finite values"
+        )
+    return values
+
+
+def _as_episode_ends(path: Path, values: np.ndarray, num_steps: int) -> np.ndarray:
+    name = "meta/episode_ends"
+    if values.dtype.kind not in "iu":
+        raise DemonstrationError(f"{path}: array {name} holds {values.dtype}, expected integers")
+    ends = values.astype(np.int64)
+    not_increasing = np.flatnonzero(np.diff(ends, prepend=0) <= 0)
+    if not_increasing.size:
+        index = int(not_increasing[0])
+        before = ends[index - 1] if index else 0
+        raise DemonstrationError(
+            f"{path}: array {name} does not increase at index {index}: {ends[index]} after {before}"
+        )
+    past_end = np.flatnonzero(ends > num_steps)
+    if past_end.size or ends[-1] < num_steps:
+        index = int(past_end[0]) if past_end.size else len(ends) - 1
+        side = "past" if past_end.size else "before"
+        raise DemonstrationError(
+            f"{path}: array {name} is {ends[index]} at index {index}, {side} the last of the {num_steps} steps"
+        )
+    return ends
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
