@@ -156,12 +156,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DemonstrationError(f"{path}: no such file or folder")
     if path.is_dir():
         return _read_store(path, str(path))
-    if not zipfile.is_zipfile(path):
-        raise DemonstrationError(f"{path}: not a zarr store (neither a folder nor a whole zip file)")
     try:
-        store = zarr.storage.ZipStore(str(path), mode="r")
-    except Exception as error:
-        raise DemonstrationError(f"{path}: the zip file cannot be opened: {_one_line(error)}") from error
+        zipfile.ZipFile(path).close()
+    except zipfile.BadZipFile as error:
+        raise DemonstrationError(
+            f"{path}: not a zarr store (neither a folder nor a whole zip file): {_one_line(error)}"
+        ) from error
+    store = zarr.storage.ZipStore(str(path), mode="r")
     with closing(store):
         return _read_store(path, store)
 
@@ -242,9 +243,9 @@ def _as_episode_ends(path: Path, values: np.ndarray, num_steps: int) -> np.ndarr
     past_end = np.flatnonzero(ends > num_steps)
     if past_end.size or ends[-1] < num_steps:
         index = int(past_end[0]) if past_end.size else len(ends) - 1
-        side = "past" if past_end.size else "before"
+        side = "past" if past_end.size else "short of"
         raise DemonstrationError(
-            f"{path}: array {name} is {ends[index]} at index {index}, {side} the last of the {num_steps} steps"
+            f"{path}: array {name} is {ends[index]} at index {index}, {side} the {num_steps} steps recorded"
         )
     return ends
 
