@@ -1,0 +1,15 @@
+"""PushT for gymnasium: importing this package registers `pusht_env/PushT-v0`."""
+
+import os
+
+from gymnasium.envs.registration import register
+
+from pusht_env.block import GOAL_POSE, coverage, keypoint_observation
+from pusht_env.env import PushTEnv
+
+__all__ = ["GOAL_POSE", "PushTEnv", "coverage", "keypoint_observation"]
+
+# pygame, loaded with the first picture, would else greet on standard output, where programs print their results.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+register(id="pusht_env/PushT-v0", entry_point="pusht_env.env:PushTEnv", max_episode_steps=200)
