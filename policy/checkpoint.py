@@ -1,0 +1,100 @@
+"""Checkpoints: one safetensors file each, with everything but the weights as JSON in its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A file that is no usable checkpoint; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named weights and a JSON header."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, format_name: str) -> None:
+    """Write a checkpoint, atomically: after a crash there is the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"format": format_name, "header": json.dumps(checkpoint.header, sort_keys=True)}
+    try:
+        with open(temporary, "wb") as file:
+            file.write(save({name: t.contiguous() for name, t in checkpoint.tensors.items()}, metadata))
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, format_name: str, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint and check that it is whole.
+
+    Raises:
+        CheckpointError: for a missing, foreign (pickled, say) or truncated file, one of another format, or
+            weights that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (SafetensorError, OSError) as error:
+        with open(path, "rb") as file:
+            start = file.read(2)
+        if start == b"PK" or start[:1] == b"\x80":  # torch.save's archive, or a bare pickle
+            raise CheckpointError(f"{path}: a pickled file, refused because loading it can run code") from error
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    if metadata.get("format") != format_name:
+        found = metadata.get("format", "none")
+        raise CheckpointError(f"{path}: holds format {found!r}, need {format_name!r}")
+    try:
+        header = json.loads(metadata["header"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: unreadable header ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: weights {name!r} are not finite")
+    return Checkpoint(tensors, header)
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy weights into a module.
+
+    Raises:
+        CheckpointError: naming the first weight that is missing, unexpected or of another shape.
+    """
+    expected = module.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise CheckpointError(f"{source}: wrong architecture, weights {name!r} are missing")
+        if name not in expected:
+            raise CheckpointError(f"{source}: wrong architecture, weights {name!r} are unexpected")
+        if tensors[name].shape != expected[name].shape:
+            found, need = tuple(tensors[name].shape), tuple(expected[name].shape)
+            raise CheckpointError(
+                f"{source}: wrong architecture, weights {name!r} have shape {found}, need {need}"
+            )
+    module.load_state_dict(dict(tensors))
+
+
+def file_sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

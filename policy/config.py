@@ -1,0 +1,60 @@
+"""What a policy is made of, as data: it travels in the header of its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy.unet import ConditionalUnet1D
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Shapes of a policy and widths of its network.
+
+    Attributes:
+        observation_dim: numbers per observation.
+        action_dim: A, numbers per action.
+        horizon: H, actions that the network predicts.
+        observation_steps: newest observations that it sees.
+        action_steps: actions that are executed before it is asked again, the action chunk.
+        num_train_timesteps: timesteps of the diffusion process.
+        down_dims, step_embed_dim, kernel_size, n_groups: see `ConditionalUnet1D`.
+
+    Raises:
+        ValueError: for a horizon that the network or the action chunk does not fit into.
+    """
+
+    observation_dim: int = 20
+    action_dim: int = 2
+    horizon: int = 16
+    observation_steps: int = 2
+    action_steps: int = 8
+    num_train_timesteps: int = 100
+    down_dims: tuple[int, ...] = (256, 512, 1024)
+    step_embed_dim: int = 256
+    kernel_size: int = 5
+    n_groups: int = 8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "down_dims", tuple(self.down_dims))  # JSON and YAML know only lists
+        halvings = 2 ** (len(self.down_dims) - 1)
+        if self.horizon % halvings:
+            raise ValueError(
+                f"horizon must be a multiple of {halvings} for {len(self.down_dims)} levels, got {self.horizon}"
+            )
+        if self.observation_steps < 1 or self.action_steps < 1:
+            raise ValueError("observation_steps and action_steps must be at least 1")
+        if self.observation_steps - 1 + self.action_steps > self.horizon:
+            raise ValueError(
+                f"{self.action_steps} action steps after {self.observation_steps} observation steps "
+                f"do not fit into a horizon of {self.horizon}"
+            )
+
+    @property
+    def cond_dim(self) -> int:
+        return self.observation_steps * self.observation_dim
+
+    def build_network(self) -> ConditionalUnet1D:
+        return ConditionalUnet1D(
+            self.action_dim, self.cond_dim, self.down_dims, self.step_embed_dim, self.kernel_size, self.n_groups
+        )

@@ -1,0 +1,36 @@
+"""Network and condition → `denoise`, the only thing that a sampler knows of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from policy.solver import Solver
+from policy.unet import ConditionalUnet1D
+
+Denoise: TypeAlias = Callable[[Tensor, slice], Tensor]
+"""(states (B, S, H, A), slice of S solver steps) → clipped data predictions x̂ (B, S, H, A), in one evaluation."""
+
+
+def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
+    """Bind an ε-predicting network to the observations (B, C) that it shall act on.
+
+    The data prediction is x̂ = clip((x − √(1−ᾱ)·ε_θ(x, t)) / √ᾱ, −1, 1).
+    """
+    alpha = solver.alphas_cumprod[:-1, None, None]  # (T, 1, 1)
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+
+    def denoise(states: Tensor, steps: slice) -> Tensor:
+        timesteps = solver.timesteps[steps]
+        batch, parallel = states.shape[:2]
+        epsilon = network(
+            states.flatten(0, 1),
+            timesteps.repeat(batch),
+            condition.repeat_interleave(parallel, dim=0),
+        ).view_as(states)
+        return torch.clamp((states - noise[steps] * epsilon) / signal[steps], -1, 1)
+
+    return denoise

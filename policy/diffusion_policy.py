@@ -1,0 +1,160 @@
+"""The way of one action chunk: observation → normaliser → sampler → unnormalise → chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from policy.config import PolicyConfig
+from policy.denoiser import make_denoise
+from policy.normalizer import Normalizer, Range
+from policy.sampling import SamplerConfig, sample_sequential
+from policy.schedule import squared_cosine_alphas_cumprod
+from policy.solver import SOLVERS, Solver
+from policy.unet import ConditionalUnet1D
+
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
+
+CHECKPOINT_FORMAT = "pcm_policy.diffusion_policy/1"
+
+
+@dataclass(frozen=True)
+class DiffusionPolicy:
+    """A trained policy: observation history in, action chunk out.
+
+    Attributes:
+        network: the noise predictor, in evaluation mode.
+        config: shapes and widths.
+        normalizer: the training data's ranges, on the network's device.
+        provenance: how it came to be: data hash, commit, seed, command.
+        sampler: how noise becomes actions.
+    """
+
+    network: ConditionalUnet1D
+    config: PolicyConfig
+    normalizer: Normalizer
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: torch.device | str = "cpu", sampler: SamplerConfig | None = None
+    ) -> DiffusionPolicy:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: for a missing, pickled, truncated, foreign or inconsistent file, or weights that
+                are not finite. The message names the file.
+        """
+        checkpoint = load_checkpoint(path, CHECKPOINT_FORMAT, device)
+        try:
+            config = PolicyConfig(**checkpoint.header["config"])
+            ranges = {
+                name: Range(
+                    torch.tensor(limits["minimum"], device=device), torch.tensor(limits["maximum"], device=device)
+                )
+                for name, limits in checkpoint.header["normalizer"].items()
+            }
+            normalizer = Normalizer(**ranges)
+            network = config.build_network().to(device)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: bad header ({error})") from error
+        load_weights(network, checkpoint.tensors, path)
+        provenance = checkpoint.header.get("provenance", {})
+        return cls(network.eval(), config, normalizer, provenance, sampler or SamplerConfig())
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+        header = {
+            "config": asdict(self.config),
+            "normalizer": {
+                name: {"minimum": limits.minimum.tolist(), "maximum": limits.maximum.tolist()}
+                for name, limits in (("observation", self.normalizer.observation), ("action", self.normalizer.action))
+            },
+            "provenance": dict(self.provenance),
+        }
+        save_checkpoint(path, Checkpoint(self.network.state_dict(), header), CHECKPOINT_FORMAT)
+
+    def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
+        """The same policy, sampled in another way. The weights are shared."""
+        return replace(self, sampler=sampler)
+
+    @cached_property
+    def solver(self) -> Solver:
+        """The sampler's solver, on the network's device.
+
+        Raises:
+            ValueError: if the sampler has more steps than the policy has training timesteps.
+        """
+        parameter = next(self.network.parameters())
+        alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
+        return SOLVERS[self.sampler.name](alphas_cumprod, self.sampler.steps).to(parameter.device, parameter.dtype)
+
+    @torch.no_grad()
+    def predict_horizon(
+        self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
+    ) -> Tensor:
+        """All H predicted actions, (B, H, A) in px; arguments as in `predict_chunk`."""
+        config, solver = self.config, self.solver
+        self._check(observations, "observations", (config.observation_steps, config.observation_dim))
+        shape = (len(observations), config.horizon, config.action_dim)
+        reference = solver.a
+        if noise is None:
+            noise = _randn(shape, generator, reference)
+        self._check(noise, "noise", shape[1:])
+        if len(noise) != len(observations):
+            raise ValueError(f"noise has batch size {len(noise)}, observations have {len(observations)}")
+        step_noise = None
+        if solver.N is not None:
+            step_noise = _randn((shape[0], solver.steps, *shape[1:]), generator, reference)
+        condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
+        denoise = make_denoise(self.network, solver, condition)
+        states = sample_sequential(denoise, solver, noise.to(reference), step_noise)
+        return self.normalizer.action.unnormalize(states[:, -1])
+
+    def predict_chunk(
+        self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
+    ) -> Tensor:
+        """The action chunk to execute from the newest observation on.
+
+        Args:
+            observations: (B, observation_steps, observation_dim), oldest first, in px.
+            noise: (B, H, A) initial noise; drawn where it is not given.
+            generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
+                does not depend on the rest of its batch; their device may differ from the policy's.
+
+        Returns:
+            (B, action_steps, A) target positions in px, finite and inside the range of the training data.
+
+        Raises:
+            ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
+        """
+        first = self.config.observation_steps - 1
+        horizon = self.predict_horizon(observations, noise, generator)
+        return horizon[:, first : first + self.config.action_steps]
+
+    @staticmethod
+    def _check(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
+        if tensor.ndim != 1 + len(shape) or tensor.shape[1:] != shape:
+            need = ", ".join(str(size) for size in shape)
+            raise ValueError(f"{name} must have shape (B, {need}), got {tuple(tensor.shape)}")
+        if not tensor.isfinite().all():
+            index = tuple(int(i) for i in (~tensor.isfinite()).nonzero()[0])
+            raise ValueError(f"{name}{list(index)} is {tensor[index].item()}, must be finite")
+
+
+def _randn(shape: tuple[int, ...], generator: Generators | None, like: Tensor) -> Tensor:
+    if isinstance(generator, Sequence):
+        if len(generator) != shape[0]:
+            raise ValueError(f"got {len(generator)} generators for {shape[0]} observations")
+        return torch.cat([_randn((1, *shape[1:]), one, like) for one in generator])
+    # Drawn where the generator lives, so that one seed means the same noise on every device.
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(like)

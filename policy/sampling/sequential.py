@@ -1,0 +1,37 @@
+"""Sequential sampling: one network evaluation after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policy.denoiser import Denoise
+from policy.solver import Solver
+
+
+def sample_sequential(
+    denoise: Denoise, solver: Solver, x0: Tensor, step_noise: Tensor | None = None
+) -> Tensor:
+    """Forward substitution through x_t = a_t·x₀ + Σ_{i<t} C_{t,i}·x̂_i(x_i) + Σ_{i<t} N_{t,i}·z_i.
+
+    Args:
+        denoise: the data prediction x̂.
+        solver: T steps.
+        x0: (B, H, A) initial noise.
+        step_noise: (B, T, H, A) noises z of a stochastic solver.
+
+    Returns:
+        (B, T+1, H, A) all states, the noise first, the action sequence last.
+
+    Raises:
+        ValueError: if a stochastic solver gets no noises, or a deterministic one gets some.
+    """
+    if (solver.N is None) != (step_noise is None):
+        raise ValueError("step_noise must be given to a stochastic solver, and only to one")
+    states = solver.a[:, None, None] * x0[:, None]  # (B, T+1, H, A)
+    if step_noise is not None:
+        states += torch.einsum("ti,biha->btha", solver.N, step_noise)
+    for i in range(solver.steps):
+        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))
+        states[:, i + 1 :] += solver.C[i + 1 :, i, None, None] * prediction
+    return states

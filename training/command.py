@@ -1,0 +1,104 @@
+"""What every command of this package shares: Hydra configuration, `--help`, errors in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import TypeVar
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+Config = TypeVar("Config")
+
+CONF = "training.conf"
+
+
+def run_command(
+    config_name: str, config_type: type[Config], run: Callable[[Config], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run a command with a configuration from `training/conf` and ``key=value`` arguments.
+
+    Args:
+        config_name: the command's YAML file, without its ending. Its comments are the command's help.
+        config_type: dataclass that the configuration must fit; its ``__post_init__`` checks values.
+        run: the command.
+        argv: arguments, by default those of the process.
+
+    Returns:
+        The process's exit status: 0, 1 for an error that the command names, 130 for Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(_help(config_name))
+        return 0
+    try:
+        run(load_config(config_name, config_type, arguments))
+    except (ValueError, ArithmeticError, OSError, RuntimeError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def load_config(config_name: str, config_type: type[Config], overrides: Sequence[str] = ()) -> Config:
+    """Compose a configuration and turn it into its dataclass.
+
+    Raises:
+        ValueError: for an argument that is no ``key=value`` or a key that does not exist.
+        HydraException, OmegaConfBaseException: for a choice or a value that does not fit.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"arguments look like key=value, got {override!r} (--help lists the keys)")
+    with initialize_config_module(CONF, version_base="1.3"):
+        composed = compose(config_name, list(overrides))
+    assert isinstance(composed, DictConfig)
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(composed))
+    if missing:
+        raise ValueError(f"{missing[0]}=… is required (--help explains the keys)")
+    schema = OmegaConf.structured(config_type)
+    _make_writable(schema)
+    config = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+    assert isinstance(config, config_type)
+    return config
+
+
+def _make_writable(node: Container) -> None:
+    """Let values be merged into a schema of frozen dataclasses, which OmegaConf makes read-only."""
+    OmegaConf.set_readonly(node, False)
+    if isinstance(node, DictConfig):
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, Container):
+                _make_writable(child)
+
+
+def _help(config_name: str) -> str:
+    conf = files(CONF)
+    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").strip()
+    parts = [text]
+    for folder in sorted((entry for entry in conf.iterdir() if entry.is_dir()), key=lambda entry: entry.name):
+        # A group belongs to a command if the command's list of defaults names it.
+        if f"- {folder.name}: " not in text:
+            continue
+        for choice in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if choice.name.endswith(".yaml"):
+                name = choice.name.removesuffix(".yaml")
+                parts.append(f"# {folder.name}={name}\n{choice.read_text(encoding='utf-8').strip()}")
+    return "\n\n".join(parts)
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error
+    while cause.__cause__ is not None and isinstance(cause, (HydraException, OmegaConfBaseException)):
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    # Hydra and OmegaConf append where they looked and in which dataclass, which helps no user.
+    noise = ("Config search path", "provider=", "object_type=", "reference_type=")
+    return " ".join(line for line in lines if not line.startswith(noise))

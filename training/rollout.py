@@ -1,0 +1,187 @@
+"""Episodes of a policy in the PushT simulator, all of them in one batch."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import pusht_env  # noqa: F401, registers the environment
+from policy import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened in one episode.
+
+    Attributes:
+        seed: of its initial state.
+        rewards: (steps,) reward after each control step.
+        success: whether it ended on the goal.
+        chunk_seconds: wall time of each policy call that it waited for.
+        frames: pictures of it, the initial state first, if they were asked for.
+    """
+
+    seed: int
+    rewards: NDArray[np.float64]
+    success: bool
+    chunk_seconds: tuple[float, ...]
+    frames: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def max_reward(self) -> float:
+        return float(self.rewards.max())
+
+    @property
+    def steps(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes, and what their actions cost.
+
+    Attributes:
+        episodes: in the order of their seeds.
+        call_seconds: wall time of each policy call.
+        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk).
+        network_evaluations: samples × timesteps that went through the network, in all.
+    """
+
+    episodes: tuple[Episode, ...]
+    call_seconds: tuple[float, ...]
+    sequential_evaluations: tuple[int, ...]
+    network_evaluations: int
+
+
+@dataclass
+class _RunningEpisode:
+    seed: int
+    env: gymnasium.Env
+    generator: torch.Generator
+    history: deque[NDArray[np.float64]]
+    rewards: list[float] = field(default_factory=list)
+    chunk_seconds: list[float] = field(default_factory=list)
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    success: bool = False
+    ended: bool = False
+
+
+def episode_noise_seed(noise_seed: int, episode_seed: int) -> int:
+    """Seed of an episode's noises: they depend on nothing else, such as the other episodes of the batch."""
+    return (noise_seed << 32) + episode_seed
+
+
+def run_episodes(
+    policy: DiffusionPolicy,
+    seeds: Sequence[int],
+    max_steps: int = 200,
+    noise_seed: int = 0,
+    record: int = 0,
+    frame_size: int = 192,
+    show_progress: bool = True,
+) -> Rollout:
+    """Let a policy act in one episode per seed, all of them evaluated as one batch.
+
+    Episodes that have ended leave the batch. Each draws its noises from a generator of its own.
+
+    Args:
+        policy: observes keypoints.
+        seeds: initial states.
+        max_steps: control steps after which an episode is cut.
+        noise_seed: of the policy's noises.
+        record: how many episodes, the first ones, get frames.
+        frame_size: side of the frames in px.
+        show_progress: whether to show a progress bar over control steps.
+    """
+    running = [_start(policy, seed, max_steps, noise_seed, i < record, frame_size) for i, seed in enumerate(seeds)]
+    call_seconds: list[float] = []
+    depths: list[int] = []
+    evaluations = 0
+    with tqdm(total=max_steps, desc="episodes", unit="step", disable=not show_progress) as progress:
+        while active := [episode for episode in running if not episode.ended]:
+            observations = torch.from_numpy(np.stack([np.stack(episode.history) for episode in active])).float()
+            with _counting(policy) as counts:
+                started = time.perf_counter()
+                # Moved to the CPU inside the clock: a robot has its chunk only then.
+                chunks = policy.predict_chunk(observations, generator=[e.generator for e in active]).cpu()
+                seconds = time.perf_counter() - started
+            call_seconds.append(seconds)
+            depths.append(len(counts))
+            evaluations += sum(counts)
+            for episode, chunk in zip(active, chunks.double().numpy(), strict=True):
+                episode.chunk_seconds.append(seconds)
+                _execute(episode, chunk)
+            progress.update(min(policy.config.action_steps, progress.total - progress.n))
+            best = [max(episode.rewards) for episode in running]
+            progress.set_postfix(reward=f"{np.mean(best):.3f}", running=len(active))
+    for episode in running:
+        episode.env.close()
+    return Rollout(
+        tuple(
+            Episode(e.seed, np.array(e.rewards), e.success, tuple(e.chunk_seconds), tuple(e.frames))
+            for e in running
+        ),
+        tuple(call_seconds),
+        tuple(depths),
+        evaluations,
+    )
+
+
+def _start(
+    policy: DiffusionPolicy, seed: int, max_steps: int, noise_seed: int, record: bool, frame_size: int
+) -> _RunningEpisode:
+    env = gymnasium.make(
+        "pusht_env/PushT-v0",
+        max_episode_steps=max_steps,
+        render_mode="rgb_array" if record else None,
+        render_size=frame_size,
+        disable_env_checker=True,
+    )
+    observation, _ = env.reset(seed=seed)
+    size = policy.config.observation_steps
+    generator = torch.Generator().manual_seed(episode_noise_seed(noise_seed, seed))
+    episode = _RunningEpisode(seed, env, generator, deque([observation] * size, maxlen=size))
+    _record(episode, [])
+    return episode
+
+
+def _execute(episode: _RunningEpisode, chunk: NDArray[np.float64]) -> None:
+    """Execute an action chunk (action_steps, A), or as much of it as the episode lasts."""
+    for step, action in enumerate(chunk):
+        observation, reward, terminated, truncated, info = episode.env.step(action)
+        episode.history.append(observation)
+        episode.rewards.append(float(reward))
+        _record(episode, chunk[step + 1 :])
+        if terminated or truncated:
+            episode.success = bool(info["is_success"])
+            episode.ended = True
+            return
+
+
+def _record(episode: _RunningEpisode, upcoming: NDArray[np.float64] | list[float]) -> None:
+    if episode.env.render_mode is None:
+        return
+    episode.env.unwrapped.predicted_chunk = np.reshape(upcoming, (-1, 2))  # type: ignore[attr-defined]
+    frame = episode.env.render()
+    assert isinstance(frame, np.ndarray)
+    episode.frames.append(frame)
+
+
+@contextmanager
+def _counting(policy: DiffusionPolicy) -> Iterator[list[int]]:
+    """Count what goes through the network: one entry per call, its batch size."""
+    counts: list[int] = []
+    hook = policy.network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+    try:
+        yield counts
+    finally:
+        hook.remove()

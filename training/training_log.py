@@ -1,0 +1,46 @@
+"""Training curves, as CSV and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class TrainingLog:
+    """Rows of named numbers per iteration, in `log.csv` and `tensorboard/` of a directory.
+
+    Rows after `iteration` come from a run that was killed before it could save its state; they are dropped,
+    since they are about to be written again.
+    """
+
+    def __init__(self, output_dir: Path, columns: list[str], iteration: int) -> None:
+        self._columns = ["iteration", *columns]
+        path = output_dir / "log.csv"
+        kept: list[dict[str, str]] = []
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    complete = all(row.get(column) is not None for column in self._columns)
+                    if complete and int(row["iteration"]) <= iteration:
+                        kept.append(row)
+        temporary = path.with_suffix(".csv.tmp")
+        self._file = open(temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115, closed in close()
+        self._csv = csv.DictWriter(self._file, self._columns, extrasaction="ignore")
+        self._csv.writeheader()
+        self._csv.writerows(kept)
+        self._file.flush()
+        temporary.replace(path)
+        self._tensorboard = SummaryWriter(str(output_dir / "tensorboard"), purge_step=iteration + 1)
+
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
+        self._csv.writerow({"iteration": iteration, **{name: f"{value:.8g}" for name, value in values.items()}})
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()

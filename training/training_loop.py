@@ -1,0 +1,254 @@
+"""The loop around any loss: optimiser, schedule, EMA, logs, and a state that survives being killed.
+
+Everything random in iteration i is drawn from (seed, i), so that there is no generator state to save: a run that
+was killed and started again, or that is spread over more processes, sees the same batches and noises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from policy.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from training.distributed import Worker
+from training.training_log import TrainingLog
+
+STATE_FORMAT = "pcm_policy.training_state/1"
+
+Loss = Callable[[nn.Module, int], Tensor]
+"""(network, iteration) → mean loss over this worker's share of the iteration's batch."""
+
+Validate = Callable[[nn.Module, int], dict[str, float]]
+"""(network with averaged weights, iteration) → numbers for the log; called by the first worker alone."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train, whatever the loss.
+
+    Attributes:
+        iterations: optimiser steps.
+        batch_size: samples per iteration, over all processes.
+        learning_rate: peak, reached after `warmup_iterations`, then cosine decay to 0.
+        weight_decay: of AdamW.
+        gradient_clip: largest gradient norm.
+        ema_power: averaged weights decay with 1 − (1 + i)^(−power) at iteration i.
+        ema_max_decay: upper limit of that decay.
+        precision: ``auto`` (bfloat16 on CUDA, else float32), ``float32`` or ``bfloat16``.
+        compile: whether to compile the network first.
+        seed: of weights, batches and noises.
+        log_every, checkpoint_every, validate_every: in iterations; the last two are multiples of the first.
+    """
+
+    iterations: int = 9000
+    batch_size: int = 256
+    learning_rate: float = 5e-4
+    warmup_iterations: int = 500
+    weight_decay: float = 1e-6
+    gradient_clip: float = 1.0
+    ema_power: float = 0.75
+    ema_max_decay: float = 0.9999
+    precision: str = "auto"
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 500
+    validate_every: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "learning_rate", "gradient_clip", "log_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup_iterations", "weight_decay", "ema_power", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.ema_max_decay < 1:
+            raise ValueError(f"ema_max_decay must be in [0, 1), got {self.ema_max_decay}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
+        for name in ("checkpoint_every", "validate_every"):
+            value = getattr(self, name)
+            if value <= 0 or value % self.log_every:
+                raise ValueError(f"{name} must be a multiple of log_every={self.log_every}, got {value}")
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """Linear warm-up, then a cosine to 0."""
+        if iteration < self.warmup_iterations:
+            return self.learning_rate * (iteration + 1) / self.warmup_iterations
+        progress = (iteration - self.warmup_iterations) / max(1, self.iterations - self.warmup_iterations)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def ema_decay_at(self, iteration: int) -> float:
+        return min(self.ema_max_decay, 1 - (1 + iteration) ** -self.ema_power)
+
+
+def generator_for(seed: int, iteration: int, device: torch.device) -> torch.Generator:
+    """Source of everything random in one iteration."""
+    return torch.Generator(device).manual_seed((seed << 40) + iteration)
+
+
+def train(
+    network: nn.Module,
+    averaged: nn.Module,
+    loss: Loss,
+    validate: Validate,
+    validation_columns: Sequence[str],
+    config: TrainingConfig,
+    worker: Worker,
+    output_dir: Path,
+    identity: dict[str, Any],
+) -> None:
+    """Train `network` and keep a moving average of its weights in `averaged`.
+
+    Started again on the same `output_dir`, it goes on where the last saved state was.
+
+    Args:
+        network: initial weights, the same on every worker.
+        averaged: a copy of it.
+        loss: see `Loss`.
+        validate: see `Validate`; it may return the names in `validation_columns`.
+        validation_columns: columns that the log has for it.
+        config: how to train.
+        worker: this process.
+        output_dir: gets `training_state.safetensors`, `log.csv` and `tensorboard/`.
+        identity: what else makes this run what it is (JSON values): a state of another run is refused.
+
+    Raises:
+        ValueError: if `output_dir` holds the state of a run with other settings.
+        CheckpointError: if that state is damaged.
+        FloatingPointError: if the loss is not finite; the last saved state is kept.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), weight_decay=config.weight_decay
+    )
+    state_path = output_dir / "training_state.safetensors"
+    identity = {**asdict(config), **identity}
+    start, hours_before = _restore(state_path, network, averaged, optimizer, identity, worker.device)
+    worker.wait()
+    if start >= config.iterations:
+        return
+    started = time.monotonic()
+
+    trained: nn.Module = network
+    if worker.world_size > 1:
+        trained = DistributedDataParallel(network)
+    if config.compile:
+        trained = torch.compile(trained)  # type: ignore[assignment]
+    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and worker.device.type == "cuda")
+    columns = ["loss", "learning_rate", "gradient_norm", "hours", *validation_columns]
+    log = TrainingLog(output_dir, columns, start) if worker.is_first else None
+    loss_sum = torch.zeros((), device=worker.device)
+    weights, averages = list(network.parameters()), list(averaged.parameters())
+    progress = tqdm(
+        total=config.iterations * config.batch_size,
+        initial=start * config.batch_size,
+        unit="sample",
+        unit_scale=True,
+        desc="training",
+        disable=not worker.is_first,
+        mininterval=1,
+    )
+    try:
+        for iteration in range(start, config.iterations):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate_at(iteration)
+            with torch.autocast(worker.device.type, torch.bfloat16, enabled=bfloat16):
+                value = loss(trained, iteration)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            norm = torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
+            optimizer.step()
+            torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(iteration))
+            loss_sum += value.detach()
+            progress.update(config.batch_size)
+
+            done = iteration + 1
+            hours = hours_before + (time.monotonic() - started) / 3600
+            if done % config.log_every == 0 or done == config.iterations:
+                count = config.log_every if done % config.log_every == 0 else done % config.log_every
+                mean_loss = worker.mean(loss_sum / count).item()
+                loss_sum.zero_()
+                if not math.isfinite(mean_loss):
+                    raise FloatingPointError(f"the loss is {mean_loss} at iteration {done}; try a lower learning_rate")
+                progress.set_postfix(loss=f"{mean_loss:.4g}")
+                if log is not None:
+                    row = {
+                        "loss": mean_loss,
+                        "learning_rate": config.learning_rate_at(iteration),
+                        "gradient_norm": norm.item(),
+                        "hours": hours,
+                    }
+                    if done % config.validate_every == 0 or done == config.iterations:
+                        averaged.eval()
+                        row |= validate(averaged, done)
+                    log.write(done, row)
+            if worker.is_first and (done % config.checkpoint_every == 0 or done == config.iterations):
+                _save(state_path, network, averaged, optimizer, identity, done, hours)
+    finally:
+        progress.close()
+        if log is not None:
+            log.close()
+    worker.wait()
+
+
+def _save(
+    path: Path,
+    network: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+    iteration: int,
+    hours: float,
+) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    header = {"iteration": iteration, "hours": hours, "identity": identity}
+    save_checkpoint(path, Checkpoint(tensors, header), STATE_FORMAT)
+
+
+def _restore(
+    path: Path,
+    network: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+    device: torch.device,
+) -> tuple[int, float]:
+    """Load a saved state, if there is one, and return the iterations and hours that it has behind it."""
+    if not path.exists():
+        return 0, 0.0
+    state = load_checkpoint(path, STATE_FORMAT, device)
+    saved = state.header["identity"]
+    for name in sorted(saved.keys() | identity.keys()):
+        # Through JSON, as the saved one: it knows no tuples.
+        value = json.loads(json.dumps(identity.get(name)))
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{path} belongs to a run with {name}={saved.get(name)}, this one has {name}={value}; "
+                "choose another output_dir"
+            )
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
+
+    load_weights(network, part("network."), path)
+    load_weights(averaged, part("averaged."), path)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in part("optimizer.").items():
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return int(state.header["iteration"]), float(state.header["hours"])
