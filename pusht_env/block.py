@@ -39,8 +39,6 @@ REACH = math.hypot(15.0, 120.0)
 
 GOAL_POSE = (256.0, 256.0, math.pi / 4)
 
-NUM_KEYPOINTS = 9
-
 KEYPOINTS = np.array(
     [
         [9.2698, 90.0410],
@@ -84,7 +82,7 @@ def keypoint_observation(state: ArrayLike) -> NDArray[np.float64]:
         `(..., 20)`.
 
     Raises:
-        ValueError: The last axis of `state` has not 5 entries.
+        ValueError: The last axis of `state` does not have 5 entries.
     """
     states = np.asarray(state, dtype=np.float64)
     if states.shape[-1:] != (5,):
@@ -93,9 +91,7 @@ def keypoint_observation(state: ArrayLike) -> NDArray[np.float64]:
             f"got shape {states.shape}"
         )
     keypoints = to_world(KEYPOINTS, states[..., 2:])  # (..., 9, 2)
-    return np.concatenate(
-        [keypoints.reshape(*states.shape[:-1], 2 * NUM_KEYPOINTS), states[..., :2]], axis=-1
-    )
+    return np.concatenate([keypoints.reshape(*states.shape[:-1], KEYPOINTS.size), states[..., :2]], axis=-1)
 
 
 def coverage(block_pose: Sequence[float], goal_pose: Sequence[float] = GOAL_POSE) -> float:
@@ -119,7 +115,8 @@ def coverage(block_pose: Sequence[float], goal_pose: Sequence[float] = GOAL_POSE
     angle = block_pose[2] - goal_pose[2]
     cos, sin = math.cos(angle), math.sin(angle)
     outline = [(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in OUTLINE]
-    return min((_area_inside(outline, BAR) + _area_inside(outline, STEM)) / AREA, 1.0)
+    share = (_area_inside(outline, BAR) + _area_inside(outline, STEM)) / AREA
+    return min(max(share, 0.0), 1.0)  # rounding can leave the range
 
 
 def _area_inside(
@@ -137,9 +134,10 @@ def _area_inside(
     for end_x, end_y in outline:
         from_x, to_x = min(max(start_x, left), right), min(max(end_x, left), right)
         if from_x != to_x:
-            slope = (end_y - start_y) / (end_x - start_x)
-            from_h = start_y + (from_x - start_x) * slope - top
-            to_h = start_y + (to_x - start_x) * slope - top
+            # Fractions of the edge, as the slope of an almost vertical one could overflow.
+            run, rise = end_x - start_x, end_y - start_y
+            from_h = start_y + (from_x - start_x) / run * rise - top
+            to_h = start_y + (to_x - start_x) / run * rise - top
             area -= _mean_clipped(from_h, to_h, height) * (to_x - from_x)
         start_x, start_y = end_x, end_y
     return area

@@ -17,7 +17,7 @@ GOAL = pygame.Color("lightgreen")
 BLOCK = pygame.Color("lightslategray")
 PUSHER = pygame.Color("royalblue")
 TARGET = pygame.Color("crimson")
-CHUNK_START, CHUNK_END = pygame.Color("darkorange"), pygame.Color("gold")
+CHUNK_START, CHUNK_END = pygame.Color("darkorange"), pygame.Color("purple")
 
 CHUNK_RADIUS = 4.0
 TARGET_ARM = 12.0
@@ -36,7 +36,7 @@ def draw_frame(
         state: `(5,)`: pusher x, y and block x, y in px of the workspace, block angle in rad.
         size: Side of the picture in its own px; the picture shows the same at any size.
         target: The action `(2,)` that is being followed, drawn as a cross.
-        chunk: Predicted actions `(H, 2)`, drawn as dots from orange (next) to yellow (last).
+        chunk: Predicted actions `(H, 2)`, drawn as dots from orange (next) to purple (last).
 
     Returns:
         `(size, size, 3)` RGB, row by row from the top.
@@ -47,12 +47,10 @@ def draw_frame(
     scale = canvas.get_width() / WORKSPACE_SIZE
 
     canvas.fill(BACKGROUND)
-    pygame.draw.polygon(
-        canvas,
-        WALL,
-        [(x * scale, y * scale) for x, y in WALL_CORNERS],
-        max(1, round(2 * WALL_RADIUS * scale)),
-    )
+    near, far = WALL_CORNERS[1][0], WALL_CORNERS[3][0]
+    for overhang, color in ((WALL_RADIUS, WALL), (-WALL_RADIUS, BACKGROUND)):
+        start, end = round((near - overhang) * scale), round((far + overhang) * scale)
+        pygame.draw.rect(canvas, color, (start, start, end - start, end - start))
     pygame.draw.polygon(canvas, GOAL, (to_world(OUTLINE, GOAL_POSE) * scale).tolist())
     pygame.draw.polygon(canvas, BLOCK, (to_world(OUTLINE, state[2:]) * scale).tolist())
     pygame.draw.circle(canvas, PUSHER, (state[0] * scale, state[1] * scale), PUSHER_RADIUS * scale)
