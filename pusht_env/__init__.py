@@ -9,7 +9,7 @@ from pusht_env.env import PushTEnv
 
 __all__ = ["GOAL_POSE", "PushTEnv", "coverage", "keypoint_observation"]
 
-# pygame, loaded with the first picture, would else greet on standard output, where programs print their results.
+# Loaded with the first picture, pygame would greet on standard output, where programs print their results.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 register(id="pusht_env/PushT-v0", entry_point="pusht_env.env:PushTEnv", max_episode_steps=200)

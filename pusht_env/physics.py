@@ -1,7 +1,7 @@
 """Physics of PushT: a kinematic pusher moves a T-shaped block in a walled square, seen from above.
 
-Bodies, controller and initial states are those of Diffusion Policy (Chi et al., 2023, arXiv:2303.04137), so that its
-demonstrations replay.
+Bodies, controller and initial states are those of Diffusion Policy (Chi et al., 2023, arXiv:2303.04137), so that
+its demonstrations replay.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _STEPS_PER_CONTROL = PHYSICS_HZ // CONTROL_HZ
 class PushTPhysics:
     """One episode's pusher and block: made by `from_state` or `from_seed`, moved by `advance`.
 
-    Another episode is another object, because the engine keeps contacts from step to step, and they must not reach
-    from one episode into the next.
+    Another episode is another object, because the engine keeps contacts from step to step, and they must not
+    reach from one episode into the next.
     """
 
     def __init__(self) -> None:
         self._space = pymunk.Space()
-        # Without damping's remainder the block stops once nothing pushes it, as on a table.
+        # The share of velocity kept per second: with none, the block stops once nothing pushes it, as on a table.
         self._space.damping = 0.0
         left_wall, top_wall, right_wall, bottom_wall = (
             pymunk.Segment(self._space.static_body, WALL_CORNERS[start], WALL_CORNERS[end], WALL_RADIUS)
@@ -51,8 +51,8 @@ class PushTPhysics:
         )
         self._space.add(left_wall, top_wall, right_wall, bottom_wall)
 
-        # Where, and in which order, bodies join the space decides the order in which the engine solves their contacts:
-        # with any other, not all demonstrations replay.
+        # Where, and in which order, bodies join the space decides the order in which the engine solves their
+        # contacts, and not in every order do all demonstrations replay.
         self._pusher = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self._pusher.position = 256.0, 400.0
         self._space.add(self._pusher, pymunk.Circle(self._pusher, PUSHER_RADIUS))

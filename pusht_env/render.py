@@ -75,9 +75,8 @@ class Window:
         self._clock = pygame.time.Clock()
 
     def show(self, frame: NDArray[np.uint8]) -> None:
-        """Show a frame `(size, size, 3)`, then wait until 1 / `CONTROL_HZ` s have passed since the last one."""
+        """Show a frame `(size, size, 3)`, at most one per control step of real time."""
         # pygame has one window per process, which another environment may have closed or resized.
-        pygame.display.init()
         screen = pygame.display.get_surface()
         if screen is None or screen.get_size() != frame.shape[:2]:
             pygame.display.set_caption("PushT")

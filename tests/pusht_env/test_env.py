@@ -80,7 +80,7 @@ def test_keypoints_are_the_default_and_follow_from_the_state() -> None:
 
 
 def test_seed_gives_diffusion_policys_initial_state() -> None:
-    """The pusher exactly; the block about its centre of gravity, which its angle leaves where it was drawn."""
+    """The block's angle was set after its position, and turned it about its centre of gravity."""
     random = np.random.RandomState(7)
     pusher = [random.randint(50, 450), random.randint(50, 450)]
     block = [random.randint(100, 400), random.randint(100, 400)]
@@ -149,6 +149,15 @@ def test_angles_are_in_zero_to_two_pi() -> None:
         assert 0 <= observation[4] < math.tau
         assert math.cos(observation[4]) == pytest.approx(math.cos(angle))
         assert math.sin(observation[4]) == pytest.approx(math.sin(angle))
+
+
+def test_a_block_turned_many_times_moves_like_one_turned_once() -> None:
+    def after_push(angle: float) -> np.ndarray[Any, Any]:
+        env = PushTEnv(obs_type="state")
+        env.reset(options={"state": [200, 256, 256, 256, angle]})
+        return env.step([300, 270])[0]
+
+    np.testing.assert_array_equal(after_push(1e17), after_push(1e17 % math.tau))
 
 
 def test_success_at_the_goal_pose() -> None:
@@ -295,6 +304,7 @@ def test_targets_outside_the_workspace_mean_its_edge() -> None:
         return env.step(action)[0]
 
     np.testing.assert_array_equal(after([-300, 1e6]), after([0, 512]))
+    np.testing.assert_array_equal(after([1e6, -300]), after([512, 0]))
 
 
 def test_stepping_loads_neither_pygame_nor_shapely() -> None:

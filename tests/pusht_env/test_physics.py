@@ -52,6 +52,10 @@ def test_the_block_moves_only_while_it_is_pushed() -> None:
     assert physics.block_pose == at_rest
 
 
+def test_a_tiny_negative_angle_reads_as_zero_not_as_two_pi() -> None:
+    assert PushTPhysics.from_state([60.0, 60.0, 256.0, 256.0, -1e-20]).block_pose == (256.0, 256.0, 0.0)
+
+
 def test_walls_stop_the_block() -> None:
     # Pushed off centre to the right, the block meets the wall, whose inner face is at 506 - 2 px.
     physics = PushTPhysics.from_state([60.0, 256.0, 200.0, 256.0, math.pi / 2])
