@@ -58,10 +58,10 @@ def load_checkpoint(path: str | Path, format_name: str, device: torch.device | s
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError) as error:
-        with open(path, "rb") as file:
-            start = file.read(2)
-        if start == b"PK" or start[:1] == b"\x80":  # torch.save's archive, or a bare pickle
-            raise CheckpointError(f"{path}: a pickled file, refused because loading it can run code") from error
+        if _is_pickle(path):
+            raise CheckpointError(
+                f"{path}: a pickled file, refused because loading it can run code"
+            ) from error
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     if metadata.get("format") != format_name:
         found = metadata.get("format", "none")
@@ -74,6 +74,14 @@ def load_checkpoint(path: str | Path, format_name: str, device: torch.device | s
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: weights {name!r} are not finite")
     return Checkpoint(tensors, header)
+
+
+def _is_pickle(path: Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # a safetensors header, whose length in the first bytes may look like anything
+        return False
+    return start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

@@ -56,5 +56,10 @@ class PolicyConfig:
 
     def build_network(self) -> ConditionalUnet1D:
         return ConditionalUnet1D(
-            self.action_dim, self.cond_dim, self.down_dims, self.step_embed_dim, self.kernel_size, self.n_groups
+            self.action_dim,
+            self.cond_dim,
+            self.down_dims,
+            self.step_embed_dim,
+            self.kernel_size,
+            self.n_groups,
         )

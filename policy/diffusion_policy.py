@@ -58,7 +58,8 @@ class DiffusionPolicy:
             config = PolicyConfig(**checkpoint.header["config"])
             ranges = {
                 name: Range(
-                    torch.tensor(limits["minimum"], device=device), torch.tensor(limits["maximum"], device=device)
+                    torch.tensor(limits["minimum"], device=device),
+                    torch.tensor(limits["maximum"], device=device),
                 )
                 for name, limits in checkpoint.header["normalizer"].items()
             }
@@ -76,7 +77,10 @@ class DiffusionPolicy:
             "config": asdict(self.config),
             "normalizer": {
                 name: {"minimum": limits.minimum.tolist(), "maximum": limits.maximum.tolist()}
-                for name, limits in (("observation", self.normalizer.observation), ("action", self.normalizer.action))
+                for name, limits in (
+                    ("observation", self.normalizer.observation),
+                    ("action", self.normalizer.action),
+                )
             },
             "provenance": dict(self.provenance),
         }
@@ -95,7 +99,9 @@ class DiffusionPolicy:
         """
         parameter = next(self.network.parameters())
         alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
-        return SOLVERS[self.sampler.name](alphas_cumprod, self.sampler.steps).to(parameter.device, parameter.dtype)
+        return SOLVERS[self.sampler.name](alphas_cumprod, self.sampler.steps).to(
+            parameter.device, parameter.dtype
+        )
 
     @torch.no_grad()
     def predict_horizon(

@@ -146,13 +146,15 @@ class ConditionalUnet1D(nn.Module):
         feature = torch.cat((self.timestep_encoder(timestep), condition), dim=-1)
         x = sample.transpose(1, 2)  # (B, A, H): convolutions run along the horizon
         skips = []
-        for first, second, halve in self.down:
+        for level in self.down:
+            first, second, halve = level.children()
             x = second(first(x, feature), feature)
             skips.append(x)
             x = halve(x)
         for middle in self.middle:
             x = middle(x, feature)
-        for first, second, double in self.up:
+        for level in self.up:
+            first, second, double = level.children()
             x = torch.cat((x, skips.pop()), dim=1)
             x = double(second(first(x, feature), feature))
         return self.head(x).transpose(1, 2)

@@ -18,7 +18,10 @@ CONF = "training.conf"
 
 
 def run_command(
-    config_name: str, config_type: type[Config], run: Callable[[Config], None], argv: Sequence[str] | None = None
+    config_name: str,
+    config_type: type[Config],
+    run: Callable[[Config], None],
+    argv: Sequence[str] | None = None,
 ) -> int:
     """Run a command with a configuration from `training/conf` and ``key=value`` arguments.
 
@@ -37,7 +40,14 @@ def run_command(
         return 0
     try:
         run(load_config(config_name, config_type, arguments))
-    except (ValueError, ArithmeticError, OSError, RuntimeError, HydraException, OmegaConfBaseException) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        OSError,
+        RuntimeError,
+        HydraException,
+        OmegaConfBaseException,
+    ) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

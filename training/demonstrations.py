@@ -203,14 +203,15 @@ def _decode(path: Path, name: str, array: Any) -> np.ndarray:
     if present < total:
         raise DemonstrationError(f"{path}: array {name} has only {present} of its {total} chunks")
     rows = array.chunks[0]
+    start = 0
     blocks = []
-    for start in range(0, array.shape[0], rows):
-        try:
+    try:
+        for start in range(0, array.shape[0], rows):
             blocks.append(np.asarray(array[start : start + rows]))
-        except Exception as error:
-            raise DemonstrationError(
-                f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {_one_line(error)}"
-            ) from error
+    except Exception as error:
+        raise DemonstrationError(
+            f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {_one_line(error)}"
+        ) from error
     return np.concatenate(blocks)
 
 

@@ -14,7 +14,7 @@ import torch
 
 
 def code_version() -> str:
-    """The commit of the checkout that this code runs from, ``+changes`` if it is edited, else the package version."""
+    """The checkout's commit, with ``+changes`` if it is edited, or the package version where there is none."""
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists():
         try:

@@ -64,6 +64,7 @@ class Rollout:
 
 @dataclass
 class _RunningEpisode:
+    position: int
     seed: int
     env: gymnasium.Env
     generator: torch.Generator
@@ -85,30 +86,44 @@ def run_episodes(
     seeds: Sequence[int],
     max_steps: int = 200,
     noise_seed: int = 0,
+    batch_size: int | None = None,
     record: int = 0,
     frame_size: int = 192,
     show_progress: bool = True,
 ) -> Rollout:
-    """Let a policy act in one episode per seed, all of them evaluated as one batch.
+    """Let a policy act in one episode per seed.
 
-    Episodes that have ended leave the batch. Each draws its noises from a generator of its own.
+    An episode that has ended leaves the batch, and the next one that waits takes its place. Each draws its
+    noises from a generator of its own.
 
     Args:
         policy: observes keypoints.
         seeds: initial states.
         max_steps: control steps after which an episode is cut.
         noise_seed: of the policy's noises.
+        batch_size: episodes that share a policy call, by default all.
         record: how many episodes, the first ones, get frames.
         frame_size: side of the frames in px.
         show_progress: whether to show a progress bar over control steps.
     """
-    running = [_start(policy, seed, max_steps, noise_seed, i < record, frame_size) for i, seed in enumerate(seeds)]
+    waiting = deque(enumerate(seeds))
+    active: list[_RunningEpisode] = []
+    finished: dict[int, Episode] = {}
     call_seconds: list[float] = []
     depths: list[int] = []
     evaluations = 0
-    with tqdm(total=max_steps, desc="episodes", unit="step", disable=not show_progress) as progress:
-        while active := [episode for episode in running if not episode.ended]:
-            observations = torch.from_numpy(np.stack([np.stack(episode.history) for episode in active])).float()
+    with tqdm(
+        total=max_steps * len(seeds), desc="episodes", unit="step", disable=not show_progress
+    ) as progress:
+        while waiting or active:
+            while waiting and len(active) < (batch_size or len(seeds)):
+                position, seed = waiting.popleft()
+                active.append(
+                    _start(policy, position, seed, max_steps, noise_seed, position < record, frame_size)
+                )
+            observations = torch.from_numpy(
+                np.stack([np.stack(episode.history) for episode in active])
+            ).float()
             with _counting(policy) as counts:
                 started = time.perf_counter()
                 # Moved to the CPU inside the clock: a robot has its chunk only then.
@@ -119,25 +134,26 @@ def run_episodes(
             evaluations += sum(counts)
             for episode, chunk in zip(active, chunks.double().numpy(), strict=True):
                 episode.chunk_seconds.append(seconds)
-                _execute(episode, chunk)
-            progress.update(min(policy.config.action_steps, progress.total - progress.n))
-            best = [max(episode.rewards) for episode in running]
-            progress.set_postfix(reward=f"{np.mean(best):.3f}", running=len(active))
-    for episode in running:
-        episode.env.close()
-    return Rollout(
-        tuple(
-            Episode(e.seed, np.array(e.rewards), e.success, tuple(e.chunk_seconds), tuple(e.frames))
-            for e in running
-        ),
-        tuple(call_seconds),
-        tuple(depths),
-        evaluations,
-    )
+                progress.update(_execute(episode, chunk))
+                if episode.ended:
+                    finished[episode.position] = _finish(episode)
+                    progress.update(max_steps - len(episode.rewards))
+            active = [episode for episode in active if not episode.ended]
+            if finished:
+                reward = np.mean([episode.max_reward for episode in finished.values()])
+                progress.set_postfix(finished=len(finished), reward=f"{reward:.3f}")
+    episodes = tuple(finished[position] for position in range(len(seeds)))
+    return Rollout(episodes, tuple(call_seconds), tuple(depths), evaluations)
 
 
 def _start(
-    policy: DiffusionPolicy, seed: int, max_steps: int, noise_seed: int, record: bool, frame_size: int
+    policy: DiffusionPolicy,
+    position: int,
+    seed: int,
+    max_steps: int,
+    noise_seed: int,
+    record: bool,
+    frame_size: int,
 ) -> _RunningEpisode:
     env = gymnasium.make(
         "pusht_env/PushT-v0",
@@ -149,13 +165,13 @@ def _start(
     observation, _ = env.reset(seed=seed)
     size = policy.config.observation_steps
     generator = torch.Generator().manual_seed(episode_noise_seed(noise_seed, seed))
-    episode = _RunningEpisode(seed, env, generator, deque([observation] * size, maxlen=size))
+    episode = _RunningEpisode(position, seed, env, generator, deque([observation] * size, maxlen=size))
     _record(episode, [])
     return episode
 
 
-def _execute(episode: _RunningEpisode, chunk: NDArray[np.float64]) -> None:
-    """Execute an action chunk (action_steps, A), or as much of it as the episode lasts."""
+def _execute(episode: _RunningEpisode, chunk: NDArray[np.float64]) -> int:
+    """Execute an action chunk (action_steps, A), or as much of it as the episode lasts; returns the steps."""
     for step, action in enumerate(chunk):
         observation, reward, terminated, truncated, info = episode.env.step(action)
         episode.history.append(observation)
@@ -164,7 +180,19 @@ def _execute(episode: _RunningEpisode, chunk: NDArray[np.float64]) -> None:
         if terminated or truncated:
             episode.success = bool(info["is_success"])
             episode.ended = True
-            return
+            return step + 1
+    return len(chunk)
+
+
+def _finish(episode: _RunningEpisode) -> Episode:
+    episode.env.close()
+    return Episode(
+        episode.seed,
+        np.array(episode.rewards),
+        episode.success,
+        tuple(episode.chunk_seconds),
+        tuple(episode.frames),
+    )
 
 
 def _record(episode: _RunningEpisode, upcoming: NDArray[np.float64] | list[float]) -> None:

@@ -53,7 +53,12 @@ class TrainingData:
 
 
 def noise_prediction_loss(
-    network: nn.Module, data: TrainingData, rows: Tensor, alphas_cumprod: Tensor, generator: torch.Generator, share: slice
+    network: nn.Module,
+    data: TrainingData,
+    rows: Tensor,
+    alphas_cumprod: Tensor,
+    generator: torch.Generator,
+    share: slice,
 ) -> Tensor:
     """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
 
@@ -92,9 +97,12 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     shape = (config.policy.horizon, config.policy.observation_steps, config.policy.action_steps)
     windows = build_windows(demonstrations, train_episodes, *shape)
     if len(windows.actions) < training.batch_size:
-        raise ValueError(f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows")
+        raise ValueError(
+            f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
+        )
     normalizer = Normalizer(
-        Range.of(torch.from_numpy(demonstrations.observations)), Range.of(torch.from_numpy(demonstrations.actions))
+        Range.of(torch.from_numpy(demonstrations.observations)),
+        Range.of(torch.from_numpy(demonstrations.actions)),
     )
     data = TrainingData.of(windows, normalizer, device)
     held_out_data = TrainingData.of(build_windows(demonstrations, held_out, *shape), normalizer, device)
@@ -120,7 +128,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
     def finished_policy(weights: nn.Module, iteration: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
-        return DiffusionPolicy(weights, config.policy, normalizer.to(device), {**provenance, "iterations": iteration})
+        return DiffusionPolicy(
+            weights, config.policy, normalizer.to(device), {**provenance, "iterations": iteration}
+        )
 
     def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
         policy = finished_policy(weights, iteration)
@@ -136,7 +146,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         if config.rollout_episodes:
             seeds = range(config.rollout_first_seed, config.rollout_first_seed + config.rollout_episodes)
             rollout = run_episodes(
-                policy.with_sampler(config.rollout_sampler), seeds, config.rollout_max_steps, show_progress=False
+                policy.with_sampler(config.rollout_sampler),
+                seeds,
+                config.rollout_max_steps,
+                show_progress=False,
             )
             rewards = [episode.max_reward for episode in rollout.episodes]
             numbers["rollout_reward"] = sum(rewards) / len(rewards)

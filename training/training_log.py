@@ -36,7 +36,9 @@ class TrainingLog:
         self._tensorboard = SummaryWriter(str(output_dir / "tensorboard"), purge_step=iteration + 1)
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:
-        self._csv.writerow({"iteration": iteration, **{name: f"{value:.8g}" for name, value in values.items()}})
+        self._csv.writerow(
+            {"iteration": iteration, **{name: f"{value:.8g}" for name, value in values.items()}}
+        )
         self._file.flush()
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, iteration)

@@ -1,7 +1,7 @@
 """The loop around any loss: optimiser, schedule, EMA, logs, and a state that survives being killed.
 
-Everything random in iteration i is drawn from (seed, i), so that there is no generator state to save: a run that
-was killed and started again, or that is spread over more processes, sees the same batches and noises.
+Everything random in iteration i is drawn from (seed, i), so that there is no generator state to save: a run
+that was killed and started again, or that is spread over more processes, sees the same batches and noises.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def train(
     columns = ["loss", "learning_rate", "gradient_norm", "hours", *validation_columns]
     log = TrainingLog(output_dir, columns, start) if worker.is_first else None
     loss_sum = torch.zeros((), device=worker.device)
-    weights, averages = list(network.parameters()), list(averaged.parameters())
+    weights: list[Tensor] = list(network.parameters())
+    averages: list[Tensor] = list(averaged.parameters())
     progress = tqdm(
         total=config.iterations * config.batch_size,
         initial=start * config.batch_size,
@@ -180,7 +181,9 @@ def train(
                 mean_loss = worker.mean(loss_sum / count).item()
                 loss_sum.zero_()
                 if not math.isfinite(mean_loss):
-                    raise FloatingPointError(f"the loss is {mean_loss} at iteration {done}; try a lower learning_rate")
+                    raise FloatingPointError(
+                        f"the loss is {mean_loss} at iteration {done}; try a lower learning_rate"
+                    )
                 progress.set_postfix(loss=f"{mean_loss:.4g}")
                 if log is not None:
                     row = {

@@ -1,0 +1,56 @@
+"""One tree, two packagings: the pip distribution and the ROS package `pcm_policy`."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+share = "share/pcm_policy"
+
+setup(
+    name="pcm_policy",
+    version="0.1.0",
+    description="Diffusion policies sampled by Picard iteration, with a PushT simulator and a ROS 2 node",
+    license="MIT",
+    author="The pcm_policy developers",
+    maintainer="The pcm_policy developers",
+    maintainer_email="maintainers@pcm-policy.invalid",
+    packages=find_packages(include=["policy*", "pusht_env*", "training*"]),
+    package_data={"training.conf": ["*.yaml", "*/*.yaml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/pcm_policy"]),
+        (share, ["package.xml"]),
+        (f"{share}/checkpoints", sorted(glob("checkpoints/*"))),
+    ],
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "gymnasium>=1.0,<2",
+        "hydra-core>=1.3.2,<2",
+        "imageio[ffmpeg]>=2.34,<3",
+        "matplotlib>=3.8,<4",
+        "numpy>=1.26,<3",
+        "pygame>=2.5,<3",
+        "pymunk>=7.0,<8",
+        "safetensors>=0.4.3,<1",
+        "tensorboard>=2.16,<3",
+        "torch>=2.4,<3",
+        "tqdm>=4.66,<5",
+        "zarr>=2.18,<4",
+    ],
+    extras_require={
+        "test": [
+            "diffusers>=0.31,<1",
+            "hypothesis>=6.100,<7",
+            "mypy>=1.11",
+            "pytest>=8,<10",
+            "ruff>=0.8",
+            "shapely>=2.0,<3",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "pcm-download-demonstrations = training.download_demonstrations:main",
+            "pcm-evaluate = training.evaluate:main",
+            "pcm-train-policy = training.train_policy:main",
+        ],
+    },
+)
