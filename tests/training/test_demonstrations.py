@@ -197,7 +197,7 @@ def test_a_missing_chunk_is_not_read_as_zeros(tmp_path: Path, zarr_format: int, 
 
 
 def test_names_a_path_that_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(DemonstrationError, match="absent.zarr: no such file or folder"):
+    with pytest.raises(DemonstrationError, match=r"absent\.zarr: no such file or folder"):
         load_demonstrations(tmp_path / "absent.zarr")
     assert not (tmp_path / "absent.zarr").exists()
 
@@ -209,12 +209,12 @@ def test_names_a_path_that_is_no_store(tmp_path: Path) -> None:
 
     text = tmp_path / "store.zarr.zip"
     text.write_text("not a zip")
-    with pytest.raises(DemonstrationError, match="store.zarr.zip: not a zarr store"):
+    with pytest.raises(DemonstrationError, match=r"store\.zarr\.zip: not a zarr store"):
         load_demonstrations(text)
 
     other_zip = Path(shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path, "store.zarr.zip"))
     with pytest.raises(
-        DemonstrationError, match="other.zip: not a zarr store: no readable group at its root"
+        DemonstrationError, match=r"other\.zip: not a zarr store: no readable group at its root"
     ):
         load_demonstrations(other_zip)
 
@@ -222,7 +222,7 @@ def test_names_a_path_that_is_no_store(tmp_path: Path) -> None:
     content = damaged.read_bytes()
     directory = content.index(b"PK\x01\x02")
     damaged.write_bytes(content[:directory] + b"\x00" * 8 + content[directory + 8 :])
-    with pytest.raises(DemonstrationError, match="damaged.zip: not a zarr store"):
+    with pytest.raises(DemonstrationError, match=r"damaged\.zip: not a zarr store"):
         load_demonstrations(damaged)
 
 
