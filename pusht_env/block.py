@@ -1,8 +1,8 @@
 """Geometry of the PushT block: its outline, its keypoints and how much of the goal it covers.
 
-A pose is `(x, y, angle)`: where the block's origin, the middle of the bar's free long side, is in px, and how far
-the block is turned in rad. A state is `(pusher x, pusher y, block x, block y, block angle)`. The y axis points
-down, as in an image, and the workspace is the square from (0, 0) to (512, 512).
+A pose is `(x, y, angle)`: where the block's origin, the middle of the bar's free long side, is in px, and how
+far the block is turned in rad. A state is `(pusher x, pusher y, block x, block y, block angle)`. The y axis
+points down, as in an image, and the workspace is the square from (0, 0) to (512, 512).
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _area_inside(
 ) -> float:
     """Area of a polygon's part inside an axis-aligned rectangle.
 
-    By Green's theorem it is the integral of -h(y) dx along the polygon's boundary, between the rectangle's left
-    and right, where h(y) is how far y lies below the rectangle's top, clipped to its height.
+    By Green's theorem it is the integral of -h(y) dx along the polygon's boundary, between the rectangle's
+    left and right, where h(y) is how far y lies below the rectangle's top, clipped to its height.
     """
     left, right, top, bottom = rectangle
     height = bottom - top

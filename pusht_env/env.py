@@ -34,8 +34,8 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
     """Push a T-shaped block onto its goal with a round pusher (Florence et al., 2021; Chi et al., 2023).
 
     ## Action space
-    `Box(0, 512, (2,), float32)`: target position x, y of the pusher in px, held for one control step of 0.1 s.
-    The y axis points down. A target outside the workspace is moved to its edge.
+    `Box(0, 512, (2,), float32)`: target position x, y of the pusher in px, for one control step of 0.1 s. The
+    y axis points down. A target outside the workspace is moved to its edge.
 
     ## Observation space
     By `obs_type`:
@@ -48,7 +48,7 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
     `clip(coverage / 0.95, 0, 1)`, where coverage is the share of the goal's area that the block covers.
 
     ## Starting state
-    Diffusion Policy's for the seed given to `reset`, and for a seed drawn from the environment's own generator
+    Diffusion Policy's for the seed given to `reset`, and for one drawn from the environment's own generator
     when none is given. `reset(options={"state": ...})` starts at rest from any state (5 floats, as observed).
 
     ## Episode end
@@ -124,8 +124,8 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
         """Start an episode; see the class for what `seed` and `options` decide.
 
         Raises:
-            ValueError: `seed` is not in 0 to 2³² − 1, an option is unknown, or `options["state"]` is not a state
-                inside the workspace.
+            ValueError: `seed` is not in 0 to 2³² − 1, an option is unknown, or `options["state"]` is not a
+                state inside the workspace.
         """
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")

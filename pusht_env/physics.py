@@ -1,7 +1,7 @@
 """Physics of PushT: a kinematic pusher moves a T-shaped block in a walled square, seen from above.
 
-Bodies, controller and initial states are those of Diffusion Policy (Chi et al., 2023, arXiv:2303.04137), so that
-its demonstrations replay.
+Bodies, controller and initial states are those of Diffusion Policy (Chi et al., 2023, arXiv:2303.04137), so
+that its demonstrations replay.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class PushTPhysics:
 
     def __init__(self) -> None:
         self._space = pymunk.Space()
-        # The share of velocity kept per second: with none, the block stops once nothing pushes it, as on a table.
+        # The share of velocity kept per second: with none, the block stops when nothing pushes it, as on a
+        # table.
         self._space.damping = 0.0
         left_wall, top_wall, right_wall, bottom_wall = (
             pymunk.Segment(self._space.static_body, WALL_CORNERS[start], WALL_CORNERS[end], WALL_RADIUS)

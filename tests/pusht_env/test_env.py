@@ -29,8 +29,10 @@ def make(**arguments: Any) -> gym.Env[Any, Any]:
     return gym.make(ENV_ID, **arguments)
 
 
-@pytest.mark.parametrize("obs_type", ["keypoints", "state", "pixels"])
-@pytest.mark.parametrize("render_mode", ["rgb_array", "human"])
+@pytest.mark.parametrize(
+    ("obs_type", "render_mode"),
+    [("keypoints", "rgb_array"), ("state", "rgb_array"), ("pixels", "rgb_array"), ("keypoints", "human")],
+)
 def test_gymnasiums_checker_finds_nothing(
     obs_type: str, render_mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
