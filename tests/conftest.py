@@ -3,6 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
 
 DEMONSTRATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pusht_cchi_v7_replay.zarr"
 
@@ -12,3 +15,22 @@ def demonstrations_path() -> Path:
     if not DEMONSTRATIONS.exists():
         pytest.skip(f"needs the PushT demonstrations at {DEMONSTRATIONS} (see README)")
     return DEMONSTRATIONS
+
+
+TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+
+
+@pytest.fixture
+def policy() -> DiffusionPolicy:
+    """A small untrained policy with PushT's shapes and px ranges."""
+    torch.manual_seed(0)
+    normalizer = Normalizer(
+        Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
+        Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
+    )
+    return DiffusionPolicy(TINY.build_network().eval(), TINY, normalizer, {"seed": 0})
+
+
+@pytest.fixture
+def observations() -> torch.Tensor:
+    return torch.rand((3, 2, 20), generator=torch.Generator().manual_seed(1)) * 490 + 10

@@ -8,9 +8,9 @@ from importlib.resources import files
 from typing import TypeVar
 
 from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 Config = TypeVar("Config")
 
@@ -105,10 +105,17 @@ def _help(config_name: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    cause = error
-    while cause.__cause__ is not None and isinstance(cause, (HydraException, OmegaConfBaseException)):
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    # Hydra and OmegaConf append where they looked and in which dataclass, which helps no user.
-    noise = ("Config search path", "provider=", "object_type=", "reference_type=")
+    """The error's cause, without what no user can use: where Hydra looked, in which dataclass."""
+    while not isinstance(error, OverrideParseException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        parent = error.parent_node
+        allowed = (
+            ", ".join(str(key) for key in parent if key != "hydra")
+            if isinstance(parent, DictConfig)
+            else "see --help"
+        )
+        return f"there is no key {error.full_key!r}; keys beside it: {allowed}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("See https://", "Config search path", "provider=", "object_type=", "reference_type=")
     return " ".join(line for line in lines if not line.startswith(noise))

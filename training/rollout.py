@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import pusht_env  # noqa: F401, registers the environment
 from policy import DiffusionPolicy
+from training.seeds import combine_seeds
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,6 @@ class _RunningEpisode:
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     success: bool = False
     ended: bool = False
-
-
-def episode_noise_seed(noise_seed: int, episode_seed: int) -> int:
-    """Seed of an episode's noises: they depend on nothing else, such as the other episodes of the batch."""
-    return (noise_seed << 32) + episode_seed
 
 
 def run_episodes(
@@ -164,7 +160,7 @@ def _start(
     )
     observation, _ = env.reset(seed=seed)
     size = policy.config.observation_steps
-    generator = torch.Generator().manual_seed(episode_noise_seed(noise_seed, seed))
+    generator = torch.Generator().manual_seed(combine_seeds(noise_seed, seed))
     episode = _RunningEpisode(position, seed, env, generator, deque([observation] * size, maxlen=size))
     _record(episode, [])
     return episode

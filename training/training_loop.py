@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from policy.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from training.distributed import Worker
+from training.seeds import combine_seeds
 from training.training_log import TrainingLog
 
 STATE_FORMAT = "pcm_policy.training_state/1"
@@ -94,7 +95,7 @@ class TrainingConfig:
 
 def generator_for(seed: int, iteration: int, device: torch.device) -> torch.Generator:
     """Source of everything random in one iteration."""
-    return torch.Generator(device).manual_seed((seed << 40) + iteration)
+    return torch.Generator(device).manual_seed(combine_seeds(seed, iteration))
 
 
 def train(

@@ -1,12 +1,16 @@
-"""A server of one archive on 127.0.0.1, for the tests of the download."""
+"""A server of one archive on 127.0.0.1, for the tests of the download, and a small store of demonstrations."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 
 class ArchiveServer(ThreadingHTTPServer):
@@ -67,3 +71,17 @@ def serve_archive() -> Iterator[Callable[[bytes], ArchiveServer]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def small_demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 6 random episodes of 20 to 30 steps, enough to train on for a moment."""
+    path = tmp_path_factory.mktemp("demonstrations") / "small.zarr"
+    rng = np.random.default_rng(0)
+    ends = np.cumsum(rng.integers(20, 30, size=6))
+    group: Any = zarr.open_group(str(path), mode="w")
+    group["data/state"] = rng.uniform(50, 450, (ends[-1], 5)).astype(np.float32)
+    group["data/action"] = rng.uniform(50, 450, (ends[-1], 2)).astype(np.float32)
+    group["data/keypoint"] = rng.uniform(50, 450, (ends[-1], 9, 2)).astype(np.float32)
+    group["meta/episode_ends"] = ends
+    return path

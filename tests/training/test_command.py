@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training import download_demonstrations, evaluate, train_policy
+
+COMMANDS = [download_demonstrations.main, evaluate.main, train_policy.main]
+REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
+
+
+@pytest.mark.parametrize("main", COMMANDS)
+def test_help_explains_every_key_and_touches_nothing(
+    main, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "output_dir" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main(["-h"])
+    text = capsys.readouterr().out
+    assert "# sampler=ddim" in text
+    assert "# sampler=ddpm" in text
+    assert "# preset=" not in text
+    train_policy.main(["-h"])
+    assert "# preset=paper" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (train_policy.main, ["output_dir=out"], "demonstrations=… is required"),
+        (train_policy.main, REQUIRED, "nowhere.zarr: no such file or folder"),
+        (train_policy.main, [*REQUIRED, "preset=huge"], "Available options in 'preset': paper small"),
+        (
+            train_policy.main,
+            [*REQUIRED, "training.batchsize=3"],
+            "no key 'training.batchsize'; keys beside it: iterations, batch_size",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "+training.batchsize=3"],
+            "no key 'training.batchsize'; keys beside it",
+        ),
+        (train_policy.main, [*REQUIRED, "training.iterations=many"], "could not be converted to Integer"),
+        (train_policy.main, [*REQUIRED, "training.iterations=0"], "iterations must be above 0, got 0"),
+        (train_policy.main, [*REQUIRED, "training.learning_rate=-1"], "learning_rate must be above 0"),
+        (train_policy.main, [*REQUIRED, "training.precision=float8"], "must be auto, float32 or bfloat16"),
+        (train_policy.main, [*REQUIRED, "training.log_every=7"], "must be a multiple of log_every=7"),
+        (train_policy.main, [*REQUIRED, "policy.horizon=15"], "horizon must be a multiple of 4"),
+        (train_policy.main, [*REQUIRED, "rollout_sampler.name=euler"], "must be one of ddim, ddpm"),
+        (evaluate.main, ["sampler=euler"], "Available options in 'sampler': ddim ddpm"),
+        (evaluate.main, ["sampler.steps=0"], "sampler.steps must be in 1 … 1000, got 0"),
+        (evaluate.main, ["episodes=0"], "episodes must be at least 1, got 0"),
+        (evaluate.main, ["batch_size=0"], "batch_size must be at least 1"),
+        (evaluate.main, ["first_seed=-1"], "first_seed must be in 0 …"),
+        (evaluate.main, ["device=tpu"], "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        (evaluate.main, ["checkpoint=nowhere"], "nowhere: no such checkpoint file"),
+        (evaluate.main, ["episodes"], "arguments look like key=value, got 'episodes'"),
+        (evaluate.main, ["episodes=[1"], "episodes=[1"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_is_allowed(
+    main,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert message in error
+    assert "\n" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_as_a_process_exits_with_1_and_shows_no_traceback(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "training.evaluate", "checkpoint=nowhere", f"output_dir={tmp_path}/out"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.strip() == "error: nowhere: no such checkpoint file"

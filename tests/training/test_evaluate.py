@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from policy import DiffusionPolicy
+from training.evaluate import main, summarize
+from training.rollout import Episode, Rollout
+
+
+@pytest.fixture
+def arguments(policy: DiffusionPolicy, tmp_path: Path) -> list[str]:
+    policy.save(tmp_path / "policy.safetensors")
+    return [
+        f"checkpoint={tmp_path}/policy.safetensors",
+        f"output_dir={tmp_path}/out",
+        "sampler.steps=2",
+        "episodes=3",
+        "max_steps=12",
+        "recorded_episodes=2",
+    ]
+
+
+def test_summary_pictures_and_video_are_written(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "100002" in printed
+    assert "mean maximum reward" in printed
+    out = tmp_path / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["config"]["sampler"] == {"name": "ddim", "steps": 2}
+    assert [row["seed"] for row in summary["episodes"]] == [100000, 100001, 100002]
+    assert summary["sequential_evaluations_per_chunk"] == 2
+    assert len(summary["checkpoint"]["sha256"]) == 64
+    frames = imageio.mimread(out / "episodes.mp4")
+    assert len(frames) == 13
+    assert frames[0].shape == (192, 384, 3)
+    for name in ("rewards.png", "final_frames.png", "episode.png"):
+        assert imageio.imread(out / name).std() > 5  # not blank
+    assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+
+
+def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Path) -> None:
+    rewards = []
+    for _ in range(2):
+        assert main(arguments) == 0
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        rewards.append([row["max_reward"] for row in summary["episodes"]])
+    assert rewards[0] == rewards[1]
+
+
+def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
+    assert main([*arguments, "recorded_episodes=0"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rewards.png", "summary.json"]
+
+
+def test_summary_numbers() -> None:
+    def episode(seed: int, rewards: list[float], success: bool) -> Episode:
+        return Episode(seed, np.array(rewards), success, (0.002, 0.004))
+
+    rollout = Rollout(
+        (episode(1, [0.1, 0.6, 0.2], False), episode(2, [0.5, 1.0], True)), (0.001, 0.003), (5, 7), 24
+    )
+    summary = summarize(rollout)
+    assert summary["mean_max_reward"] == pytest.approx(0.8)
+    # Standard deviation of (0.6, 1.0) is 0.2·√2, of their mean 0.2.
+    assert summary["mean_max_reward_ci95"] == pytest.approx([0.8 - 1.96 * 0.2, 0.8 + 1.96 * 0.2])
+    assert summary["success_rate"] == 0.5
+    assert summary["chunk_latency_ms"]["p50"] == pytest.approx(2)
+    assert summary["sequential_evaluations_per_chunk"] == 6
+    assert summary["episodes"][0] == {
+        "seed": 1,
+        "max_reward": 0.6,
+        "success": False,
+        "steps": 3,
+        "chunk_ms": pytest.approx(3),
+    }
