@@ -106,16 +106,14 @@ def _help(config_name: str) -> str:
 
 def _one_line(error: BaseException) -> str:
     """The error's cause, without what no user can use: where Hydra looked, in which dataclass."""
-    while not isinstance(error, OverrideParseException) and error.__cause__ is not None:
+    while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the argument {error.override!r}"
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
-        parent = error.parent_node
-        allowed = (
-            ", ".join(str(key) for key in parent if key != "hydra")
-            if isinstance(parent, DictConfig)
-            else "see --help"
-        )
+        beside = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
+        allowed = ", ".join(str(key) for key in beside if key != "hydra")
         return f"there is no key {error.full_key!r}; keys beside it: {allowed}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    noise = ("See https://", "Config search path", "provider=", "object_type=", "reference_type=")
+    noise = ("Config search path", "provider=", "object_type=", "reference_type=")
     return " ".join(line for line in lines if not line.startswith(noise))

@@ -64,7 +64,7 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (evaluate.main, ["device=tpu"], "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (evaluate.main, ["checkpoint=nowhere"], "nowhere: no such checkpoint file"),
         (evaluate.main, ["episodes"], "arguments look like key=value, got 'episodes'"),
-        (evaluate.main, ["episodes=[1"], "episodes=[1"),
+        (evaluate.main, ["episodes=[1"], "cannot read the argument 'episodes=[1'"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_is_allowed(
