@@ -29,7 +29,7 @@ setup(
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "pygame>=2.5,<3",
-        "pymunk>=7.0,<8",
+        "pymunk>=7.0,<7.4",
         "safetensors>=0.4.3,<1",
         "tensorboard>=2.16,<3",
         "torch>=2.4,<3",
