@@ -1,0 +1,96 @@
+"""From action chunks to ROS messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from visualization_msgs.msg import Marker, MarkerArray
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """Names and limits of the joints that a policy commands, in their own units.
+
+    Raises:
+        ValueError: for lists of unequal lengths, a name that is empty or double, or limits that do not increase.
+    """
+
+    names: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.lower) == len(self.upper):
+            raise ValueError(
+                f"{len(self.names)} joints, {len(self.lower)} lower_limits and {len(self.upper)} upper_limits "
+                "must be equally many"
+            )
+        if not all(self.names) or len(set(self.names)) < len(self.names):
+            raise ValueError(f"joints must be named, each once, got {list(self.names)}")
+        for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
+            if not low < high:
+                raise ValueError(f"limits of joint {name} must increase, got {low:g} … {high:g}")
+
+    def clamp(self, chunk: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+        """A chunk (points, joints) inside the limits, and how many of its points lay outside."""
+        clamped = np.clip(chunk, self.lower, self.upper)
+        return clamped, int((clamped != chunk).any(axis=1).sum())
+
+
+def trajectory_message(
+    chunk: NDArray[np.float64], names: Sequence[str], stamp_ns: int, period_ns: int
+) -> JointTrajectory:
+    """A chunk (points, joints) as a trajectory.
+
+    Args:
+        chunk: target positions.
+        names: joints, the columns of the chunk.
+        stamp_ns: time of the newest observation that the chunk is based on; point i, counted from 1, is due
+            i control periods after it.
+        period_ns: the control period.
+    """
+    message = JointTrajectory()
+    message.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    message.joint_names = list(names)
+    for number, positions in enumerate(chunk.tolist(), start=1):
+        due = number * period_ns
+        message.points.append(
+            JointTrajectoryPoint(
+                positions=positions,
+                time_from_start=Duration(sec=due // 10**9, nanosec=due % 10**9),
+            )
+        )
+    return message
+
+
+def path_markers(
+    chunk: NDArray[np.float64], limits: JointLimits, frame_id: str, stamp_ns: int, lifetime_ns: int
+) -> MarkerArray:
+    """A chunk (points, joints) as a line with a dot at each point.
+
+    The first three joints are drawn as x, y and z, sizes follow the joints' limits.
+    """
+    size = max(np.subtract(limits.upper, limits.lower).tolist())
+    points = [Point(**dict(zip("xyz", row, strict=False))) for row in chunk.tolist()]
+    markers = MarkerArray()
+    for number, (kind, scale) in enumerate(((Marker.LINE_STRIP, 0.005), (Marker.SPHERE_LIST, 0.015))):
+        marker = Marker()
+        marker.header.frame_id = frame_id
+        marker.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        marker.ns = "predicted_path"
+        marker.id = number
+        marker.type = kind
+        marker.action = Marker.ADD
+        marker.pose.orientation.w = 1.0
+        marker.scale.x = marker.scale.y = marker.scale.z = scale * size
+        marker.color.r, marker.color.g, marker.color.b, marker.color.a = 1.0, 0.4, 0.1, 0.9
+        marker.lifetime = Duration(sec=lifetime_ns // 10**9, nanosec=lifetime_ns % 10**9)
+        marker.points = points
+        markers.markers.append(marker)
+    return markers

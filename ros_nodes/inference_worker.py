@@ -1,0 +1,93 @@
+"""One thread that computes chunks, so that the node's callbacks stay quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policy import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class ChunkRequest:
+    """What a chunk is computed from.
+
+    Attributes:
+        policy: with its sampler.
+        observations: (observation_steps, observation_dim), oldest first.
+        generator: of the noises.
+        stamp_ns: time of the newest observation, in ns.
+        started_ns: when it was requested, on the node's clock, in ns.
+        arrived: when the newest observation arrived, by `time.perf_counter`, in s.
+    """
+
+    policy: DiffusionPolicy
+    observations: NDArray[np.float64]
+    generator: torch.Generator
+    stamp_ns: int
+    started_ns: int
+    arrived: float
+
+
+@dataclass(frozen=True)
+class ComputedChunk:
+    """A chunk (action_steps, action_dim), float64, and the seconds that it took."""
+
+    chunk: NDArray[np.float64]
+    seconds: float
+
+
+def compute_chunk(request: ChunkRequest) -> ComputedChunk:
+    """Ask the policy."""
+    started = time.perf_counter()
+    observations = torch.from_numpy(request.observations).float()[None]
+    chunk = request.policy.predict_chunk(observations, generator=request.generator)[0]
+    return ComputedChunk(chunk.double().cpu().numpy(), time.perf_counter() - started)
+
+
+class InferenceWorker:
+    """Computes one chunk at a time.
+
+    Args:
+        notify: called from the worker's thread when a chunk is ready to be taken.
+    """
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._request: ChunkRequest | None = None
+        self._future: Future[ComputedChunk] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """From `submit` until its chunk is taken."""
+        return self._future is not None
+
+    def submit(self, request: ChunkRequest) -> None:
+        """Start computing a chunk; the worker must not be busy."""
+        assert not self.busy, "chunks must not queue up"
+        self._request, self._future = request, self._pool.submit(compute_chunk, request)
+        self._future.add_done_callback(lambda _: self._notify())
+
+    def take(self) -> tuple[ChunkRequest, ComputedChunk | Exception] | None:
+        """The request and its chunk, or what computing it raised; None while there is nothing to take."""
+        if self._request is None or self._future is None or not self._future.done():
+            return None
+        request, future = self._request, self._future
+        self._request = self._future = None
+        error = future.exception()
+        if error is None:
+            return request, future.result()
+        if isinstance(error, Exception):
+            return request, error
+        raise error
+
+    def close(self) -> None:
+        """End the thread, after the chunk that it is computing."""
+        self._pool.shutdown(cancel_futures=True)
