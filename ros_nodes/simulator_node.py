@@ -10,6 +10,7 @@ import rclpy
 from geometry_msgs.msg import PolygonStamped, PoseStamped
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -209,9 +210,13 @@ def main(arguments: list[str] | None = None) -> int:
         rclpy.spin(PushTSimulator())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Exception:
+        # A signal ends the context under a running callback, which then cannot publish any more.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from control_msgs.action import FollowJointTrajectory
+from geometry_msgs.msg import PolygonStamped, PoseStamped
+from numpy.typing import NDArray
+from rclpy.action import ActionClient
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from visualization_msgs.msg import MarkerArray
+
+import pusht_env  # noqa: F401, registers the environment
+from ros_nodes.trajectory_messages import nanoseconds
+
+STEP = 100_000_000
+"""A control step in ns."""
+
+
+class Simulator:
+    """A simulator process, with an ear on what it says and a hand on its pusher."""
+
+    def __init__(self, graph: Any, **parameters: Any) -> None:
+        self.graph = graph
+        self.process = graph.start("ros_nodes.simulator_node", **parameters)
+        self.publisher = graph.publisher(JointTrajectory, "/pusher_controller/joint_trajectory")
+        self.joints = graph.listen(JointState, "/joint_states")
+        self.episode = graph.listen(Float64MultiArray, "/pusht_simulator/episode")
+
+    def reset(self, seed: int) -> str:
+        """Begin an episode and wait until it is heard of; returns the service's message."""
+        self.graph.set_parameters("pusht_simulator", seed=seed)
+        self.joints.clear()
+        self.episode.clear()
+        message = self.graph.call(Trigger, "/pusht_simulator/reset").message
+        self.graph.spin_until(
+            lambda: self.joints and any(m.data[:2].tolist() == [seed, 0] for m in self.episode),
+            "a new episode",
+        )
+        return message
+
+    @property
+    def time(self) -> int:
+        return nanoseconds(self.joints[-1].header.stamp)
+
+    @property
+    def position(self) -> list[float]:
+        return list(self.joints[-1].position)
+
+    def wait(self, time: int) -> None:
+        """Until it observed a time in ns."""
+        self.graph.spin_until(lambda: self.joints and self.time >= time, f"simulation time {time}")
+
+    def wait_for_step(self, step: int) -> None:
+        self.graph.spin_until(lambda: self.episode[-1].data[1] >= step, f"step {step}")
+
+    def positions(self) -> list[list[float]]:
+        """One per time that it observed, in order."""
+        by_time = {nanoseconds(message.header.stamp): list(message.position) for message in self.joints}
+        return [by_time[time] for time in sorted(by_time)]
+
+
+@pytest.fixture
+def simulate(graph: Any) -> Callable[..., Simulator]:
+    return lambda **parameters: Simulator(graph, **parameters)
+
+
+def trajectory(start: int, targets: Any) -> JointTrajectory:
+    """A trajectory whose points (P, 2) are due every control step after a start in ns."""
+    message = JointTrajectory(joint_names=["pusher_x", "pusher_y"])
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(start, 10**9)
+    for number, target in enumerate(targets, start=1):
+        point = JointTrajectoryPoint(positions=[float(value) for value in target])
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(number * STEP, 10**9)
+        message.points.append(point)
+    return message
+
+
+def random_targets(count: int) -> NDArray[np.float64]:
+    """As a policy's: (count, 2), float32 numbers."""
+    return np.random.default_rng(0).uniform(0, 512, (count, 2)).astype(np.float32).astype(np.float64)
+
+
+def play(seed: int, actions: Any, max_steps: int = 200) -> tuple[list[Any], list[float]]:
+    """What gymnasium's environment observes and rewards."""
+    env = gymnasium.make("pusht_env/PushT-v0", max_episode_steps=max_steps, disable_env_checker=True)
+    observations, rewards = [env.reset(seed=seed)[0]], []
+    for action in actions:
+        observation, reward, *_ = env.step(action)
+        observations.append(observation)
+        rewards.append(reward)
+    return observations, rewards
+
+
+# --- Lockstep ---
+
+
+def test_lockstep_reproduces_the_environment_to_the_last_bit(simulate: Any, graph: Any) -> None:
+    simulator = simulate(mode="lockstep", max_steps=20)
+    keypoints = graph.listen(PolygonStamped, "/block/keypoints")
+    poses = graph.listen(PoseStamped, "/block/pose")
+    graph.spin_for(0.5)
+    assert not simulator.joints, "nothing is observed before the first reset"
+    assert simulator.reset(7) == "episode of seed 7"
+    targets = random_targets(24)
+    start = simulator.time
+    for first in (0, 8, 16):
+        simulator.publisher.publish(trajectory(start + first * STEP, targets[first : first + 8]))
+        simulator.wait_for_step(min(first + 8, 20))
+        simulator.wait(start + min(first + 8, 20) * STEP)
+    observations, rewards = play(7, targets[:20], max_steps=20)
+
+    assert [message.data[1] for message in simulator.episode] == list(range(21))
+    assert [message.data[2] for message in simulator.episode][1:] == rewards
+    assert [bool(message.data[5]) for message in simulator.episode] == [False] * 20 + [True]
+    assert simulator.positions() == [observation[18:].tolist() for observation in observations]
+    stamps = [start + step * STEP for step in range(21)]
+    for messages in (simulator.joints, keypoints, poses):
+        graph.spin_until(
+            lambda heard=messages: nanoseconds(heard[-1].header.stamp) == stamps[-1], "the last step"
+        )
+        assert sorted({nanoseconds(message.header.stamp) for message in messages}) == stamps
+    by_time = {nanoseconds(message.header.stamp): message.polygon.points for message in keypoints}
+    seen = np.array([[(point.x, point.y) for point in by_time[stamp]] for stamp in stamps])  # (21, 9, 2)
+    expected = np.array(observations)[:, :18].reshape(-1, 9, 2)
+    np.testing.assert_array_equal(seen, expected.astype(np.float32))
+
+
+def test_lockstep_stands_still_without_trajectories_and_repeats_itself(simulate: Any, graph: Any) -> None:
+    simulator = simulate(mode="lockstep")
+    simulator.reset(3)
+    first = simulator.time
+    graph.spin_until(lambda: len(simulator.joints) >= 4, "repeated observations")
+    assert {nanoseconds(message.header.stamp) for message in simulator.joints} == {first}
+    assert len(simulator.episode) == 1
+
+
+def test_a_reset_starts_the_same_episode_later_and_ignores_older_trajectories(
+    simulate: Any, graph: Any
+) -> None:
+    simulator = simulate(mode="lockstep")
+    targets = random_targets(8)
+
+    def episode() -> list[list[float]]:
+        simulator.reset(11)
+        simulator.publisher.publish(trajectory(simulator.time, targets))
+        simulator.wait_for_step(8)
+        simulator.wait(nanoseconds(simulator.joints[0].header.stamp) + 8 * STEP)
+        return simulator.positions()
+
+    first = episode()
+    before = simulator.time
+    second = episode()
+    assert second == first
+    assert len(first) == 9
+    assert nanoseconds(simulator.joints[0].header.stamp) > before + 5 * STEP
+
+    simulator.reset(11)
+    simulator.publisher.publish(trajectory(before, np.full((80, 2), 9.0)))
+    graph.spin_for(1.0)
+    assert simulator.episode[-1].data[1] == 0
+
+
+def test_an_episode_that_has_ended_takes_no_trajectory(simulate: Any, graph: Any) -> None:
+    simulator = simulate(mode="lockstep", max_steps=4)
+    simulator.reset(0)
+    simulator.publisher.publish(trajectory(simulator.time, random_targets(8)))
+    simulator.wait_for_step(4)
+    simulator.publisher.publish(trajectory(0, random_targets(8)))
+    graph.spin_for(1.0)
+    assert simulator.episode[-1].data[1] == 4
+    assert "the episode has ended" in graph.output(simulator.process)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"joint_names": ["pusher_x"]}, "joint names must be pusher_x, pusher_y"),
+        ({"points": []}, "no points"),
+        ({"positions": [float("nan"), 1.0]}, "not finite"),
+    ],
+)
+def test_a_bad_trajectory_moves_nothing_and_is_named(
+    simulate: Any, graph: Any, broken: dict[str, Any], reason: str
+) -> None:
+    simulator = simulate(mode="lockstep")
+    simulator.reset(0)
+    message = trajectory(simulator.time, random_targets(8))
+    if "positions" in broken:
+        message.points[4].positions = broken["positions"]
+    else:
+        for name, value in broken.items():
+            setattr(message, name, value)
+    simulator.publisher.publish(message)
+    graph.spin_until(lambda: reason in graph.output(simulator.process), f"a warning: {reason}")
+    assert simulator.episode[-1].data[1] == 0
+
+
+# --- Real time ---
+
+
+def test_real_time_goes_on_by_itself_and_holds_the_last_point(simulate: Any, graph: Any) -> None:
+    simulator = simulate(real_time_factor=4.0, max_steps=5)
+    clock = graph.listen(Clock, "/clock")
+    simulator.wait(10 * STEP)
+    simulator.publisher.publish(trajectory(0, [(100.0, 200.0), (120.0, 220.0)]))
+    simulator.wait(simulator.time + 25 * STEP)
+    assert simulator.position == pytest.approx([120.0, 220.0], abs=0.5)
+
+    steps = np.diff([nanoseconds(message.header.stamp) for message in simulator.joints])
+    assert set(steps) == {STEP}
+    ticks = np.diff([nanoseconds(message.clock) for message in clock])
+    assert (ticks >= 0).all()
+    assert np.median(ticks[ticks > 0]) <= STEP
+    assert simulator.episode[-1].data[5] == 1.0, "past max_steps the robot goes on, the episode is over"
+
+
+def test_real_time_keeps_the_pace_of_the_wall_clock(simulate: Any, graph: Any) -> None:
+    """Only that it is neither frozen nor free-running: how exact it is depends on the machine."""
+    simulator = simulate(real_time_factor=1.0)
+    simulator.wait(10 * STEP)
+    start = simulator.time
+    graph.spin_for(3.0)
+    assert 10 * STEP < simulator.time - start < 35 * STEP
+
+
+def test_a_new_trajectory_replaces_the_running_one(simulate: Any) -> None:
+    simulator = simulate(real_time_factor=2.0)
+    simulator.wait(10 * STEP)
+    simulator.publisher.publish(trajectory(0, np.full((100, 2), 400.0)))
+    simulator.wait(simulator.time + 15 * STEP)
+    simulator.publisher.publish(trajectory(0, [(50.0, 60.0)]))
+    simulator.wait(simulator.time + 25 * STEP)
+    assert simulator.position == pytest.approx([50.0, 60.0], abs=0.5)
+
+
+def test_pictures_and_markers_on_request(simulate: Any, graph: Any) -> None:
+    simulate(image_size=64)
+    image = graph.listen(Image, "/pusht_simulator/image")
+    markers = graph.listen(MarkerArray, "/pusht_simulator/markers")
+    graph.spin_until(lambda: image and markers, "an image and markers")
+    frame = np.frombuffer(image[-1].data, np.uint8).reshape(64, 64, 3)
+    assert image[-1].encoding == "rgb8"
+    assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 3
+    assert [marker.ns for marker in markers[-1].markers] == [
+        "workspace", "goal", "goal", "block", "block", "pusher",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_on_a_signal(simulate: Any, graph: Any, sent: signal.Signals) -> None:
+    simulator = simulate()
+    assert graph.stop(simulator.process, sent) == 0
+    assert "Traceback" not in graph.output(simulator.process)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({"mode": "turbo"}, "mode must be realtime or lockstep"), ({"seed": -1}, "seed")],
+)
+def test_a_bad_parameter_is_an_error_in_one_line(
+    graph: Any, parameters: dict[str, Any], message: str
+) -> None:
+    process = graph.start("ros_nodes.simulator_node", **parameters)
+    assert process.wait(60) == 1
+    lines = [line for line in graph.output(process).splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in graph.output(process)
