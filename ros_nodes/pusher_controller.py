@@ -57,11 +57,11 @@ class PusherController:
         self._result = Future()
         _declare_constraints(node)
         self._tolerances = self._default_tolerances()
-        node.create_subscription(JointTrajectory, f"/{NAME}/joint_trajectory", self._on_trajectory, 10)
+        node.create_subscription(JointTrajectory, f"{NAME}/joint_trajectory", self._on_trajectory, 10)
         self._server = ActionServer(
             node,
             FollowJointTrajectory,
-            f"/{NAME}/follow_joint_trajectory",
+            f"{NAME}/follow_joint_trajectory",
             execute_callback=self._wait_for_result,
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,

@@ -19,7 +19,7 @@ from ros_nodes.simulated_robot import RobotState
 from ros_nodes.trajectory_execution import SECOND
 
 JOINTS = ("pusher_x", "pusher_y")
-FRAME = "workspace"
+FRAME = "world"
 """x to the right, y down, z into the picture; lengths in px."""
 
 EPISODE_FIELDS = ("seed", "step", "reward", "coverage", "terminated", "truncated", "trajectories")

@@ -130,9 +130,9 @@ class PushTSimulator(Node):
         return "the episode has ended: call ~/reset" if self._robot.state.ended else None
 
     def _create_publishers(self) -> None:
-        self._joints = self.create_publisher(JointState, "/joint_states", 10)
-        self._keypoints = self.create_publisher(PolygonStamped, "/block/keypoints", 10)
-        self._pose = self.create_publisher(PoseStamped, "/block/pose", 10)
+        self._joints = self.create_publisher(JointState, "joint_states", 10)
+        self._keypoints = self.create_publisher(PolygonStamped, "block/keypoints", 10)
+        self._pose = self.create_publisher(PoseStamped, "block/pose", 10)
         self._coverage = self.create_publisher(Float64, "~/coverage", 10)
         self._reward = self.create_publisher(Float64, "~/reward", 10)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)

@@ -7,10 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from control_msgs.action import FollowJointTrajectory
 from geometry_msgs.msg import PolygonStamped, PoseStamped
 from numpy.typing import NDArray
-from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
