@@ -80,8 +80,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }
     output_dir = Path(config.output_dir)
     write_summary(output_dir / "summary.json", summary)
-    title = f"{policy.sampler.name.upper()}-{policy.sampler.steps}"
-    plot_rewards(rollout.episodes, output_dir / "rewards.png", title)
+    plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.sampler))
     if recorded := [episode for episode in rollout.episodes if episode.frames]:
         plot_final_frames(recorded, output_dir / "final_frames.png")
         plot_film_strip(recorded[0], output_dir / "episode.png")
@@ -96,25 +95,32 @@ def summarize(rollout: Rollout) -> dict[str, Any]:
     # Normal approximation of the mean; one episode says nothing about the spread.
     half_width = 1.96 * float(rewards.std(ddof=1)) / math.sqrt(len(rewards)) if len(rewards) > 1 else None
     milliseconds = 1000 * np.array(rollout.call_seconds)
+    latency = (
+        {f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)} if len(milliseconds) else None
+    )
     return {
         "mean_max_reward": mean,
         "mean_max_reward_ci95": None if half_width is None else [mean - half_width, mean + half_width],
         "success_rate": float(np.mean([episode.success for episode in rollout.episodes])),
-        "chunk_latency_ms": {f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)},
+        "chunk_latency_ms": latency,
         "policy_calls": len(rollout.call_seconds),
         "network_evaluations": rollout.network_evaluations,
-        "sequential_evaluations_per_chunk": float(np.mean(rollout.sequential_evaluations)),
+        "sequential_evaluations_per_chunk": _mean(rollout.sequential_evaluations),
         "episodes": [
             {
                 "seed": episode.seed,
                 "max_reward": episode.max_reward,
                 "success": episode.success,
                 "steps": episode.steps,
-                "chunk_ms": float(1000 * np.mean(episode.chunk_seconds)),
+                "chunk_ms": _mean([1000 * seconds for seconds in episode.chunk_seconds]),
             }
             for episode in rollout.episodes
         ],
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -129,17 +135,18 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines = [f"{'seed':>8}  {'max reward':>10}  {'success':>7}  {'steps':>5}  {'ms/chunk':>8}"]
     lines += [
         f"{row['seed']:>8}  {row['max_reward']:>10.3f}  {'yes' if row['success'] else 'no':>7}  "
-        f"{row['steps']:>5}  {row['chunk_ms']:>8.1f}"
+        f"{row['steps']:>5}  {'-' if row['chunk_ms'] is None else format(row['chunk_ms'], '.1f'):>8}"
         for row in summary["episodes"]
     ]
     interval = summary["mean_max_reward_ci95"]
     spread = "" if interval is None else f" (95 % interval {interval[0]:.3f} … {min(1.0, interval[1]):.3f})"
-    latency = summary["chunk_latency_ms"]
-    lines += [
-        f"mean maximum reward {summary['mean_max_reward']:.3f}{spread}, success rate {summary['success_rate']:.2f}",
-        f"chunk latency {latency['p50']:.1f} ms median, {latency['p99']:.1f} ms p99; "
-        f"{summary['sequential_evaluations_per_chunk']:g} sequential network evaluations per chunk",
-    ]
+    lines.append(
+        f"mean maximum reward {summary['mean_max_reward']:.3f}{spread}, success rate {summary['success_rate']:.2f}"
+    )
+    if latency := summary["chunk_latency_ms"]:
+        lines.append(f"chunk latency {latency['p50']:.1f} ms median, {latency['p99']:.1f} ms p99")
+    if evaluations := summary["sequential_evaluations_per_chunk"]:
+        lines.append(f"{evaluations:g} sequential network evaluations per chunk")
     return "\n".join(lines)
 
 

@@ -39,7 +39,7 @@ class Episode:
 
     @property
     def max_reward(self) -> float:
-        return float(self.rewards.max())
+        return float(self.rewards.max(initial=0.0))
 
     @property
     def steps(self) -> int:
@@ -53,14 +53,15 @@ class Rollout:
     Attributes:
         episodes: in the order of their seeds.
         call_seconds: wall time of each policy call.
-        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk).
-        network_evaluations: samples × timesteps that went through the network, in all.
+        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk); none
+            where they cannot be seen.
+        network_evaluations: samples × timesteps that went through the network, in all, if they can be seen.
     """
 
     episodes: tuple[Episode, ...]
     call_seconds: tuple[float, ...]
-    sequential_evaluations: tuple[int, ...]
-    network_evaluations: int
+    sequential_evaluations: tuple[int, ...] = ()
+    network_evaluations: int | None = None
 
 
 @dataclass
