@@ -15,13 +15,15 @@ from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load
 from policy.config import PolicyConfig
 from policy.denoiser import make_denoise
 from policy.normalizer import Normalizer, Range
-from policy.sampling import SamplerConfig, sample_sequential
+from policy.sampling import SamplerConfig
+from policy.sampling.sampler import Sampler, make_sampler, make_solver
 from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import SOLVERS, Solver
+from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
 
+COVARIANCE = "action_covariance"  # the one tensor of a checkpoint that is no weight
 CHECKPOINT_FORMAT = "pcm_policy.diffusion_policy/1"
 
 
@@ -35,6 +37,8 @@ class DiffusionPolicy:
         normalizer: the training data's ranges, on the network's device.
         provenance: how it came to be: data hash, commit, seed, command.
         sampler: how noise becomes actions.
+        covariance: (D, D) of the policy's own flattened action sequences given the observation, normalised and
+            averaged over observations, or None; some parallel samplers start from it.
     """
 
     network: ConditionalUnet1D
@@ -42,6 +46,7 @@ class DiffusionPolicy:
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    covariance: Tensor | None = None
 
     @classmethod
     def load(
@@ -67,9 +72,14 @@ class DiffusionPolicy:
             network = config.build_network().to(device)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: bad header ({error})") from error
+        covariance = checkpoint.tensors.pop(COVARIANCE, None)
+        size = config.horizon * config.action_dim
+        if covariance is not None and covariance.shape != (size, size):
+            found = tuple(covariance.shape)
+            raise CheckpointError(f"{path}: {COVARIANCE} has shape {found}, need {(size, size)}")
         load_weights(network, checkpoint.tensors, path)
         provenance = checkpoint.header.get("provenance", {})
-        return cls(network.eval(), config, normalizer, provenance, sampler or SamplerConfig())
+        return cls(network.eval(), config, normalizer, provenance, sampler or SamplerConfig(), covariance)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
@@ -84,11 +94,20 @@ class DiffusionPolicy:
             },
             "provenance": dict(self.provenance),
         }
-        save_checkpoint(path, Checkpoint(self.network.state_dict(), header), CHECKPOINT_FORMAT)
+        tensors = dict(self.network.state_dict())
+        if self.covariance is not None:
+            tensors[COVARIANCE] = self.covariance
+        save_checkpoint(path, Checkpoint(tensors, header), CHECKPOINT_FORMAT)
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
-        """The same policy, sampled in another way. The weights are shared."""
-        return replace(self, sampler=sampler)
+        """The same policy, sampled in another way. The weights are shared.
+
+        Raises:
+            ValueError: if the policy cannot be sampled that way.
+        """
+        policy = replace(self, sampler=sampler)
+        _ = policy.sample
+        return policy
 
     @cached_property
     def solver(self) -> Solver:
@@ -99,9 +118,16 @@ class DiffusionPolicy:
         """
         parameter = next(self.network.parameters())
         alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
-        return SOLVERS[self.sampler.name](alphas_cumprod, self.sampler.steps).to(
-            parameter.device, parameter.dtype
-        )
+        return make_solver(self.sampler, alphas_cumprod).to(parameter.device, parameter.dtype)
+
+    @cached_property
+    def sample(self) -> Sampler:
+        """The configured sampler: what it can prepare is prepared once.
+
+        Raises:
+            ValueError: if the policy cannot be sampled that way.
+        """
+        return make_sampler(self.sampler, self.solver, self.covariance)
 
     @torch.no_grad()
     def predict_horizon(
@@ -117,13 +143,10 @@ class DiffusionPolicy:
         self._check(noise, "noise", shape[1:])
         if len(noise) != len(observations):
             raise ValueError(f"noise has batch size {len(noise)}, observations have {len(observations)}")
-        step_noise = None
-        if solver.N is not None:
-            step_noise = _randn((shape[0], solver.steps, *shape[1:]), generator, reference)
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         denoise = make_denoise(self.network, solver, condition)
-        states = sample_sequential(denoise, solver, noise.to(reference), step_noise)
-        return self.normalizer.action.unnormalize(states[:, -1])
+        actions = self.sample(denoise, noise.to(reference), lambda shape: _randn(shape, generator, reference))
+        return self.normalizer.action.unnormalize(actions)
 
     def predict_chunk(
         self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None

@@ -10,7 +10,6 @@ substitution through this map; parallel samplers look for its fixed point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +25,7 @@ class Solver:
         alphas_cumprod: (T+1,) ᾱ of each state; the last is 1, a clean action sequence.
         a: (T+1,) weight of the initial noise x₀ in each state.
         C: (T+1, T) weights of the data predictions, strictly lower triangular.
+        r, c: (T,) the same map as single steps, x_{i+1} = r_i·x_i + c_i·x̂_i (+ noise).
         N: (T+1, T) weights of the step noises, or None for a deterministic solver.
     """
 
@@ -33,6 +33,8 @@ class Solver:
     alphas_cumprod: Tensor
     a: Tensor
     C: Tensor
+    r: Tensor
+    c: Tensor
     N: Tensor | None = None
 
     @property
@@ -45,6 +47,8 @@ class Solver:
             self.alphas_cumprod.to(device, dtype),
             self.a.to(device, dtype),
             self.C.to(device, dtype),
+            self.r.to(device, dtype),
+            self.c.to(device, dtype),
             None if self.N is None else self.N.to(device, dtype),
         )
 
@@ -87,9 +91,6 @@ def ddpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     return _single_step_solver(timesteps, alpha, r, c, s)
 
 
-SOLVERS: dict[str, Callable[[Tensor, int], Solver]] = {"ddim": ddim_solver, "ddpm": ddpm_solver}
-
-
 def _state_alphas(alphas_cumprod: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """ᾱ before and after each step, both (T,) float64: small differences of them are divided by each other."""
     alpha = alphas_cumprod.double()[timesteps]
@@ -108,4 +109,4 @@ def _single_step_solver(
         R[i + 1] = r[i] * R[i]
         R[i + 1, i] = 1
     alphas_cumprod = torch.cat((alpha, alpha.new_ones(1)))
-    return Solver(timesteps, alphas_cumprod, a, R * c, None if s is None else R * s)
+    return Solver(timesteps, alphas_cumprod, a, R * c, r, c, None if s is None else R * s)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from policy.solver import SOLVERS
+from policy.sampling.initial import INITIALISATIONS
+from policy.sampling.recurrence import FORMULATIONS
+
+SAMPLERS = ("ddim", "ddpm", "picard")
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
     """How to turn noise into an action sequence.
 
-    The metadata of each field hold its ``description`` and, for numbers, ``minimum`` and ``maximum``.
+    The metadata of each field hold its ``description`` and ``choices``, or ``minimum`` and ``maximum``.
 
     Raises:
-        ValueError: for an unknown solver or a number out of its range.
+        ValueError: for a value that is not among the choices or out of its range.
     """
 
     name: str = field(
-        default="ddim", metadata={"description": f"solver of the diffusion process: {', '.join(SOLVERS)}"}
+        default="ddim",
+        metadata={
+            "description": "sequential DDIM, sequential stochastic DDPM, or DDIM by parallel Picard iteration",
+            "choices": SAMPLERS,
+        },
     )
     steps: int = field(
         default=50,
@@ -28,12 +35,55 @@ class SamplerConfig:
             "maximum": 1000,
         },
     )
+    iterations: int = field(
+        default=1000,
+        metadata={
+            "description": "picard: at most so many iterations; T of them give the sequential answer",
+            "minimum": 1,
+            "maximum": 1000,
+        },
+    )
+    tolerance: float = field(
+        default=0.0,
+        metadata={
+            "description": "picard: stop when states move less than this, in standard deviations of a step; 0 never",
+            "minimum": 0.0,
+            "maximum": 10.0,
+        },
+    )
+    formulation: str = field(
+        default="preconditioned",
+        metadata={
+            "description": "picard: the Jacobian that corrections spread with",
+            "choices": FORMULATIONS,
+        },
+    )
+    initialisation: str = field(
+        default="gaussian",
+        metadata={"description": "picard: the initial trajectory", "choices": INITIALISATIONS},
+    )
+    window: int = field(
+        default=0,
+        metadata={
+            "description": "picard: steps that are evaluated at once; 0 for all",
+            "minimum": 0,
+            "maximum": 1000,
+        },
+    )
 
     def __post_init__(self) -> None:
-        if self.name not in SOLVERS:
-            raise ValueError(f"unknown sampler {self.name!r}, must be one of {', '.join(SOLVERS)}")
-        limits = self.__dataclass_fields__["steps"].metadata
-        if not limits["minimum"] <= self.steps <= limits["maximum"]:
-            raise ValueError(
-                f"sampler.steps must be in {limits['minimum']} … {limits['maximum']}, got {self.steps}"
-            )
+        for option in fields(self):
+            value, allowed = getattr(self, option.name), option.metadata
+            if "choices" in allowed and value not in allowed["choices"]:
+                choices = ", ".join(allowed["choices"])
+                raise ValueError(f"sampler.{option.name} must be one of {choices}, got {value!r}")
+            if "minimum" in allowed and not allowed["minimum"] <= value <= allowed["maximum"]:
+                limits = f"{allowed['minimum']} … {allowed['maximum']}"
+                raise ValueError(f"sampler.{option.name} must be in {limits}, got {value}")
+
+    def __str__(self) -> str:
+        label = f"{self.name.upper()}-{self.steps}"
+        if self.name == "picard":
+            iterations = min(self.iterations, self.steps)
+            label += f" ({self.formulation}, {self.initialisation}, at most {iterations} iterations)"
+        return label

@@ -108,7 +108,7 @@ def test_impossible_shapes_are_refused(arguments: dict, message: str) -> None:
 
 
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown sampler 'euler', must be one of ddim, ddpm"):
+    with pytest.raises(ValueError, match=r"sampler\.name must be one of ddim, ddpm, picard, got 'euler'"):
         SamplerConfig("euler")
     with pytest.raises(ValueError, match=r"sampler\.steps must be in 1 … 1000, got 0"):
         SamplerConfig(steps=0)

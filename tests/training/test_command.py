@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from training import download_demonstrations, evaluate, train_policy
+from training import download_demonstrations, estimate_covariance, evaluate, train_policy
 
-COMMANDS = [download_demonstrations.main, evaluate.main, train_policy.main]
+COMMANDS = [download_demonstrations.main, estimate_covariance.main, evaluate.main, train_policy.main]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
 
 
@@ -55,8 +55,8 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (train_policy.main, [*REQUIRED, "training.precision=float8"], "must be auto, float32 or bfloat16"),
         (train_policy.main, [*REQUIRED, "training.log_every=7"], "must be a multiple of log_every=7"),
         (train_policy.main, [*REQUIRED, "policy.horizon=15"], "horizon must be a multiple of 4"),
-        (train_policy.main, [*REQUIRED, "rollout_sampler.name=euler"], "must be one of ddim, ddpm"),
-        (evaluate.main, ["sampler=euler"], "Available options in 'sampler': ddim ddpm"),
+        (train_policy.main, [*REQUIRED, "rollout_sampler.name=euler"], "must be one of ddim, ddpm, picard"),
+        (evaluate.main, ["sampler=euler"], "Available options in 'sampler': ddim ddpm picard"),
         (evaluate.main, ["sampler.steps=0"], "sampler.steps must be in 1 … 1000, got 0"),
         (evaluate.main, ["episodes=0"], "episodes must be at least 1, got 0"),
         (evaluate.main, ["batch_size=0"], "batch_size must be at least 1"),

@@ -34,7 +34,8 @@ def test_summary_pictures_and_video_are_written(
     assert "mean maximum reward" in printed
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["config"]["sampler"] == {"name": "ddim", "steps": 2}
+    assert summary["config"]["sampler"]["name"] == "ddim"
+    assert summary["config"]["sampler"]["steps"] == 2
     assert [row["seed"] for row in summary["episodes"]] == [100000, 100001, 100002]
     assert summary["sequential_evaluations_per_chunk"] == 2
     assert len(summary["checkpoint"]["sha256"]) == 64

@@ -1,0 +1,59 @@
+"""Initial trajectories for parallel samplers: (B, T+1, H, A) states that begin with the noise x₀."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policy.denoiser import Denoise
+from policy.sampling.recurrence import gaussian_gain
+from policy.solver import Solver
+
+INITIALISATIONS = ("fresh", "repeated", "gaussian")
+
+
+def fresh_noise(x0: Tensor, noise: Tensor) -> Tensor:
+    """Independent noise in each later state (ParaDiGMS, Shih et al. 2023, algorithm 1).
+
+    Args:
+        x0: (B, H, A).
+        noise: (B, T, H, A).
+    """
+    return torch.cat((x0[:, None], noise), dim=1)
+
+
+def repeated_noise(x0: Tensor, steps: int) -> Tensor:
+    """The noise x₀ (B, H, A) in all T+1 states."""
+    return x0[:, None].repeat(1, steps + 1, 1, 1)
+
+
+def gaussian_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, covariance: Tensor) -> Tensor:
+    """Trajectory of the probability-flow ODE if the actions were Gaussian, at the price of one network call.
+
+    Given the observation let the actions be N(μ, Σ). The data prediction at the first step is then
+    x̂_0 = μ + S_0·(x_0 − √ᾱ_0·μ), which gives μ, and along each principal axis of Σ the ODE has the solution
+    x_t = √ᾱ_t·μ + √((ᾱ_t·s + 1 − ᾱ_t) / (ᾱ_0·s + 1 − ᾱ_0))·(x_0 − √ᾱ_0·μ).
+
+    The network call is also all that the first solver step needs, so that state 1 is exact.
+
+    Args:
+        denoise: the data prediction.
+        solver: T steps.
+        x0: (B, H, A).
+        covariance: (D, D) Σ of the flattened action sequences.
+    """
+    variances, basis = torch.linalg.eigh(covariance.double())
+    variances, basis = variances.clamp(min=0).to(x0), basis.to(x0)
+    alpha = solver.alphas_cumprod
+    signal = alpha.sqrt()
+    prediction = denoise(x0[:, None], slice(0, 1))[:, 0]
+
+    gain = gaussian_gain(alpha[:1], variances)[:, 0]  # (D,)
+    noise_axes, prediction_axes = x0.flatten(1) @ basis, prediction.flatten(1) @ basis  # (B, D)
+    mean = (prediction_axes - gain * noise_axes) / (1 - signal[0] * gain)
+    state_variance = alpha[:, None] * variances + (1 - alpha[:, None])  # (T+1, D)
+    spread = (state_variance / state_variance[0]).sqrt() * (noise_axes - signal[0] * mean)[:, None]
+    states = ((signal[:, None] * mean[:, None] + spread) @ basis.T).view(len(x0), -1, *x0.shape[1:])
+    states[:, 0] = x0
+    states[:, 1] = solver.r[0] * x0 + solver.c[0] * prediction
+    return states

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from policy.denoiser import Denoise
+from policy.solver import Solver
+
+
+def _gaussian_denoise(solver: Solver, mean: Tensor, covariance: Tensor) -> Denoise:
+    """Optimal data prediction for actions that are N(mean (H, A), covariance (D, D)): linear in the state."""
+    alpha = solver.alphas_cumprod[:-1]
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+
+    def denoise(states: Tensor, steps: slice) -> Tensor:
+        predictions = []
+        for x, a in zip(states.unbind(1), alpha[steps], strict=True):
+            gain = a.sqrt() * covariance @ torch.linalg.inv(a * covariance + (1 - a) * identity)
+            offset = x.flatten(1) - a.sqrt() * mean.flatten()
+            predictions.append((mean.flatten() + offset @ gain.T).view_as(x))
+        return torch.stack(predictions, 1)
+
+    return denoise
+
+
+@pytest.fixture
+def gaussian_denoise() -> Callable[[Solver, Tensor, Tensor], Denoise]:
+    return _gaussian_denoise
+
+
+@pytest.fixture
+def random_covariance() -> Callable[[int, int], Tensor]:
+    def draw(size: int, seed: int) -> Tensor:
+        """(size, size) with variances between about 1e-3 and 1, in random directions."""
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn((size, size), generator=generator, dtype=torch.float64)).Q
+        variances = 10 ** (-3 * torch.rand(size, generator=generator, dtype=torch.float64))
+        return basis * variances @ basis.T
+
+    return draw

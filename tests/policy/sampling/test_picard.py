@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import DDIMParallelScheduler
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from policy import PolicyConfig
+from policy.denoiser import Denoise, make_denoise
+from policy.sampling import SamplerConfig, sample_picard, sample_sequential
+from policy.sampling.config import SAMPLERS
+from policy.sampling.initial import INITIALISATIONS, fresh_noise, gaussian_trajectory, repeated_noise
+from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling.sampler import make_sampler
+from policy.schedule import squared_cosine_alphas_cumprod
+from policy.solver import Solver, ddim_solver, ddpm_solver
+
+ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
+TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+SHAPE = (TINY.horizon, TINY.action_dim)
+SIZE = TINY.horizon * TINY.action_dim
+fixtures_do_not_change = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
+)
+
+
+def float32(solver: Solver) -> Solver:
+    return solver.to("cpu", torch.float32)
+
+
+def network_denoise(solver: Solver, batch: int, seed: int) -> Denoise:
+    """A random network's data prediction: nonlinear and clipped, as a real policy's."""
+    torch.manual_seed(seed)
+    network = TINY.build_network().to(solver.a.dtype).requires_grad_(False)
+    return make_denoise(network, solver, torch.randn(batch, TINY.cond_dim, dtype=solver.a.dtype))
+
+
+@fixtures_do_not_change
+@given(
+    steps=st.integers(1, 25),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    formulation=st.sampled_from(FORMULATIONS),
+    initialisation=st.sampled_from(INITIALISATIONS),
+    window=st.integers(0, 25),
+)
+def test_as_many_iterations_as_steps_give_the_sequential_answer(
+    random_covariance: Callable[[int, int], Tensor],
+    steps: int,
+    batch: int,
+    seed: int,
+    formulation: str,
+    initialisation: str,
+    window: int,
+) -> None:
+    solver = float32(ddim_solver(ALPHAS_CUMPROD, steps))
+    denoise = network_denoise(solver, batch, seed)
+    config = SamplerConfig(
+        "picard",
+        steps,
+        iterations=steps,
+        formulation=formulation,
+        initialisation=initialisation,
+        window=window,
+    )
+    sampler = make_sampler(config, solver, random_covariance(SIZE, seed).float())
+    x0 = torch.randn(batch, *SHAPE)
+    expected = sample_sequential(denoise, solver, x0)[:, -1]
+    torch.testing.assert_close(sampler(denoise, x0, torch.randn), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_each_iteration_makes_one_more_state_exact(
+    random_covariance: Callable[[int, int], Tensor], formulation: str
+) -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 12)
+    denoise = network_denoise(solver, 2, seed=0)
+    recurrence = make_recurrence(formulation, solver, random_covariance(SIZE, 0))
+    x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
+    exact = sample_sequential(denoise, solver, x0)
+    for k in range(1, 13):
+        result = sample_picard(denoise, solver, repeated_noise(x0, 12), recurrence, k)
+        assert result.iterations == k
+        torch.testing.assert_close(result.states[:, : k + 1], exact[:, : k + 1], atol=1e-10, rtol=0)
+        # The next one is not exact yet, or the test could not fail; later it has all but converged.
+        assert k > 3 or (result.states[:, k + 1] - exact[:, k + 1]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
+def test_drift_equals_a_loop_over_diffusers_parallel_scheduler(k: int) -> None:
+    """Eq. 10 of the PCM paper, x_t ← x_0 + Σ_{i<t} (F_i(x_i) − x_i), with diffusers' batched F."""
+    steps = 10
+    scheduler = DDIMParallelScheduler(
+        num_train_timesteps=100,
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+    )
+    scheduler.set_timesteps(steps)
+    # In double precision, since ε is recomputed from x̂ below and divided by small √ᾱ.
+    scheduler.alphas_cumprod = ALPHAS_CUMPROD
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    solver = ddim_solver(ALPHAS_CUMPROD, steps)
+    denoise = network_denoise(solver, 1, seed=3)
+    x0 = torch.randn(1, *SHAPE, dtype=torch.float64)
+    initial = fresh_noise(x0, torch.randn(1, steps, *SHAPE, dtype=torch.float64))
+
+    alpha = ALPHAS_CUMPROD[scheduler.timesteps][:, None, None]
+    states = initial[0].clone()
+    for _ in range(k):
+        prediction = denoise(states[None, :-1], slice(0, steps))[0]
+        epsilon = (states[:-1] - alpha.sqrt() * prediction) / (1 - alpha).sqrt()
+        stepped = scheduler.batch_step_no_noise(epsilon, scheduler.timesteps, states[:-1])
+        states[1:] = x0[0] + (stepped - states[:-1]).cumsum(0)
+
+    recurrence = make_recurrence("drift", solver)
+    result = sample_picard(denoise, solver, initial.clone(), recurrence, k)
+    torch.testing.assert_close(result.states[0], states, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_semilinear_equals_the_solvers_affine_map(k: int) -> None:
+    """x_t ← a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i(x_i): the same iteration without single steps or a recurrence."""
+    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+    denoise = network_denoise(solver, 2, seed=4)
+    x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
+    states = repeated_noise(x0, 10)
+    for _ in range(k):
+        predictions = denoise(states[:, :-1], slice(0, 10))
+        states = solver.a[:, None, None] * x0[:, None] + torch.einsum("ti,biha->btha", solver.C, predictions)
+    result = sample_picard(denoise, solver, repeated_noise(x0, 10), make_recurrence("semilinear", solver), k)
+    torch.testing.assert_close(result.states, states, atol=1e-10, rtol=0)
+
+
+@fixtures_do_not_change
+@given(steps=st.integers(1, 100), seed=st.integers(0, 1000))
+def test_preconditioned_converges_at_once_for_a_gaussian(
+    random_covariance: Callable[[int, int], Tensor],
+    gaussian_denoise: Callable[[Solver, Tensor, Tensor], Denoise],
+    steps: int,
+    seed: int,
+) -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, steps)
+    covariance = random_covariance(6, seed)
+    denoise = gaussian_denoise(solver, torch.randn(3, 2, dtype=torch.float64), covariance)
+    x0 = torch.randn(2, 3, 2, dtype=torch.float64)
+    expected = sample_sequential(denoise, solver, x0)
+    initial = fresh_noise(x0, torch.randn(2, steps, 3, 2, dtype=torch.float64))
+    result = sample_picard(
+        denoise, solver, initial, make_recurrence("preconditioned", solver, covariance), iterations=1
+    )
+    torch.testing.assert_close(result.states, expected, atol=1e-8, rtol=0)
+
+
+def test_gaussian_trajectory_solves_the_gaussians_ode(
+    random_covariance: Callable[[int, int], Tensor],
+    gaussian_denoise: Callable[[Solver, Tensor, Tensor], Denoise],
+) -> None:
+    """DDIM with a step per training timestep is Euler's method for the same ODE: close, not equal."""
+    solver = ddim_solver(ALPHAS_CUMPROD, 100)
+    covariance, mean = random_covariance(6, 1), torch.rand(3, 2, dtype=torch.float64) - 0.5
+    denoise = gaussian_denoise(solver, mean, covariance)
+    x0 = torch.randn(2, 3, 2, dtype=torch.float64)
+    trajectory = gaussian_trajectory(denoise, solver, x0, covariance)
+    sequential = sample_sequential(denoise, solver, x0)
+    torch.testing.assert_close(trajectory[:, 1], sequential[:, 1], atol=1e-12, rtol=0)
+    assert (trajectory - sequential).abs().max() < 0.1
+    finer = [ddim_solver(squared_cosine_alphas_cumprod(n), n) for n in (100, 400)]
+    errors = []
+    for solver in finer:
+        denoise = gaussian_denoise(solver, mean, covariance)
+        difference = gaussian_trajectory(denoise, solver, x0, covariance) - sample_sequential(
+            denoise, solver, x0
+        )
+        errors.append(difference[:, -1].abs().max())
+    assert errors[1] < 0.5 * errors[0]  # Euler's error falls with the step
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_tolerance_stops_early_and_close(
+    random_covariance: Callable[[int, int], Tensor], formulation: str
+) -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 25)
+    denoise = network_denoise(solver, 2, seed=5)
+    recurrence = make_recurrence(formulation, solver, random_covariance(SIZE, 2))
+    x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
+    exact = sample_sequential(denoise, solver, x0)[:, -1]
+    loose, tight = (
+        sample_picard(denoise, solver, repeated_noise(x0, 25), recurrence, 25, tolerance)
+        for tolerance in (0.1, 1e-4)
+    )
+    assert loose.iterations <= tight.iterations
+    if formulation != "jacobi":  # which moves one state further per iteration, whatever the tolerance
+        assert tight.iterations < 25
+    assert (tight.states[:, -1] - exact).abs().max() < 1e-3
+
+
+def test_frozen_states_are_not_evaluated_again() -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 6)
+    denoise = network_denoise(solver, 1, seed=0)
+    evaluated: list[list[int]] = []
+
+    def counting(states: Tensor, steps: slice) -> Tensor:
+        evaluated.append(list(range(6))[steps])
+        assert states.shape[1] == len(evaluated[-1])
+        return denoise(states, steps)
+
+    x0 = torch.randn(1, *SHAPE, dtype=torch.float64)
+    recurrence = make_recurrence("drift", solver)
+    sample_picard(counting, solver, repeated_noise(x0, 6), recurrence, 3)
+    assert evaluated == [[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [2, 3, 4, 5]]
+    evaluated.clear()
+    sample_picard(counting, solver, repeated_noise(x0, 6), recurrence, 100, window=2)
+    assert evaluated == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5]]
+
+
+def test_float32_agrees_with_float64(random_covariance: Callable[[int, int], Tensor]) -> None:
+    exact_solver = ddim_solver(ALPHAS_CUMPROD, 16)
+    covariance = random_covariance(SIZE, 3)
+    x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
+    config = SamplerConfig(
+        "picard", 16, iterations=4, formulation="preconditioned", initialisation="gaussian"
+    )
+    answers = []
+    for solver, x in ((exact_solver, x0), (float32(exact_solver), x0.float())):
+        torch.manual_seed(0)
+        network = TINY.build_network().requires_grad_(False).to(x.dtype)
+        condition = torch.ones(2, TINY.cond_dim, dtype=x.dtype)
+        sampler = make_sampler(config, solver, covariance.to(x.dtype))
+        answers.append(sampler(make_denoise(network, solver, condition), x, torch.randn).double())
+    torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=0)
+
+
+def test_wrong_use_is_refused() -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 4)
+    with pytest.raises(ValueError, match="'preconditioned' needs the covariance"):
+        make_sampler(SamplerConfig("picard", 4, initialisation="fresh"), solver)
+    with pytest.raises(ValueError, match="'gaussian' needs the covariance"):
+        make_sampler(SamplerConfig("picard", 4, formulation="drift"), solver)
+    with pytest.raises(ValueError, match="unknown formulation 'secant', must be one of jacobi, drift"):
+        make_recurrence("secant", solver)
+    stochastic = ddpm_solver(ALPHAS_CUMPROD, 4)
+    with pytest.raises(ValueError, match="needs a deterministic solver"):
+        sample_picard(
+            lambda s, i: s, stochastic, torch.zeros(1, 5, 2, 2), make_recurrence("drift", solver), 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("name", "euler", f"must be one of {', '.join(SAMPLERS)}, got 'euler'"),
+        ("formulation", "newton", "must be one of jacobi, drift, semilinear, preconditioned, got 'newton'"),
+        ("initialisation", "zero", "must be one of fresh, repeated, gaussian, got 'zero'"),
+        ("iterations", 0, "must be in 1 … 1000, got 0"),
+        ("tolerance", float("nan"), r"must be in 0\.0 … 10\.0, got nan"),
+        ("window", -1, "must be in 0 … 1000, got -1"),
+    ],
+)
+def test_impossible_options_are_refused(option: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"sampler\.{option} {message}"):
+        SamplerConfig(**{option: value})
