@@ -14,12 +14,15 @@ setup(
     author="The pcm_policy developers",
     maintainer="The pcm_policy developers",
     maintainer_email="maintainers@pcm-policy.invalid",
-    packages=find_packages(include=["policy*", "pusht_env*", "training*"]),
+    packages=find_packages(include=["policy*", "pusht_env*", "ros_nodes*", "training*"]),
     package_data={"training.conf": ["*.yaml", "*/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/pcm_policy"]),
         (share, ["package.xml"]),
-        (f"{share}/checkpoints", sorted(glob("checkpoints/*"))),
+        *(
+            (f"{share}/{folder}", sorted(glob(f"{folder}/*")))
+            for folder in ("checkpoints", "config", "launch")
+        ),
     ],
     python_requires=">=3.10,<3.14",
     install_requires=[
@@ -48,9 +51,12 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "episode_runner = ros_nodes.episode_runner:main",
             "pcm-download-demonstrations = training.download_demonstrations:main",
             "pcm-evaluate = training.evaluate:main",
             "pcm-train-policy = training.train_policy:main",
+            "policy_node = ros_nodes.policy_node:main",
+            "pusht_simulator_node = ros_nodes.simulator_node:main",
         ],
     },
 )

@@ -1,0 +1,209 @@
+"""Runs episodes of a policy in the PushT simulator: simulator, policy and episode runner.
+
+Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environment that has torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown, matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+PACKAGE = "pcm_policy"
+RECORDED = [
+    "/block/keypoints",
+    "/block/pose",
+    "/clock",
+    "/diagnostics",
+    "/joint_states",
+    "/policy/predicted_path",
+    "/pusher_controller/joint_trajectory",
+    "/pusht_simulator/coverage",
+    "/pusht_simulator/episode",
+    "/pusht_simulator/markers",
+    "/pusht_simulator/reward",
+]
+
+
+def _share() -> Path:
+    try:
+        return Path(get_package_share_directory(PACKAGE))
+    except PackageNotFoundError:
+        return Path(__file__).resolve().parent.parent
+
+
+ARGUMENTS = (
+    (
+        "checkpoint",
+        str(_share() / "checkpoints" / "pusht_small.safetensors"),
+        "safetensors file of the policy",
+    ),
+    ("sampler", "", "sampler.name of the policy node, its own default if empty"),
+    ("steps", "", "sampler.steps of the policy node, its own default if empty"),
+    ("iterations", "", "sampler.iterations of the policy node, its own default if empty"),
+    ("params_file", "", "YAML file with more parameters of the policy node"),
+    ("episodes", "10", "number of episodes"),
+    ("first_seed", "100000", "initial state of the first episode; one more per episode"),
+    ("noise_seed", "0", "of the policy's noises"),
+    ("max_steps", "200", "control steps of 0.1 s per episode"),
+    ("mode", "realtime", "realtime, or lockstep: deterministic, and as fast as it goes"),
+    ("real_time_factor", "1.0", "seconds of simulation per second, in mode realtime"),
+    ("output_dir", "outputs/ros", "where summary.json is written, and a recording"),
+    ("rviz", "false", "true shows the scene and the predicted path in RViz"),
+    ("record", "false", "true records the topics as rosbag2 in output_dir"),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, default, text in ARGUMENTS
+            ),
+            OpaqueFunction(function=_start),
+        ]
+    )
+
+
+def _start(context: LaunchContext) -> list[Action]:
+    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    if value["mode"] not in ("realtime", "lockstep"):
+        raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
+    simulator = Node(
+        **_executable("pusht_simulator_node"),
+        name="pusht_simulator",
+        output="screen",
+        parameters=[{"mode": value["mode"], "real_time_factor": float(value["real_time_factor"])}],
+        on_exit=EmitEvent(event=Shutdown(reason="the simulator ended")),
+    )
+    policy = LifecycleNode(
+        **_executable("policy_node"),
+        name="policy",
+        namespace="",
+        output="screen",
+        parameters=[*filter(None, [value["params_file"]]), _policy_parameters(value)],
+        on_exit=EmitEvent(event=Shutdown(reason="the policy node ended")),
+    )
+    runner = Node(
+        **_executable("episode_runner"),
+        name="episode_runner",
+        output="screen",
+        parameters=[
+            {name: int(value[name]) for name in ("episodes", "first_seed", "noise_seed", "max_steps")}
+            | {"output_dir": value["output_dir"]}
+        ],
+    )
+    finish = EmitEvent(event=Shutdown(reason="the episode runner ended"))
+    give_up = EmitEvent(event=Shutdown(reason="the policy node cannot be configured"))
+    return [
+        simulator,
+        policy,
+        *_lifecycle(policy, give_up),
+        # It waits until the policy is active.
+        runner,
+        RegisterEventHandler(OnProcessExit(target_action=runner, on_exit=[finish])),
+        *([_rviz()] if value["rviz"] == "true" else []),
+        *([_recorder(Path(value["output_dir"]))] if value["record"] == "true" else []),
+    ]
+
+
+def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "checkpoint": value["checkpoint"],
+        "synchronous": value["mode"] == "lockstep",
+        "use_sim_time": True,
+    }
+    if value["sampler"]:
+        parameters["sampler.name"] = value["sampler"]
+    for name in ("steps", "iterations"):
+        if value[name]:
+            parameters[f"sampler.{name}"] = int(value[name])
+    return parameters
+
+
+def _lifecycle(node: LifecycleNode, give_up: Action) -> list[Action]:
+    """Configure a lifecycle node, then activate it; give up if it cannot be configured."""
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(
+            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+        )
+
+    def on(start: str, goal: str, action: Action) -> RegisterEventHandler:
+        return RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node, start_state=start, goal_state=goal, entities=[action]
+            )
+        )
+
+    return [
+        on("configuring", "inactive", change(Transition.TRANSITION_ACTIVATE)),
+        on("configuring", "unconfigured", give_up),
+        change(Transition.TRANSITION_CONFIGURE),
+    ]
+
+
+def _executable(name: str) -> dict[str, str]:
+    """Where an executable is: installed by colcon, or by pip and on the PATH."""
+    try:
+        get_package_prefix(PACKAGE)
+        return {"package": PACKAGE, "executable": name}
+    except PackageNotFoundError:
+        path = shutil.which(name)
+        if path is None:
+            raise RuntimeError(
+                f"{name} not found: source the workspace that {PACKAGE} is built in, or activate the virtual "
+                "environment that it is installed in"
+            ) from None
+        return {"executable": path}
+
+
+def _rviz() -> Node:
+    _require("rviz2", "rviz:=true")
+    config = _share() / "config" / "pusht.rviz"
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(config)],
+        parameters=[{"use_sim_time": True}],
+    )
+
+
+def _recorder(output_dir: Path) -> ExecuteProcess:
+    _require("ros2bag", "record:=true")
+    bag = output_dir / datetime.now().strftime("bag_%Y%m%d_%H%M%S")
+    return ExecuteProcess(cmd=["ros2", "bag", "record", "--output", str(bag), *RECORDED], output="screen")
+
+
+def _require(package: str, argument: str) -> None:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        raise RuntimeError(
+            f"{argument} needs the ROS package {package}, which is not installed "
+            f"(apt install ros-$ROS_DISTRO-{package})"
+        ) from None
