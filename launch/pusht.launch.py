@@ -26,6 +26,7 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown, matches_action
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -98,7 +99,6 @@ def _start(context: LaunchContext) -> list[Action]:
         name="pusht_simulator",
         output="screen",
         parameters=[{"mode": value["mode"], "real_time_factor": float(value["real_time_factor"])}],
-        on_exit=EmitEvent(event=Shutdown(reason="the simulator ended")),
     )
     policy = LifecycleNode(
         **_executable("policy_node"),
@@ -106,7 +106,6 @@ def _start(context: LaunchContext) -> list[Action]:
         namespace="",
         output="screen",
         parameters=[*filter(None, [value["params_file"]]), _policy_parameters(value)],
-        on_exit=EmitEvent(event=Shutdown(reason="the policy node ended")),
     )
     runner = Node(
         **_executable("episode_runner"),
@@ -117,15 +116,11 @@ def _start(context: LaunchContext) -> list[Action]:
             | {"output_dir": value["output_dir"]}
         ],
     )
-    finish = EmitEvent(event=Shutdown(reason="the episode runner ended"))
-    give_up = EmitEvent(event=Shutdown(reason="the policy node cannot be configured"))
     return [
         simulator,
         policy,
-        *_lifecycle(policy, give_up),
-        # It waits until the policy is active.
-        runner,
-        RegisterEventHandler(OnProcessExit(target_action=runner, on_exit=[finish])),
+        *_bring_up(policy, then=runner),
+        *(_shut_down_after(process, process is runner) for process in (simulator, policy, runner)),
         *([_rviz()] if value["rviz"] == "true" else []),
         *([_recorder(Path(value["output_dir"]))] if value["record"] == "true" else []),
     ]
@@ -145,26 +140,44 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
     return parameters
 
 
-def _lifecycle(node: LifecycleNode, give_up: Action) -> list[Action]:
-    """Configure a lifecycle node, then activate it; give up if it cannot be configured."""
+def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:
+    """Configure a lifecycle node, activate it, and go on with another action."""
+
+    def on(start: str, goal: str, action: Action) -> RegisterEventHandler:
+        transition = OnStateTransition(
+            target_lifecycle_node=node, start_state=start, goal_state=goal, entities=[action]
+        )
+        return RegisterEventHandler(transition)
 
     def change(transition: int) -> EmitEvent:
         return EmitEvent(
             event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
         )
 
-    def on(start: str, goal: str, action: Action) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=node, start_state=start, goal_state=goal, entities=[action]
-            )
-        )
-
     return [
         on("configuring", "inactive", change(Transition.TRANSITION_ACTIVATE)),
-        on("configuring", "unconfigured", give_up),
+        on("configuring", "unconfigured", OpaqueFunction(function=_give_up)),
+        on("activating", "active", then),
         change(Transition.TRANSITION_CONFIGURE),
     ]
+
+
+def _give_up(context: LaunchContext) -> None:
+    # An error, rather than a Shutdown event, gives `ros2 launch` an exit status other than 0.
+    raise RuntimeError("the policy node cannot be configured; the reason is in its log above")
+
+
+def _shut_down_after(process: ExecuteProcess, is_expected: bool) -> Action:
+    """Shut everything down when a process ends; once only, as the others end too."""
+
+    def shut_down(event: ProcessExited, context: LaunchContext) -> Action | None:
+        if context.is_shutdown:
+            return None
+        if event.returncode != 0 or not is_expected:
+            raise RuntimeError(f"{event.process_name} ended with {event.returncode}")
+        return EmitEvent(event=Shutdown(reason="all episodes ran"))
+
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=shut_down))
 
 
 def _executable(name: str) -> dict[str, str]:

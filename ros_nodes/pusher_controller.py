@@ -105,6 +105,10 @@ class PusherController:
         self._server.destroy()
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
+        if refusal := self._refused(message):
+            # Nobody's fault: a policy that acts on the last observation of an episode, say.
+            self._node.get_logger().info(f"ignored a trajectory: {refusal}", throttle_duration_sec=1.0)
+            return
         try:
             self._follow(message)
         except InvalidTrajectoryError as error:
@@ -115,7 +119,8 @@ class PusherController:
 
     def _on_goal(self, goal: FollowJointTrajectory.Goal) -> GoalResponse:
         try:
-            self._check(goal.trajectory)
+            if refusal := self._refused(goal.trajectory):
+                raise InvalidTrajectoryError(refusal)
             read_trajectory(goal.trajectory, JOINTS, self._robot.state.time, self._robot.state.position)
             read_tolerances(goal, JOINTS, self._default_tolerances())
         except InvalidTrajectoryError as error:
@@ -138,14 +143,13 @@ class PusherController:
     async def _wait_for_result(self, goal: ServerGoalHandle) -> FollowJointTrajectory.Result:
         return await self._result
 
-    def _check(self, message: JointTrajectory) -> None:
-        if refusal := self._refusal():
-            raise InvalidTrajectoryError(refusal)
+    def _refused(self, message: JointTrajectory) -> str | None:
+        """Why a trajectory, even a good one, cannot be taken on now."""
         if 0 < nanoseconds(message.header.stamp) < self._robot.reset_time:
-            raise InvalidTrajectoryError("trajectory is from before the last reset")
+            return "it is from before the last reset"
+        return self._refusal()
 
     def _follow(self, message: JointTrajectory) -> None:
-        self._check(message)
         state = self._robot.state
         self._robot.follow(read_trajectory(message, JOINTS, state.time, state.position))
         self._wake()

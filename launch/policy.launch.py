@@ -1,0 +1,115 @@
+"""Runs the policy node alone, for a robot, and brings it up to active.
+
+Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environment that has torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.events import Shutdown, matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+PACKAGE = "pcm_policy"
+
+ARGUMENTS = (
+    ("params_file", "", "YAML file with the node's parameters; share/pcm_policy/config/policy.yaml if empty"),
+    ("checkpoint", "", "safetensors file of the policy, instead of the one in params_file"),
+    ("output", "", "topic or follow_joint_trajectory, instead of what params_file says"),
+    ("namespace", "", "namespace of the node, its topics and its actions"),
+    ("use_sim_time", "false", "true where the observations are stamped with the time of /clock"),
+    ("autostart", "true", "false leaves the node unconfigured"),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, default, text in ARGUMENTS
+            ),
+            OpaqueFunction(function=_start),
+        ]
+    )
+
+
+def _start(context: LaunchContext) -> list[Action]:
+    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    overrides = {name: value[name] for name in ("checkpoint", "output") if value[name]}
+    policy = LifecycleNode(
+        **_executable("policy_node"),
+        name="policy",
+        namespace=value["namespace"],
+        output="screen",
+        parameters=[
+            value["params_file"] or str(_share() / "config" / "policy.yaml"),
+            {"use_sim_time": value["use_sim_time"] == "true", **overrides},
+        ],
+        on_exit=EmitEvent(event=Shutdown(reason="the policy node ended")),
+    )
+    return [policy, *(_bring_up(policy) if value["autostart"] == "true" else [])]
+
+
+def _bring_up(node: LifecycleNode) -> list[Action]:
+    """Configure the node, then activate it. One that cannot be configured stays, to be mended and configured."""
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(
+            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+        )
+
+    def on_configured(goal: str, action: Action) -> RegisterEventHandler:
+        return RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node, start_state="configuring", goal_state=goal, entities=[action]
+            )
+        )
+
+    failed = "not configured: set its parameters, then `ros2 lifecycle set` configure and activate"
+    return [
+        on_configured("inactive", change(Transition.TRANSITION_ACTIVATE)),
+        on_configured("unconfigured", LogInfo(msg=failed)),
+        change(Transition.TRANSITION_CONFIGURE),
+    ]
+
+
+def _share() -> Path:
+    try:
+        return Path(get_package_share_directory(PACKAGE))
+    except PackageNotFoundError:
+        return Path(__file__).resolve().parent.parent
+
+
+def _executable(name: str) -> dict[str, str]:
+    """Where an executable is: installed by colcon, or by pip and on the PATH."""
+    try:
+        get_package_prefix(PACKAGE)
+        return {"package": PACKAGE, "executable": name}
+    except PackageNotFoundError:
+        path = shutil.which(name)
+        if path is None:
+            raise RuntimeError(
+                f"{name} not found: source the workspace that {PACKAGE} is built in, or activate the virtual "
+                "environment that it is installed in"
+            ) from None
+        return {"executable": path}
