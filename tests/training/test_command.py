@@ -19,7 +19,7 @@ def test_help_explains_every_key_and_touches_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert "output_dir" in text
+    assert "\noutput" in text
     assert not list(tmp_path.iterdir())
 
 
