@@ -210,13 +210,14 @@ def main(arguments: list[str] | None = None) -> int:
         rclpy.spin(PushTSimulator())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ValueError, ParameterException) as error:
+    except Exception as error:
+        # A signal ends the context under a running callback, which then cannot publish any more.
+        if not rclpy.ok():
+            return 0
+        if not isinstance(error, (ValueError, ParameterException)):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Exception:
-        # A signal ends the context under a running callback, which then cannot publish any more.
-        if rclpy.ok():
-            raise
     finally:
         rclpy.try_shutdown()
     return 0

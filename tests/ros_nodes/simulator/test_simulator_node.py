@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -10,10 +9,7 @@ import pytest
 from geometry_msgs.msg import PolygonStamped, PoseStamped
 from numpy.typing import NDArray
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 import pusht_env  # noqa: F401, registers the environment
@@ -21,65 +17,6 @@ from ros_nodes.trajectory_messages import nanoseconds
 
 STEP = 100_000_000
 """A control step in ns."""
-
-
-class Simulator:
-    """A simulator process, with an ear on what it says and a hand on its pusher."""
-
-    def __init__(self, graph: Any, **parameters: Any) -> None:
-        self.graph = graph
-        self.process = graph.start("ros_nodes.simulator_node", **parameters)
-        self.publisher = graph.publisher(JointTrajectory, "/pusher_controller/joint_trajectory")
-        self.joints = graph.listen(JointState, "/joint_states")
-        self.episode = graph.listen(Float64MultiArray, "/pusht_simulator/episode")
-
-    def reset(self, seed: int) -> str:
-        """Begin an episode and wait until it is heard of; returns the service's message."""
-        self.graph.set_parameters("pusht_simulator", seed=seed)
-        self.joints.clear()
-        self.episode.clear()
-        message = self.graph.call(Trigger, "/pusht_simulator/reset").message
-        self.graph.spin_until(
-            lambda: self.joints and any(m.data[:2].tolist() == [seed, 0] for m in self.episode),
-            "a new episode",
-        )
-        return message
-
-    @property
-    def time(self) -> int:
-        return nanoseconds(self.joints[-1].header.stamp)
-
-    @property
-    def position(self) -> list[float]:
-        return list(self.joints[-1].position)
-
-    def wait(self, time: int) -> None:
-        """Until it observed a time in ns."""
-        self.graph.spin_until(lambda: self.joints and self.time >= time, f"simulation time {time}")
-
-    def wait_for_step(self, step: int) -> None:
-        self.graph.spin_until(lambda: self.episode[-1].data[1] >= step, f"step {step}")
-
-    def positions(self) -> list[list[float]]:
-        """One per time that it observed, in order."""
-        by_time = {nanoseconds(message.header.stamp): list(message.position) for message in self.joints}
-        return [by_time[time] for time in sorted(by_time)]
-
-
-@pytest.fixture
-def simulate(graph: Any) -> Callable[..., Simulator]:
-    return lambda **parameters: Simulator(graph, **parameters)
-
-
-def trajectory(start: int, targets: Any) -> JointTrajectory:
-    """A trajectory whose points (P, 2) are due every control step after a start in ns."""
-    message = JointTrajectory(joint_names=["pusher_x", "pusher_y"])
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(start, 10**9)
-    for number, target in enumerate(targets, start=1):
-        point = JointTrajectoryPoint(positions=[float(value) for value in target])
-        point.time_from_start.sec, point.time_from_start.nanosec = divmod(number * STEP, 10**9)
-        message.points.append(point)
-    return message
 
 
 def random_targets(count: int) -> NDArray[np.float64]:
@@ -111,7 +48,7 @@ def test_lockstep_reproduces_the_environment_to_the_last_bit(simulate: Any, grap
     targets = random_targets(24)
     start = simulator.time
     for first in (0, 8, 16):
-        simulator.publisher.publish(trajectory(start + first * STEP, targets[first : first + 8]))
+        simulator.send(targets[first : first + 8], start + first * STEP)
         simulator.wait_for_step(min(first + 8, 20))
         simulator.wait(start + min(first + 8, 20) * STEP)
     observations, rewards = play(7, targets[:20], max_steps=20)
@@ -149,7 +86,7 @@ def test_a_reset_starts_the_same_episode_later_and_ignores_older_trajectories(
 
     def episode() -> list[list[float]]:
         simulator.reset(11)
-        simulator.publisher.publish(trajectory(simulator.time, targets))
+        simulator.send(targets, simulator.time)
         simulator.wait_for_step(8)
         simulator.wait(nanoseconds(simulator.joints[0].header.stamp) + 8 * STEP)
         return simulator.positions()
@@ -162,7 +99,7 @@ def test_a_reset_starts_the_same_episode_later_and_ignores_older_trajectories(
     assert nanoseconds(simulator.joints[0].header.stamp) > before + 5 * STEP
 
     simulator.reset(11)
-    simulator.publisher.publish(trajectory(before, np.full((80, 2), 9.0)))
+    simulator.send(np.full((80, 2), 9.0), before)
     graph.spin_for(1.0)
     assert simulator.episode[-1].data[1] == 0
 
@@ -170,9 +107,9 @@ def test_a_reset_starts_the_same_episode_later_and_ignores_older_trajectories(
 def test_an_episode_that_has_ended_takes_no_trajectory(simulate: Any, graph: Any) -> None:
     simulator = simulate(mode="lockstep", max_steps=4)
     simulator.reset(0)
-    simulator.publisher.publish(trajectory(simulator.time, random_targets(8)))
+    simulator.send(random_targets(8), simulator.time)
     simulator.wait_for_step(4)
-    simulator.publisher.publish(trajectory(0, random_targets(8)))
+    simulator.send(random_targets(8))
     graph.spin_for(1.0)
     assert simulator.episode[-1].data[1] == 4
     assert "the episode has ended" in graph.output(simulator.process)
@@ -191,7 +128,7 @@ def test_a_bad_trajectory_moves_nothing_and_is_named(
 ) -> None:
     simulator = simulate(mode="lockstep")
     simulator.reset(0)
-    message = trajectory(simulator.time, random_targets(8))
+    message = simulator.trajectory(random_targets(8), simulator.time)
     if "positions" in broken:
         message.points[4].positions = broken["positions"]
     else:
@@ -209,7 +146,7 @@ def test_real_time_goes_on_by_itself_and_holds_the_last_point(simulate: Any, gra
     simulator = simulate(real_time_factor=4.0, max_steps=5)
     clock = graph.listen(Clock, "/clock")
     simulator.wait(10 * STEP)
-    simulator.publisher.publish(trajectory(0, [(100.0, 200.0), (120.0, 220.0)]))
+    simulator.send([(100.0, 200.0), (120.0, 220.0)])
     simulator.wait(simulator.time + 25 * STEP)
     assert simulator.position == pytest.approx([120.0, 220.0], abs=0.5)
 
@@ -233,9 +170,9 @@ def test_real_time_keeps_the_pace_of_the_wall_clock(simulate: Any, graph: Any) -
 def test_a_new_trajectory_replaces_the_running_one(simulate: Any) -> None:
     simulator = simulate(real_time_factor=2.0)
     simulator.wait(10 * STEP)
-    simulator.publisher.publish(trajectory(0, np.full((100, 2), 400.0)))
+    simulator.send(np.full((100, 2), 400.0))
     simulator.wait(simulator.time + 15 * STEP)
-    simulator.publisher.publish(trajectory(0, [(50.0, 60.0)]))
+    simulator.send([(50.0, 60.0)])
     simulator.wait(simulator.time + 25 * STEP)
     assert simulator.position == pytest.approx([50.0, 60.0], abs=0.5)
 
@@ -256,6 +193,7 @@ def test_pictures_and_markers_on_request(simulate: Any, graph: Any) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_on_a_signal(simulate: Any, graph: Any, sent: signal.Signals) -> None:
     simulator = simulate()
+    simulator.wait(15 * STEP)
     assert graph.stop(simulator.process, sent) == 0
     assert "Traceback" not in graph.output(simulator.process)
 
