@@ -52,7 +52,9 @@ setup(
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episode_runner:main",
+            "pcm-benchmark = training.benchmark.run:main",
             "pcm-download-demonstrations = training.download_demonstrations:main",
+            "pcm-estimate-covariance = training.estimate_covariance:main",
             "pcm-evaluate = training.evaluate:main",
             "pcm-train-policy = training.train_policy:main",
             "policy_node = ros_nodes.policy_node:main",

@@ -59,7 +59,7 @@ class SamplerConfig:
         },
     )
     initialisation: str = field(
-        default="gaussian",
+        default="fresh",
         metadata={"description": "picard: the initial trajectory", "choices": INITIALISATIONS},
     )
     window: int = field(

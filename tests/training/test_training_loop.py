@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from copy import deepcopy
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_learning_rate_warms_up_to_its_peak_and_decays(iterations: int, warmup: 
     rates = [config.learning_rate_at(i) for i in range(iterations)]
     assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates)
     peak = max(0, warmup - 1)
-    steps = list(zip(rates, rates[1:], strict=False))
+    steps = list(itertools.pairwise(rates))
     rounding = 1e-12
     assert all(after > before - rounding for before, after in steps[:peak])
     assert all(after < before + rounding for before, after in steps[peak:])

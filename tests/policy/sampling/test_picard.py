@@ -239,9 +239,9 @@ def test_float32_agrees_with_float64(random_covariance: Callable[[int, int], Ten
 def test_wrong_use_is_refused() -> None:
     solver = ddim_solver(ALPHAS_CUMPROD, 4)
     with pytest.raises(ValueError, match="'preconditioned' needs the covariance"):
-        make_sampler(SamplerConfig("picard", 4, initialisation="fresh"), solver)
+        make_sampler(SamplerConfig("picard", 4), solver)
     with pytest.raises(ValueError, match="'gaussian' needs the covariance"):
-        make_sampler(SamplerConfig("picard", 4, formulation="drift"), solver)
+        make_sampler(SamplerConfig("picard", 4, formulation="drift", initialisation="gaussian"), solver)
     with pytest.raises(ValueError, match="unknown formulation 'secant', must be one of jacobi, drift"):
         make_recurrence("secant", solver)
     stochastic = ddpm_solver(ALPHAS_CUMPROD, 4)
