@@ -2,7 +2,7 @@
 
 from policy.checkpoint import CheckpointError
 from policy.config import PolicyConfig
-from policy.diffusion_policy import DiffusionPolicy
+from policy.diffusion_policy import DiffusionPolicy, Prediction
 from policy.normalizer import Normalizer, Range
 from policy.sampling import SamplerConfig
 from policy.unet import ConditionalUnet1D
@@ -13,6 +13,7 @@ __all__ = [
     "DiffusionPolicy",
     "Normalizer",
     "PolicyConfig",
+    "Prediction",
     "Range",
     "SamplerConfig",
 ]

@@ -28,6 +28,25 @@ CHECKPOINT_FORMAT = "pcm_policy.diffusion_policy/1"
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a policy answers.
+
+    Attributes:
+        chunk: (B, action_steps, A) target positions in px, to execute from the newest observation on; finite and
+            inside the range of the training data.
+        actions: (B, H, A) in px, the whole horizon, which begins at the oldest observation.
+        depth: network evaluations that it took, one after the other.
+        residual: (B,) how far the sampler's last iteration moved the normalised actions, root mean square; 0 for a
+            sequential sampler.
+    """
+
+    chunk: Tensor
+    actions: Tensor
+    depth: int
+    residual: Tensor
+
+
+@dataclass(frozen=True)
 class DiffusionPolicy:
     """A trained policy: observation history in, action chunk out.
 
@@ -130,10 +149,20 @@ class DiffusionPolicy:
         return make_sampler(self.sampler, self.solver, self.covariance)
 
     @torch.no_grad()
-    def predict_horizon(
+    def predict(
         self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
-    ) -> Tensor:
-        """All H predicted actions, (B, H, A) in px; arguments as in `predict_chunk`."""
+    ) -> Prediction:
+        """All that is predicted, and what it took.
+
+        Args:
+            observations: (B, observation_steps, observation_dim), oldest first, in px.
+            noise: (B, H, A) initial noise; drawn where it is not given.
+            generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
+                does not depend on the rest of its batch; their device may differ from the policy's.
+
+        Raises:
+            ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
+        """
         config, solver = self.config, self.solver
         self._check(observations, "observations", (config.observation_steps, config.observation_dim))
         shape = (len(observations), config.horizon, config.action_dim)
@@ -145,29 +174,21 @@ class DiffusionPolicy:
             raise ValueError(f"noise has batch size {len(noise)}, observations have {len(observations)}")
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         denoise = make_denoise(self.network, solver, condition)
-        actions = self.sample(denoise, noise.to(reference), lambda shape: _randn(shape, generator, reference))
-        return self.normalizer.action.unnormalize(actions)
+        sample = self.sample(denoise, noise.to(reference), lambda shape: _randn(shape, generator, reference))
+        actions = self.normalizer.action.unnormalize(sample.actions)
+        first = config.observation_steps - 1
+        chunk = actions[:, first : first + config.action_steps]
+        return Prediction(chunk, actions, sample.depth, sample.residual)
 
     def predict_chunk(
         self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
     ) -> Tensor:
-        """The action chunk to execute from the newest observation on.
-
-        Args:
-            observations: (B, observation_steps, observation_dim), oldest first, in px.
-            noise: (B, H, A) initial noise; drawn where it is not given.
-            generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
-                does not depend on the rest of its batch; their device may differ from the policy's.
+        """The action chunk to execute from the newest observation on; arguments and errors as of `predict`.
 
         Returns:
             (B, action_steps, A) target positions in px, finite and inside the range of the training data.
-
-        Raises:
-            ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
         """
-        first = self.config.observation_steps - 1
-        horizon = self.predict_horizon(observations, noise, generator)
-        return horizon[:, first : first + self.config.action_steps]
+        return self.predict(observations, noise, generator).chunk
 
     @staticmethod
     def _check(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:

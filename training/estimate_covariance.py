@@ -51,7 +51,7 @@ def action_covariance(
     Returns:
         (D, D), D = horizon × action dimension, unbiased.
     """
-    actions = policy.predict_horizon(observations.repeat_interleave(samples, 0), generator=generator)
+    actions = policy.predict(observations.repeat_interleave(samples, 0), generator=generator).actions
     normalized = policy.normalizer.action.normalize(actions).view(len(observations), samples, -1).double()
     deviations = (normalized - normalized.mean(1, keepdim=True)).flatten(0, 1)
     return (deviations.T @ deviations / (len(observations) * (samples - 1))).float()

@@ -19,12 +19,12 @@ class PicardResult:
     Attributes:
         states: (B, T+1, H, A), the noise first, the action sequence last.
         iterations: parallel network evaluations that it took.
-        change: (B,) mean square of the last state's change in the last iteration.
+        residual: (B,) root mean square of the last state's change in the last iteration.
     """
 
     states: Tensor
     iterations: int
-    change: Tensor
+    residual: Tensor
 
 
 def sample_picard(
@@ -61,7 +61,7 @@ def sample_picard(
         raise ValueError("Picard iteration needs a deterministic solver")
     r, c = solver.r[:, None, None], solver.c[:, None, None]
     limits = tolerance**2 * _step_variance(solver)
-    change = states.new_zeros(len(states))
+    residual = states.new_zeros(len(states))
     done = 0
     while done < iterations and first < solver.steps:
         stop = min(solver.steps, first + (window or solver.steps))
@@ -71,14 +71,14 @@ def sample_picard(
         corrections = recurrence.corrections(residuals, first)
         states[:, first + 1 : stop + 1] += corrections
         changes = corrections.square().mean((2, 3))  # (B, S)
-        change = changes[:, -1]
+        residual = changes[:, -1].sqrt()
         done += 1
         if tolerance > 0:
             converged = (changes <= limits[steps]).cumprod(1).sum(1).min()
             first += max(1, int(converged))
         else:
             first += 1
-    return PicardResult(states, done, change)
+    return PicardResult(states, done, residual)
 
 
 def _step_variance(solver: Solver) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
@@ -18,8 +19,24 @@ from policy.solver import Solver, ddim_solver, ddpm_solver
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """(B, …) → standard normal noise of that shape."""
 
-Sampler: TypeAlias = Callable[[Denoise, Tensor, Draw], Tensor]
-"""(denoise, noise x₀ (B, H, A), source of further noise) → action sequences (B, H, A), normalised."""
+
+@dataclass(frozen=True)
+class Sample:
+    """Action sequences and what they took.
+
+    Attributes:
+        actions: (B, H, A), normalised.
+        depth: network evaluations, one after the other.
+        residual: (B,) root mean square of how far the last iteration moved the actions; 0 for a sequential sampler.
+    """
+
+    actions: Tensor
+    depth: int
+    residual: Tensor
+
+
+Sampler: TypeAlias = Callable[[Denoise, Tensor, Draw], Sample]
+"""(denoise, noise x₀ (B, H, A), source of further noise) → action sequences."""
 
 
 def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
@@ -45,9 +62,10 @@ def make_sampler(config: SamplerConfig, solver: Solver, covariance: Tensor | Non
     """
     if config.name != "picard":
 
-        def sequential(denoise: Denoise, x0: Tensor, draw: Draw) -> Tensor:
+        def sequential(denoise: Denoise, x0: Tensor, draw: Draw) -> Sample:
             step_noise = None if solver.N is None else draw((len(x0), solver.steps, *x0.shape[1:]))
-            return sample_sequential(denoise, solver, x0, step_noise)[:, -1]
+            actions = sample_sequential(denoise, solver, x0, step_noise)[:, -1]
+            return Sample(actions, solver.steps, x0.new_zeros(len(x0)))
 
         return sequential
 
@@ -55,7 +73,7 @@ def make_sampler(config: SamplerConfig, solver: Solver, covariance: Tensor | Non
     if config.initialisation == "gaussian" and covariance is None:
         raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
 
-    def picard(denoise: Denoise, x0: Tensor, draw: Draw) -> Tensor:
+    def picard(denoise: Denoise, x0: Tensor, draw: Draw) -> Sample:
         first = 0
         if config.initialisation == "gaussian":
             assert covariance is not None
@@ -68,6 +86,7 @@ def make_sampler(config: SamplerConfig, solver: Solver, covariance: Tensor | Non
         result = sample_picard(
             denoise, solver, states, recurrence, config.iterations, config.tolerance, window, first
         )
-        return result.states[:, -1]
+        # What the initial trajectory made exact it paid for with as many network evaluations.
+        return Sample(result.states[:, -1], first + result.iterations, result.residual)
 
     return picard

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -71,6 +73,27 @@ def test_float64_and_float32_agree(policy: DiffusionPolicy, observations: torch.
     )
     assert exact.dtype == torch.float64
     torch.testing.assert_close(chunk.double(), exact, atol=0.025, rtol=0)  # px; 1e-4 of the normalised range
+
+
+@pytest.mark.parametrize(
+    ("sampler", "depth"),
+    [
+        (SamplerConfig("ddim", 6), 6),
+        (SamplerConfig("picard", 6, formulation="drift", iterations=3), 3),
+        (SamplerConfig("picard", 6, formulation="drift", iterations=3, initialisation="gaussian"), 4),
+        (SamplerConfig("picard", 6, formulation="drift", iterations=100, initialisation="gaussian"), 6),
+    ],
+)
+def test_prediction_says_what_it_took(
+    policy: DiffusionPolicy, observations: torch.Tensor, sampler: SamplerConfig, depth: int
+) -> None:
+    calls: list[int] = []
+    policy.network.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0])))
+    sampled = replace(policy, covariance=0.1 * torch.eye(32), sampler=sampler)
+    prediction = sampled.predict(observations, generator=generator(0))
+    assert prediction.depth == depth == len(calls)
+    assert torch.equal(prediction.chunk, prediction.actions[:, 1:9])
+    assert (prediction.residual > 0).all() == (sampler.name == "picard")
 
 
 def test_wrong_input_is_named(policy: DiffusionPolicy, observations: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ def test_covariance_is_the_mean_of_each_observations_covariance(
     covariance = action_covariance(fast, observations, 5, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((15, 16, 2), generator=generator)
-    actions = fast.predict_horizon(observations.repeat_interleave(5, 0), noise)
+    actions = fast.predict(observations.repeat_interleave(5, 0), noise).actions
     normalized = fast.normalizer.action.normalize(actions).flatten(1).numpy().reshape(3, 5, 32)
     expected = np.mean([np.cov(samples, rowvar=False) for samples in normalized], axis=0)
     np.testing.assert_allclose(covariance.numpy(), expected, atol=1e-5)

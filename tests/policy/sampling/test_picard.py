@@ -70,7 +70,7 @@ def test_as_many_iterations_as_steps_give_the_sequential_answer(
     sampler = make_sampler(config, solver, random_covariance(SIZE, seed).float())
     x0 = torch.randn(batch, *SHAPE)
     expected = sample_sequential(denoise, solver, x0)[:, -1]
-    torch.testing.assert_close(sampler(denoise, x0, torch.randn), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sampler(denoise, x0, torch.randn).actions, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
@@ -232,7 +232,7 @@ def test_float32_agrees_with_float64(random_covariance: Callable[[int, int], Ten
         network = TINY.build_network().requires_grad_(False).to(x.dtype)
         condition = torch.ones(2, TINY.cond_dim, dtype=x.dtype)
         sampler = make_sampler(config, solver, covariance.to(x.dtype))
-        answers.append(sampler(make_denoise(network, solver, condition), x, torch.randn).double())
+        answers.append(sampler(make_denoise(network, solver, condition), x, torch.randn).actions.double())
     torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=0)
 
 

@@ -30,7 +30,7 @@ def test_errors_are_those_of_the_sampler_and_end_at_0(
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
     picard = SamplerConfig("picard", 6, iterations=2, formulation="drift", initialisation="repeated")
     actions, exact = (
-        policy_with_covariance.with_sampler(sampler).predict_horizon(observations, noise)
+        policy_with_covariance.with_sampler(sampler).predict(observations, noise).actions
         for sampler in (picard, SamplerConfig("ddim", 6))
     )
     scale = policy_with_covariance.normalizer.action
