@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -30,7 +31,11 @@ def code_version() -> str:
 
 
 def command_line() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """What was typed to start this process, without the folders of this machine's programs."""
+    arguments = sys.orig_argv[1:]
+    if arguments[:1] == ["-m"]:
+        return shlex.join(["python", *arguments])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def machine(device: torch.device) -> dict[str, Any]:
