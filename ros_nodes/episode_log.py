@@ -24,7 +24,8 @@ class EpisodeLog:
     def __init__(self, seed: int, timeout: float, now: float) -> None:
         self.seed = seed
         self.ended = False
-        self.chunk_seconds: list[float] = []
+        self._observed: dict[int, float] = {}
+        self._answered: dict[int, float] = {}
         self._timeout = timeout
         self._success = False
         self._rewards: list[float] = []
@@ -58,6 +59,15 @@ class EpisodeLog:
         self._success = bool(terminated)
         self.ended = bool(terminated or truncated)
 
+    def observe(self, stamp: int, now: float) -> None:
+        """Take in that an observation with a stamp was there, the first time that it is."""
+        self._observed.setdefault(stamp, now)
+
+    def answer(self, stamp: int, now: float) -> None:
+        """Take in that a chunk was there that is based on the observation with a stamp."""
+        if not self.ended:
+            self._answered.setdefault(stamp, now)
+
     def failure(self, now: float) -> str | None:
         """Why the episode has failed, if it has."""
         if self.ended:
@@ -70,5 +80,11 @@ class EpisodeLog:
         return None
 
     def episode(self) -> Episode:
-        """What there is of the episode."""
-        return Episode(self.seed, np.array(self._rewards), self._success, tuple(self.chunk_seconds))
+        """What there is of the episode; its chunks' times are from observation to chunk."""
+        # A chunk may overtake its observation on the way here, as each has a topic of its own.
+        seconds = (
+            max(0.0, answered - self._observed[stamp])
+            for stamp, answered in self._answered.items()
+            if stamp in self._observed
+        )
+        return Episode(self.seed, np.array(self._rewards), self._success, tuple(seconds))

@@ -69,7 +69,6 @@ class EpisodeRunner(Node):
             "output_dir", "outputs/ros", ParameterDescriptor(description="where summary.json is written")
         )
         self._log: EpisodeLog | None = None
-        self._observed: dict[int, float] = {}
         self._diagnostics: dict[str, str] = {}
         self.create_subscription(
             Float64MultiArray, f"{SIMULATOR}/episode", self._on_status, QoSProfile(depth=1000)
@@ -111,7 +110,6 @@ class EpisodeRunner(Node):
             self._set_parameters(POLICY, timeout, seed=noise)
             self._trigger(POLICY, timeout)
             self._set_parameters(SIMULATOR, timeout, seed=seed, max_steps=self._value("max_steps"))
-            self._observed.clear()
             log = self._log = EpisodeLog(seed, timeout, time.monotonic())
             self._trigger(SIMULATOR, timeout)
             failure: str | None = None
@@ -129,13 +127,12 @@ class EpisodeRunner(Node):
             self._log.hear(message.data, time.monotonic())
 
     def _on_observation(self, message: JointState) -> None:
-        # Repeated ones count from their first time.
-        self._observed.setdefault(nanoseconds(message.header.stamp), time.perf_counter())
+        if self._log is not None:
+            self._log.observe(nanoseconds(message.header.stamp), time.monotonic())
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        observed = self._observed.get(nanoseconds(message.header.stamp))
-        if self._log is not None and not self._log.ended and observed is not None:
-            self._log.chunk_seconds.append(time.perf_counter() - observed)
+        if self._log is not None:
+            self._log.answer(nanoseconds(message.header.stamp), time.monotonic())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

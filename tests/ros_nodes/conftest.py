@@ -56,6 +56,8 @@ class RosGraph:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(log_dir),
             "PYTHONUNBUFFERED": "1",
+            # Launch files start what is installed in the environment that runs the tests.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
             # Each process on its own core or part of one: threads that wait for each other only spin.
             "OMP_NUM_THREADS": "1",

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained policy, quick even in many samples; its actions go all over the workspace."""
+    torch.manual_seed(0)
+    config = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+    normalizer = Normalizer(
+        Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
+        Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    DiffusionPolicy(config.build_network().eval(), config, normalizer, {"seed": 0}).save(path)
+    return path
+
+
+class Stack:
+    """Simulator and policy node, each in a process of its own, and what they say."""
+
+    def __init__(self, graph: Any, checkpoint: Path, mode: str) -> None:
+        from std_msgs.msg import Float64MultiArray
+
+        self.graph = graph
+        self.checkpoint = checkpoint
+        self.mode = mode
+        self.simulator: Any = None
+        self.policy: Any = None
+        self.statuses: list[list[float]] = []
+        graph.node.create_subscription(
+            Float64MultiArray,
+            "/pusht_simulator/episode",
+            lambda message: self.statuses.append(message.data.tolist()),
+            1000,
+        )
+
+    def start_simulator(self, **parameters: Any) -> None:
+        self.simulator = self.graph.start("ros_nodes.simulator_node", mode=self.mode, **parameters)
+
+    def start_policy(self, **parameters: Any) -> None:
+        """Start the policy node and bring it up."""
+        self.policy = self.graph.start(
+            "ros_nodes.policy_node",
+            checkpoint=self.checkpoint,
+            sampler__steps=4,
+            synchronous=self.mode == "lockstep",
+            use_sim_time=True,
+            **parameters,
+        )
+        for label in ("configure", "activate"):
+            self.change(label)
+
+    def change(self, label: str) -> None:
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(label=label))
+        assert self.graph.call(ChangeState, "/policy/change_state", request).success
+
+    def run_episodes(self, output_dir: Path, **parameters: Any) -> dict[str, Any]:
+        """Run the episode runner, which must end with 0; its summary."""
+        runner = self.graph.start("ros_nodes.episode_runner", output_dir=output_dir, **parameters)
+        self.graph.spin_until(lambda: runner.poll() is not None, "the episode runner ends", timeout=300)
+        self.printed = self.graph.output(runner)
+        assert runner.returncode == 0, self.printed
+        summary: dict[str, Any] = json.loads((output_dir / "summary.json").read_text())
+        return summary
+
+    @property
+    def step(self) -> int:
+        """Of the running episode, −1 before the first."""
+        return int(self.statuses[-1][1]) if self.statuses else -1
+
+
+@pytest.fixture
+def stack(graph: Any, checkpoint: Path) -> Callable[[str], Stack]:
+    return lambda mode: Stack(graph, checkpoint, mode)
