@@ -37,18 +37,30 @@ class ChunkRequest:
 
 @dataclass(frozen=True)
 class ComputedChunk:
-    """A chunk (action_steps, action_dim), float64, and the seconds that it took."""
+    """A chunk and what it took.
+
+    Attributes:
+        chunk: (action_steps, action_dim), float64.
+        seconds: of inference.
+        iterations: network evaluations, one after the other.
+    """
 
     chunk: NDArray[np.float64]
     seconds: float
+    iterations: int
 
 
 def compute_chunk(request: ChunkRequest) -> ComputedChunk:
     """Ask the policy."""
     started = time.perf_counter()
     observations = torch.from_numpy(request.observations).float()[None]
-    chunk = request.policy.predict_chunk(observations, generator=request.generator)[0]
-    return ComputedChunk(chunk.double().cpu().numpy(), time.perf_counter() - started)
+    evaluations: list[None] = []
+    hook = request.policy.network.register_forward_pre_hook(lambda *_: evaluations.append(None))
+    try:
+        chunk = request.policy.predict_chunk(observations, generator=request.generator)[0].double().cpu()
+    finally:
+        hook.remove()
+    return ComputedChunk(chunk.numpy(), time.perf_counter() - started, len(evaluations))
 
 
 class InferenceWorker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -81,24 +82,32 @@ def _joint_state(message: JointState, joints: Sequence[str], fields: Sequence[st
 
 
 def _polygon(message: PolygonStamped, joints: Sequence[str], fields: Sequence[str]) -> list[float]:
-    return [getattr(point, field) for point in message.polygon.points for field in fields]
+    points = message.polygon.points
+    return [getattr(point, field.removeprefix("point.")) for point in points for field in fields]
 
 
 def _pose(message: PoseStamped, joints: Sequence[str], fields: Sequence[str]) -> list[float]:
     q = message.pose.orientation
     yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
-    return [yaw if field == "yaw" else getattr(message.pose.position, field) for field in fields]
+    return [yaw if field == "yaw" else attrgetter(field)(message.pose) for field in fields]
 
 
 def _array(message: Float64MultiArray, joints: Sequence[str], fields: Sequence[str]) -> Sequence[float]:
-    return message.data  # type: ignore[no-any-return]
+    return message.data
 
+
+# YAML reads a bare y as true, and so does a node that is given the parameters that another one dumped.
+POSE_FIELDS = (
+    *("position.x", "position.y", "position.z"),
+    *("orientation.x", "orientation.y", "orientation.z", "orientation.w"),
+    "yaw",
+)
 
 MESSAGE_TYPES = {
     "sensor_msgs/JointState": MessageType(
         JointState, _joint_state, ("position", "velocity", "effort"), by_joint=True
     ),
-    "geometry_msgs/PolygonStamped": MessageType(PolygonStamped, _polygon, ("x", "y", "z")),
-    "geometry_msgs/PoseStamped": MessageType(PoseStamped, _pose, ("x", "y", "z", "yaw")),
+    "geometry_msgs/PolygonStamped": MessageType(PolygonStamped, _polygon, ("point.x", "point.y", "point.z")),
+    "geometry_msgs/PoseStamped": MessageType(PoseStamped, _pose, POSE_FIELDS),
     "std_msgs/Float64MultiArray": MessageType(Float64MultiArray, _array),
 }

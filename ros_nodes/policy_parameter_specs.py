@@ -61,6 +61,7 @@ def _sampler_specs() -> tuple[ParameterSpec, ...]:
             option.metadata["description"],
             option.metadata.get("minimum"),
             option.metadata.get("maximum"),
+            tuple(option.metadata.get("choices", ())),
             live=True,
         )
         for option in fields(SamplerConfig)
@@ -107,7 +108,7 @@ NODE_PARAMETERS = (
     ParameterSpec(
         "observation_sources",
         ["keypoints", "pusher"],
-        "sources of the observation; each has parameters of its own, <source>.topic and so on",
+        "sources of the observation; each has parameters of its own, such as <source>.topic",
     ),
 )
 
@@ -118,7 +119,7 @@ SOURCE_DEFAULTS: dict[str, dict[str, Any]] = {
         "type": "geometry_msgs/PolygonStamped",
         "first": 0,
         "size": 18,
-        "fields": ["x", "y"],
+        "fields": ["point.x", "point.y"],
     },
     "pusher": {
         "topic": "joint_states",
@@ -147,7 +148,7 @@ def source_parameters(source: str) -> tuple[ParameterSpec, ...]:
         spec(
             "fields",
             [""],
-            "numbers of each joint (position, velocity, effort), point (x, y, z) or pose (x, y, z, yaw)",
+            "numbers of each joint (position, velocity, effort), point (point.x, …) or pose (position.x, …, yaw)",
         ),
         spec("max_age", 0.5, "oldest age of an observation to act on, in s", 1e-3, 3600.0),
         spec("frame_id", "", "frame that its messages must be in; empty allows every one"),

@@ -186,7 +186,7 @@ class PolicyParameters:
         }
         sampler = SamplerConfig(**values)
         if self._policy is not None:
-            self._policy.with_sampler(sampler).solver  # noqa: B018, raises where the two do not fit
+            self._policy.with_sampler(sampler)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -22,6 +22,7 @@ class PolicyStatistics:
         chunks: sent.
         latencies: of the newest chunks, from the observation's arrival to the chunk's publication, in s.
         inference_seconds: the policy's part of that, in s.
+        iterations: of the newest chunk, network evaluations one after the other.
         clamped_points: points outside of the joint limits.
         deadline_misses: chunks that came after the last point of the chunk before them.
         non_finite_chunks: never sent.
@@ -32,6 +33,7 @@ class PolicyStatistics:
     chunks: int = 0
     latencies: deque[float] = field(default_factory=_window)
     inference_seconds: deque[float] = field(default_factory=_window)
+    iterations: int = 0
     clamped_points: int = 0
     deadline_misses: int = 0
     non_finite_chunks: int = 0
