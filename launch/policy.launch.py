@@ -22,7 +22,7 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
 )
-from launch.events import Shutdown, matches_action
+from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
@@ -65,7 +65,6 @@ def _start(context: LaunchContext) -> list[Action]:
             value["params_file"] or str(_share() / "config" / "policy.yaml"),
             {"use_sim_time": value["use_sim_time"] == "true", **overrides},
         ],
-        on_exit=EmitEvent(event=Shutdown(reason="the policy node ended")),
     )
     return [policy, *(_bring_up(policy) if value["autostart"] == "true" else [])]
 
