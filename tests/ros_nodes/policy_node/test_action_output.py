@@ -1,0 +1,96 @@
+"""Chunks as goals of a FollowJointTrajectory action server, here in the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from control_msgs.action import FollowJointTrajectory
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.task import Future
+
+STEP = 100_000_000
+Result = FollowJointTrajectory.Result
+
+
+def observation(number: float) -> np.ndarray:
+    return 100.0 + 10 * np.arange(20) + number
+
+
+class Controller:
+    """An action server that takes goals and ends them as it is told."""
+
+    def __init__(self, graph: Any) -> None:
+        self.answer = GoalResponse.ACCEPT
+        self.goals: list[Any] = []
+        self.outcomes: list[Future] = []
+        self.cancelled = 0
+        self.server = ActionServer(
+            graph.node,
+            FollowJointTrajectory,
+            "/pusher_controller/follow_joint_trajectory",
+            execute_callback=self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=self._on_cancel,
+        )
+
+    def _on_goal(self, goal: Any) -> GoalResponse:
+        self.goals.append(goal.trajectory)
+        return self.answer
+
+    def _on_cancel(self, handle: Any) -> CancelResponse:
+        self.cancelled += 1
+        self.outcomes[-1].set_result((Result(), "canceled"))
+        return CancelResponse.ACCEPT
+
+    async def _execute(self, handle: Any) -> Any:
+        outcome = Future()
+        self.outcomes.append(outcome)
+        result, end = await outcome
+        getattr(handle, end)()
+        return result
+
+
+@pytest.fixture
+def policy(start_policy: Callable[..., Any]) -> Any:
+    return start_policy(output="follow_joint_trajectory", synchronous=True).activate()
+
+
+def test_each_chunk_is_a_goal_that_replaces_the_one_before(policy: Any) -> None:
+    policy.observe(STEP, observation(0))
+    policy.wait_for_message("no chunk: no action server pusher_controller/follow_joint_trajectory")
+    controller = Controller(policy.graph)
+    policy.graph.spin_until(lambda: policy.observe(STEP, observation(0)) or controller.goals, "a goal")
+    for step in range(1, 9):
+        policy.observe((1 + step) * STEP, observation(step))
+    policy.graph.spin_until(lambda: len(controller.outcomes) == 2, "two goals")
+    stamps = [goal.header.stamp.sec * 10**9 + goal.header.stamp.nanosec for goal in controller.goals]
+    assert stamps == [STEP, 9 * STEP]
+    assert all(len(goal.points) == 8 for goal in controller.goals)
+    # joint_trajectory_controller ends the goal that was replaced; that is no fault of the newest one.
+    controller.outcomes[0].set_result((Result(error_code=Result.INVALID_GOAL), "abort"))
+    policy.wait_for_value("chunks", 2)
+    assert policy.transition("deactivate")
+    policy.graph.spin_until(lambda: controller.cancelled == 1, "the running goal is cancelled")
+    policy.wait_for_message("inactive")
+    assert policy.values()["goals_aborted"] == "0"
+
+
+def test_rejections_and_aborts_are_reported(policy: Any) -> None:
+    controller = Controller(policy.graph)
+    controller.answer = GoalResponse.REJECT
+    policy.graph.spin_until(lambda: policy.observe(STEP, observation(0)) or controller.goals, "a goal")
+    policy.wait_for_value("goals_rejected", 1)
+    controller.answer = GoalResponse.ACCEPT
+    policy.observe(20 * STEP, observation(0))
+    policy.graph.spin_until(lambda: controller.outcomes, "an accepted goal")
+    result = Result(error_code=Result.PATH_TOLERANCE_VIOLATED, error_string="pusher_x is lost")
+    controller.outcomes[0].set_result((result, "abort"))
+    policy.wait_for_value("goals_aborted", 1)
+    output = policy.graph.output(policy.process)
+    assert "rejected a goal" in output
+    assert "aborted the goal: pusher_x is lost" in output
+    policy.observe(40 * STEP, observation(0))
+    policy.graph.spin_until(lambda: len(controller.outcomes) == 2, "the next goal")

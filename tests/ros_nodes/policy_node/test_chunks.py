@@ -1,0 +1,152 @@
+"""What an active policy node answers to observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+STEP = 100_000_000
+
+
+def observation(number: float) -> np.ndarray:
+    return 100.0 + 10 * np.arange(20) + number
+
+
+@pytest.fixture
+def lockstep(start_policy: Callable[..., Any]) -> Any:
+    return start_policy(synchronous=True).activate()
+
+
+def test_chunks_are_those_of_the_policy(lockstep: Any, expected_chunk: Callable[..., np.ndarray]) -> None:
+    lockstep.observe(STEP, observation(0))
+    stamp, chunk = lockstep.chunk(0)
+    assert stamp == STEP
+    np.testing.assert_allclose(chunk, expected_chunk((0, 0)), atol=1e-4)
+    for step in range(1, 9):
+        lockstep.observe((1 + step) * STEP, observation(step))
+    stamp, chunk = lockstep.chunk(1)
+    assert stamp == 9 * STEP
+    np.testing.assert_allclose(chunk, expected_chunk((0, 0), (7, 8)), atol=1e-4)
+    assert len(lockstep.chunks) == 2
+    message = lockstep.chunks[1]
+    assert message.joint_names == ["pusher_x", "pusher_y"]
+    due = [point.time_from_start.sec * 10**9 + point.time_from_start.nanosec for point in message.points]
+    assert due == [i * STEP for i in range(1, 9)]
+
+
+def test_predicted_path_shows_the_chunk(lockstep: Any) -> None:
+    paths = lockstep.graph.listen(MarkerArray, "/policy/predicted_path")
+    lockstep.observe(STEP, observation(0))
+    _, chunk = lockstep.chunk(0)
+    lockstep.graph.spin_until(lambda: paths, "a predicted path")
+    for marker in paths[0].markers:
+        np.testing.assert_allclose([[point.x, point.y] for point in marker.points], chunk)
+
+
+def test_seed_and_sampler_change_with_the_next_chunk(
+    lockstep: Any, expected_chunk: Callable[..., np.ndarray]
+) -> None:
+    lockstep.observe(STEP, observation(0))
+    lockstep.chunk(0)
+    lockstep.graph.set_parameters("policy", seed=7, sampler__steps=2)
+    for step in range(1, 9):
+        lockstep.observe((1 + step) * STEP, observation(step))
+    _, chunk = lockstep.chunk(1)
+    np.testing.assert_allclose(chunk, expected_chunk((7, 8), seed=7, steps=2), atol=1e-4)
+    lockstep.graph.spin_until(lambda: lockstep.values().get("iterations") == "2", "two iterations")
+
+
+def test_reset_forgets_history_and_noises(lockstep: Any) -> None:
+    lockstep.observe(STEP, observation(0))
+    _, first = lockstep.chunk(0)
+    assert lockstep.graph.call(Trigger, "/policy/reset").success
+    lockstep.observe(STEP, observation(0))
+    _, again = lockstep.chunk(1)
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("start", [30 * STEP, STEP // 2])
+def test_a_restarted_world_restarts_history_and_noises(lockstep: Any, start: int) -> None:
+    lockstep.observe(10 * STEP, observation(0))
+    _, first = lockstep.chunk(0)
+    lockstep.observe(start, observation(0))
+    stamp, again = lockstep.chunk(1)
+    assert stamp == start
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_lost_chunk_is_sent_again_while_the_world_waits(lockstep: Any) -> None:
+    lockstep.observe(STEP, observation(0))
+    _, first = lockstep.chunk(0)
+
+    def ask() -> bool:
+        lockstep.observe(STEP, observation(0))
+        return len(lockstep.chunks) > 1
+
+    lockstep.graph.spin_until(ask, "the chunk again")
+    stamp, again = lockstep.chunk(1)
+    assert stamp == STEP
+    np.testing.assert_array_equal(first, again)
+    lockstep.wait_for_value("chunks", 1)
+    assert lockstep.values()["chunks"] == "1"
+
+
+def test_points_outside_of_the_limits_are_clamped(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(synchronous=True, lower_limits=[200.0, 0.0], upper_limits=[201.0, 512.0]).activate()
+    policy.observe(STEP, observation(0))
+    _, chunk = policy.chunk(0)
+    assert (chunk[:, 0] >= 200).all()
+    assert (chunk[:, 0] <= 201).all()
+    policy.wait_for_value("clamped_points", 1)
+
+
+def test_inference_does_not_queue_up(start_faulty_policy: Callable[..., Any], tmp_path: Path) -> None:
+    policy = start_faulty_policy().activate()
+    (tmp_path / "hold").touch()
+    for number in range(1, 6):  # each in a restarted world, so that each is due
+        policy.observe(10 * number * STEP, observation(0))
+        policy.send_pusher(10 * number * STEP, [np.nan, np.nan])
+        policy.wait_for_value("rejected_observations", number)  # it has seen them all
+    (tmp_path / "hold").unlink()
+    assert policy.chunk(0)[0] == 50 * STEP
+    policy.wait_for_value("chunks", 1)
+    assert policy.values()["chunks"] == "1"
+
+
+def test_services_answer_while_inference_runs(
+    start_faulty_policy: Callable[..., Any], tmp_path: Path
+) -> None:
+    policy = start_faulty_policy().activate()
+    (tmp_path / "hold").touch()
+    policy.observe(STEP, observation(0))
+    for seed in range(3):
+        policy.graph.set_parameters("policy", seed=seed)
+        assert policy.parameters("seed") == {"seed": seed}
+        assert policy.state() == "active"
+    policy.wait_for_message("active")
+    assert not policy.chunks
+    (tmp_path / "hold").unlink()
+    assert policy.chunk(0)[0] == STEP
+
+
+def test_a_chunk_in_computation_is_dropped_at_deactivation(
+    start_faulty_policy: Callable[..., Any], tmp_path: Path
+) -> None:
+    policy = start_faulty_policy().activate()
+    (tmp_path / "hold").touch()
+    policy.observe(STEP, observation(0))
+    policy.send_pusher(STEP, [np.nan, np.nan])
+    policy.wait_for_value("rejected_observations", 1)
+    assert policy.transition("deactivate")
+    assert policy.transition("activate")
+    policy.observe(50 * STEP, observation(1))
+    (tmp_path / "hold").unlink()
+    assert policy.chunk(0)[0] == 50 * STEP
+    policy.wait_for_value("chunks", 1)
+    assert policy.values()["chunks"] == "1"

@@ -1,0 +1,177 @@
+"""The managed node's states: what each transition does, again and again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+STEP = 100_000_000
+
+
+def observation(number: float) -> np.ndarray:
+    return 100.0 + 10 * np.arange(20) + number
+
+
+def refusal(policy: Any, name: str, value: Any) -> str:
+    """Why a parameter may not be set."""
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    result = policy.graph.call(SetParameters, "/policy/set_parameters", request).results[0]
+    assert not result.successful
+    return str(result.reason)
+
+
+def test_it_acts_only_while_active(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(synchronous=True)
+    assert policy.state() == "unconfigured"
+    assert not policy.graph.call(Trigger, "/policy/reset").success
+    assert policy.transition("configure")
+    assert policy.state() == "inactive"
+    policy.graph.spin_until(policy.pusher.get_subscription_count, "the node listens")
+    policy.observe(STEP, observation(0))
+    policy.wait_for_message("inactive")
+    assert policy.transition("activate")
+    assert policy.state() == "active"
+    policy.observe(2 * STEP, observation(0))
+    assert policy.chunk(0)[0] == 2 * STEP
+    assert policy.transition("deactivate")
+    policy.observe(20 * STEP, observation(0))
+    policy.wait_for_message("inactive")
+    assert policy.transition("cleanup")
+    assert policy.state() == "unconfigured"
+    assert policy.transition("shutdown")
+    assert policy.state() == "finalized"
+    assert len(policy.chunks) == 1
+    assert policy.graph.stop(policy.process) == 0
+
+
+def test_interrupted_while_active_it_ends_cleanly(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy().activate()
+    policy.observe(STEP, observation(0))
+    policy.chunk(0)
+    assert policy.graph.stop(policy.process, signal.SIGTERM) == 0
+    assert "Traceback" not in policy.graph.output(policy.process)
+
+
+def test_memory_and_threads_return_to_where_they_were(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy("medium", sampler__steps=1, synchronous=True)
+    memory, threads, inside = [], [], []
+    for cycle in range(20):
+        policy.activate()
+        policy.observe(STEP, observation(cycle))
+        policy.chunk(cycle)
+        inside.append(policy.threads())
+        assert policy.transition("deactivate")
+        assert policy.transition("cleanup")
+        memory.append(policy.memory())
+        threads.append(policy.threads())
+    assert threads[1:] == threads[:1] * 19
+    assert max(inside) > threads[0], "the worker's thread is not seen"
+    # The checkpoint has 18 MB; leaking one per cycle would make 270 MB.
+    assert memory[-1] - memory[4] < 20e6
+
+
+def test_transitions_that_the_state_does_not_have_are_refused(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy()
+    for transition in ("activate", "deactivate", "cleanup", "no_such_transition"):
+        assert not policy.transition(transition)
+        assert policy.state() == "unconfigured"
+    assert policy.transition("configure")
+
+
+def test_a_bad_checkpoint_fails_configure_and_a_good_one_mends_it(
+    start_policy: Callable[..., Any], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = checkpoint("tiny")
+    truncated = tmp_path / "truncated.safetensors"
+    truncated.write_bytes(whole.read_bytes()[:-1000])
+    policy = start_policy(checkpoint=tmp_path / "missing.safetensors")
+    assert not policy.transition("configure")
+    assert "missing.safetensors: no such checkpoint file" in policy.graph.output(policy.process)
+    policy.wait_for_message("no such checkpoint file")
+    policy.graph.set_parameters("policy", checkpoint=str(truncated))
+    assert not policy.transition("configure")
+    assert "truncated.safetensors: truncated or not a safetensors file" in policy.graph.output(policy.process)
+    assert policy.state() == "unconfigured"
+    policy.graph.set_parameters("policy", checkpoint=str(whole))
+    policy.activate().observe(STEP, observation(0))
+    policy.chunk(0)
+
+
+def test_parameters_that_do_not_fit_fail_configure(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy()
+    cases = {
+        "parameter checkpoint is empty": {"checkpoint": ""},
+        "gpu7": {"device": "gpu7"},
+        "steps must be in 1 … 100": {"sampler__steps": 500},
+        "1 joints, the policy commands 2": {"joints": ["a"], "lower_limits": [0.0], "upper_limits": [1.0]},
+        "2 joints, 1 lower_limits and 2 upper_limits": {"lower_limits": [0.0]},
+        "no source fills index 18": {"observation_sources": ["keypoints"]},
+        "no source fills index 0": {"observation_sources": ["pusher"]},
+        "sources keypoints and pusher both fill index 17": {"pusher__first": 17},
+        "pusher.size is 2, but 1 joints × 1 fields are 1 numbers": {"pusher__joints": ["pusher_x"]},
+        "pusher.fields must be among position, velocity, effort": {"pusher__fields": ["torque"]},
+        "two words": {"keypoints__topic": "two words"},
+    }
+    names = [name.replace("__", ".") for parameters in cases.values() for name in parameters]
+    before = policy.parameters(*names)
+    for reason, parameters in cases.items():
+        for name, value in parameters.items():
+            policy.graph.set_parameters("policy", **{name: value})
+        assert not policy.transition("configure")
+        assert reason in policy.graph.output(policy.process)
+        assert policy.state() == "unconfigured"
+        policy.graph.set_parameters("policy", **before)
+    policy.activate().observe(STEP, observation(0))
+    policy.chunk(0)
+
+
+def test_parameters_of_the_wrong_kind_end_the_process_with_one_line(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(output="smoke_signals")
+    policy.graph.spin_until(lambda: policy.process.poll() is not None, "the process ends")
+    assert policy.process.returncode == 1
+    output = policy.graph.output(policy.process)
+    assert "output must be one of topic, follow_joint_trajectory, got 'smoke_signals'" in output
+    assert "Traceback" not in output
+
+
+def test_changes_are_validated(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy().activate()
+    assert "steps must be in 1 … 100 (training timesteps), got 200" in refusal(policy, "sampler.steps", 200)
+    assert "sampler.name must be one of" in refusal(policy, "sampler.name", "magic")
+    assert "out of range" in refusal(policy, "sampler.steps", 0)
+    assert "out of range" in refusal(policy, "seed", -1)
+    assert "control_period is in use" in refusal(policy, "control_period", 0.2)
+    assert "must be one of" in refusal_after_cleanup(policy, "output", "smoke_signals")
+    policy.graph.set_parameters("policy", control_period=0.2)
+
+
+def refusal_after_cleanup(policy: Any, name: str, value: Any) -> str:
+    assert policy.transition("deactivate")
+    assert policy.transition("cleanup")
+    return refusal(policy, name, value)
+
+
+def test_every_parameter_is_described_and_documented(start_policy: Callable[..., Any]) -> None:
+    graph = start_policy().graph
+    names = graph.call(ListParameters, "/policy/list_parameters").result.names
+    own = [name for name in names if name not in {"use_sim_time", "start_type_description_service"}]
+    assert len(own) > 30
+    request = DescribeParameters.Request(names=own)
+    for descriptor in graph.call(DescribeParameters, "/policy/describe_parameters", request).descriptors:
+        assert descriptor.description, descriptor.name
+        assert "takes effect at the next" in descriptor.additional_constraints
+    root = Path(__file__).resolve().parents[3]
+    documentation = (root / "docs" / "ros.md").read_text()
+    template = (root / "config" / "policy.yaml").read_text()
+    for name in own:
+        source, _, rest = name.partition(".")
+        documented = f"<source>.{rest}" if source in {"keypoints", "pusher"} else name
+        assert f"| `{documented}` |" in documentation, f"docs/ros.md does not name {documented}"
+        assert f"{name.split('.')[-1]}:" in template, f"config/policy.yaml does not explain {name}"

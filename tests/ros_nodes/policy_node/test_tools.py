@@ -1,0 +1,118 @@
+"""Unmodified command line tools of ROS, each as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from lifecycle_msgs.srv import GetState
+
+MODULE = (sys.executable, "-m", "ros_nodes.policy_node")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def observation(number: float) -> np.ndarray:
+    return 100.0 + 10 * np.arange(20) + number
+
+
+@pytest.fixture
+def policy(start_policy: Callable[..., Any]) -> Any:
+    policy = start_policy(use_sim_time=False)
+    policy.graph.spin_until(lambda: policy.diagnostics, "the node is up")
+    return policy
+
+
+def test_ros2_lifecycle_brings_the_node_up_and_down(policy: Any) -> None:
+    run = policy.graph.run
+    assert "unconfigured" in run("ros2", "lifecycle", "get", "/policy", "--no-daemon")
+    assert "configure" in run("ros2", "lifecycle", "list", "/policy", "--no-daemon")
+    for transition, state in (
+        ("configure", "inactive"),
+        ("activate", "active"),
+        ("deactivate", "inactive"),
+        ("cleanup", "unconfigured"),
+        ("shutdown", "finalized"),
+    ):
+        output = run("ros2", "lifecycle", "set", "/policy", transition, "--no-daemon")
+        assert "Transitioning successful" in output
+        assert policy.state() == state
+
+
+def test_ros2_node_info_lists_the_interfaces(policy: Any) -> None:
+    policy.activate()
+    info = policy.graph.run("ros2", "node", "info", "/policy", "--no-daemon", "--spin-time", "5")
+    for interface in (
+        "/block/keypoints: geometry_msgs/msg/PolygonStamped",
+        "/joint_states: sensor_msgs/msg/JointState",
+        "/pusher_controller/joint_trajectory: trajectory_msgs/msg/JointTrajectory",
+        "/policy/predicted_path: visualization_msgs/msg/MarkerArray",
+        "/diagnostics: diagnostic_msgs/msg/DiagnosticArray",
+        "/policy/reset: std_srvs/srv/Trigger",
+        "/policy/change_state: lifecycle_msgs/srv/ChangeState",
+    ):
+        assert interface in info
+
+
+def test_ros2_param_sets_while_active_and_dumps_what_starts_another_node(policy: Any, tmp_path: Path) -> None:
+    policy.activate()
+    run = policy.graph.run
+    assert "successful" in run("ros2", "param", "set", "/policy", "sampler.steps", "7", "--no-daemon")
+    assert "Integer value is: 7" in run("ros2", "param", "get", "/policy", "sampler.steps", "--no-daemon")
+    dumped = run("ros2", "param", "dump", "/policy", "--no-daemon")
+    parameters = yaml.safe_load(dumped)["/policy"]["ros__parameters"]
+    assert parameters["sampler"]["steps"] == 7
+    file = tmp_path / "dumped.yaml"
+    file.write_text(dumped)
+    policy.graph.stop(policy.process)
+    again = policy.graph.start(
+        "ros_nodes.policy_node", "--ros-args", "--params-file", str(file), "-p", "seed:=5"
+    )
+    policy.process = again
+    policy.activate()
+    assert policy.state() == "active"
+
+
+def test_ros2_topic_hz_measures_the_chunks(policy: Any) -> None:
+    policy.activate()
+    process = policy.graph.start("ros2", "topic", "hz", "/pusher_controller/joint_trajectory")
+    policy.graph.spin_until(
+        lambda: (
+            policy.observe(policy.now(), observation(0)) or "average rate:" in policy.graph.output(process)
+        ),
+        "a rate",
+    )
+    process.send_signal(signal.SIGINT)
+
+
+def test_the_template_starts_a_node_for_the_simulator(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(
+        program=(*MODULE, "--ros-args", "--params-file", str(ROOT / "config" / "policy.yaml")),
+        use_sim_time=False,
+    )
+    policy.activate()
+    policy.graph.spin_until(lambda: policy.observe(policy.now(), observation(0)) or policy.chunks, "a chunk")
+
+
+def test_policy_launch_brings_the_node_up(graph: Any, checkpoint: Callable[[str], Path]) -> None:
+    graph.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), graph.env["PATH"]])
+    launched = graph.start(
+        "ros2",
+        "launch",
+        str(ROOT / "launch" / "policy.launch.py"),
+        f"checkpoint:={checkpoint('tiny')}",
+        "namespace:=robot",
+    )
+
+    def state() -> str:
+        return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
+
+    graph.spin_until(lambda: state() == "active", "the node is active")
+    assert graph.stop(launched) == 0
+    assert "Traceback" not in graph.output(launched)

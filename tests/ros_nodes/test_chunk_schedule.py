@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ros_nodes.chunk_schedule import ChunkSchedule
+from ros_nodes.policy_statistics import PolicyStatistics, percentile
+
+MS = 1_000_000
+STEP = 100 * MS
+
+
+def schedule(synchronous: bool = False, latency: int = 0, margin: int = 0) -> ChunkSchedule:
+    return ChunkSchedule(8 * STEP, STEP, margin, synchronous, latency)
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_first_observation_starts_a_chunk_once(synchronous: bool) -> None:
+    chunks = schedule(synchronous)
+    assert not chunks.due(0)
+    chunks.observe(5 * STEP)
+    assert chunks.due(5 * STEP)
+    chunks.started(5 * STEP)
+    assert not chunks.due(50 * STEP)
+
+
+def test_lockstep_waits_for_the_end_of_the_chunk() -> None:
+    chunks = schedule(synchronous=True, latency=300 * MS)
+    chunks.observe(0)
+    chunks.started(0)
+    assert not chunks.finished(0, 0, 0)
+    for step in range(1, 8):
+        chunks.observe(step * STEP)
+        assert not chunks.due(step * STEP)
+    chunks.observe(8 * STEP)
+    assert chunks.due(8 * STEP)
+
+
+@given(st.integers(0, 700), st.integers(0, 100))
+def test_a_chunk_starts_from_the_last_observation_that_leaves_enough_time(latency: int, margin: int) -> None:
+    chunks = schedule(latency=latency * MS, margin=margin * MS)
+    chunks.observe(0)
+    chunks.started(0)
+    chunks.finished(0, 0, 0)
+    due = []
+    for step in range(1, 9):
+        chunks.observe(step * STEP)
+        if chunks.due(step * STEP):
+            due.append(step)
+    in_time = [step for step in range(1, 9) if 100 * step + latency + margin <= 800]
+    assert due[0] == max(in_time, default=1)
+
+
+def test_faster_observations_are_used_later() -> None:
+    chunks = schedule(latency=200 * MS)
+    chunks.observe(0)
+    chunks.started(0)
+    chunks.finished(0, 0, 0)
+    due = []
+    for time in range(20, 800, 20):
+        chunks.observe(time * MS)
+        if chunks.due(time * MS):
+            due.append(time)
+    assert due[0] == 600
+
+
+def test_measured_latency_replaces_the_expected_one() -> None:
+    chunks = schedule(latency=600 * MS)
+    now = 0
+    for _ in range(30):
+        chunks.observe(now)
+        chunks.started(now)
+        chunks.finished(now, 100 * MS, now)
+        now += 8 * STEP
+    start = now - 8 * STEP
+    chunks.observe(start + 6 * STEP)
+    assert not chunks.due(start + 6 * STEP)
+
+
+def test_deadlines_count_from_the_second_chunk_on_and_only_in_real_time() -> None:
+    for synchronous, missed in ((False, True), (True, False)):
+        chunks = schedule(synchronous)
+        assert not chunks.finished(0, 0, 10**12)
+        assert not chunks.finished(STEP, 0, 8 * STEP)
+        assert chunks.finished(2 * STEP, 0, 9 * STEP + 1) is missed
+
+
+def test_restart_forgets_the_chunk() -> None:
+    chunks = schedule(synchronous=True)
+    chunks.observe(100 * STEP)
+    chunks.started(100 * STEP)
+    chunks.finished(100 * STEP, 0, 0)
+    chunks.restart()
+    chunks.observe(STEP)
+    assert chunks.due(STEP)
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1), st.floats(0, 100))
+def test_percentile_is_the_smallest_value_that_covers_the_percentage(
+    values: list[float], percent: float
+) -> None:
+    value = percentile(values, percent)
+    assert value in values
+    assert sum(v <= value for v in values) >= percent / 100 * len(values) - 1e-6
+    if value > min(values):
+        below = max(v for v in values if v < value)
+        assert sum(v <= below for v in values) < percent / 100 * len(values) + 1e-6
+
+
+def test_statistics_start_empty_and_stay_bounded() -> None:
+    statistics = PolicyStatistics()
+    assert math.isnan(percentile(statistics.latencies, 50))
+    assert statistics.faults() == 0
+    for _ in range(3000):
+        statistics.latencies.append(0.3)
+        statistics.inference_seconds.append(0.25)
+    assert len(statistics.latencies) == 1000
+    assert percentile(statistics.overheads, 99) == pytest.approx(0.05)
+    statistics.rejections["pusher", "range"] += 2
+    statistics.deadline_misses += 1
+    assert statistics.faults() == 3
