@@ -88,9 +88,18 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source:
     """Copy weights into a module.
 
     Raises:
+        CheckpointError: as of `check_weights`.
+    """
+    check_weights(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_weights(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Compare names and shapes.
+
+    Raises:
         CheckpointError: naming the first weight that is missing, unexpected or of another shape.
     """
-    expected = module.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise CheckpointError(f"{source}: wrong architecture, weights {name!r} are missing")
@@ -101,7 +110,6 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source:
             raise CheckpointError(
                 f"{source}: wrong architecture, weights {name!r} have shape {found}, need {need}"
             )
-    module.load_state_dict(dict(tensors))
 
 
 def file_sha256(path: str | Path) -> str:

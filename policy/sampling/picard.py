@@ -27,6 +27,27 @@ class PicardResult:
     residual: Tensor
 
 
+def picard_step(
+    denoise: Denoise, solver: Solver, recurrence: Recurrence, states: Tensor, first: int = 0
+) -> Tensor:
+    """Φ, one iteration: x_{i+1} ← F_i(x_i) + A_i·(change of x_i) over all i at once; differentiable.
+
+    Args:
+        denoise: the data prediction x̂.
+        solver: T deterministic steps.
+        recurrence: how corrections spread.
+        states: (B, t+1, H, A) the trajectory up to any state t.
+        first: the state to start from, which stays as it is.
+
+    Returns:
+        (B, t − first, H, A) the states first+1 … t of the next trajectory.
+    """
+    steps = slice(first, states.shape[1] - 1)
+    r, c = solver.r[steps, None, None], solver.c[steps, None, None]
+    residuals = r * states[:, first:-1] + c * denoise(states[:, first:-1], steps) - states[:, first + 1 :]
+    return states[:, first + 1 :] + recurrence.corrections(residuals, first)
+
+
 def sample_picard(
     denoise: Denoise,
     solver: Solver,
@@ -59,22 +80,18 @@ def sample_picard(
     """
     if solver.N is not None:
         raise ValueError("Picard iteration needs a deterministic solver")
-    r, c = solver.r[:, None, None], solver.c[:, None, None]
     limits = tolerance**2 * _step_variance(solver)
     residual = states.new_zeros(len(states))
     done = 0
     while done < iterations and first < solver.steps:
         stop = min(solver.steps, first + (window or solver.steps))
-        steps = slice(first, stop)
-        step_result = r[steps] * states[:, steps] + c[steps] * denoise(states[:, steps], steps)
-        residuals = step_result - states[:, first + 1 : stop + 1]
-        corrections = recurrence.corrections(residuals, first)
-        states[:, first + 1 : stop + 1] += corrections
-        changes = corrections.square().mean((2, 3))  # (B, S)
+        replaced = picard_step(denoise, solver, recurrence, states[:, : stop + 1], first)
+        changes = (replaced - states[:, first + 1 : stop + 1]).square().mean((2, 3))  # (B, S)
+        states[:, first + 1 : stop + 1] = replaced
         residual = changes[:, -1].sqrt()
         done += 1
         if tolerance > 0:
-            converged = (changes <= limits[steps]).cumprod(1).sum(1).min()
+            converged = (changes <= limits[first:stop]).cumprod(1).sum(1).min()
             first += max(1, int(converged))
         else:
             first += 1

@@ -1,0 +1,177 @@
+"""Low-rank adapters (LoRA, Hu et al. 2022, section 4.1) on the linear and convolutional layers of a network."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from policy.checkpoint import check_weights
+
+ALL_LAYERS = ".*"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class LowRankAdapted(nn.Module):
+    """A layer W with an adapter beside it: y = W·x + scale·B·A·x.
+
+    A is a layer of the same kind with as many channels as the rank, B mixes these channels.
+
+    Args:
+        base: Linear, Conv1d or ConvTranspose1d, in one group and padded with zeros.
+        rank: of B·A.
+        generator: A is drawn from it; B is 0, so that at first the adapter changes nothing.
+
+    Raises:
+        ValueError: for a layer that cannot be adapted or a rank below 1.
+    """
+
+    def __init__(
+        self, base: nn.Linear | nn.Conv1d | nn.ConvTranspose1d, rank: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        self.base = base
+        self.scale = 1.0
+        if isinstance(base, nn.Linear):
+            self.down: nn.Module = skip_init(nn.Linear, base.in_features, rank, bias=False)
+            self.up: nn.Module = skip_init(nn.Linear, rank, base.out_features, bias=False)
+        else:
+            if base.groups != 1 or base.padding_mode != "zeros":
+                raise ValueError(f"cannot adapt a layer with groups or other padding than zeros: {base}")
+            shape = (base.in_channels, rank, base.kernel_size, base.stride, base.padding)
+            options = {"dilation": base.dilation, "bias": False}
+            if isinstance(base, nn.ConvTranspose1d):
+                options["output_padding"] = base.output_padding
+            self.down = skip_init(type(base), *shape, **options)
+            self.up = skip_init(nn.Conv1d, rank, base.out_channels, 1, bias=False)
+        self.to(base.weight)
+        bound = (
+            base.weight.numel() / base.weight.shape[_output_axis(base)]
+        ) ** -0.5  # torch's own for a layer
+        drawn = torch.rand(self.A.shape, generator=generator, device=generator.device)
+        with torch.no_grad():
+            self.A.copy_((2 * drawn - 1) * bound)
+            self.B.zero_()
+
+    @property
+    def A(self) -> Tensor:
+        """The weight of `down`, shaped as the layer's with the rank in place of its output channels."""
+        return self.down.get_parameter("weight")
+
+    @property
+    def B(self) -> Tensor:
+        """The weight of `up`, (output channels, rank) or (output channels, rank, 1)."""
+        return self.up.get_parameter("weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale == 0:
+            return self.base(x)
+        return self.base(x) + self.scale * self.up(self.down(x))
+
+    def merged(self, scale: float) -> nn.Module:
+        """One plain layer that computes the same."""
+        layer = copy.deepcopy(self.base)
+        axis = _output_axis(layer)
+        product = torch.tensordot(self.B.flatten(1), self.A.movedim(axis, 0), 1).movedim(0, axis)
+        with torch.no_grad():
+            layer.get_parameter("weight").add_(scale * product)
+        return layer
+
+
+def _output_axis(layer: nn.Module) -> int:
+    """The axis of a layer's weight that counts output channels."""
+    return 1 if isinstance(layer, nn.ConvTranspose1d) else 0
+
+
+def add_lora(network: nn.Module, rank: int, targets: str, generator: torch.Generator) -> None:
+    """Put adapters on a network's layers, in place, and freeze all other weights. The output does not change.
+
+    Args:
+        network: without adapters.
+        rank: of every adapter.
+        targets: regular expression that a layer's whole name must match, such as ``(up|middle)\\..*``; of the
+            layers it matches, all Linear, Conv1d and ConvTranspose1d get an adapter.
+        generator: of the adapters' first weights.
+
+    Raises:
+        ValueError: for a rank below 1, targets that are no regular expression or match no layer, or a network that
+            has adapters already.
+    """
+    if any(True for _ in _adapted(network)):
+        raise ValueError("the network has adapters already")
+    try:
+        pattern = re.compile(targets)
+    except re.error as error:
+        raise ValueError(f"targets {targets!r} is no regular expression ({error})") from error
+    chosen = {
+        name: LowRankAdapted(layer, rank, generator)
+        for name, layer in network.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.ConvTranspose1d)) and pattern.fullmatch(name)
+    }
+    if not chosen:
+        raise ValueError(f"targets {targets!r} match no Linear, Conv1d or ConvTranspose1d layer")
+    network.requires_grad_(False)
+    for name, adapted in chosen.items():
+        adapted.A.requires_grad_(True)
+        adapted.B.requires_grad_(True)
+        _replace(network, name, adapted)
+
+
+def lora_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """All A and B, in the order of `lora_state`."""
+    parameters = dict(network.named_parameters())
+    return [parameters[name] for name in lora_state(network)]
+
+
+def lora_state(network: nn.Module) -> dict[str, Tensor]:
+    """All A and B by their names in the state dict."""
+    names = [f"{name}.{part}.weight" for name, _ in _adapted(network) for part in ("down", "up")]
+    state = network.state_dict()
+    return {name: state[name] for name in names}
+
+
+def load_lora_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy all A and B into a network that has adapters.
+
+    Args:
+        source: where they come from, for the message.
+
+    Raises:
+        CheckpointError: naming the first that is missing, unexpected or of another shape.
+    """
+    check_weights(lora_state(network), tensors, source)
+    network.load_state_dict(dict(tensors), strict=False)
+
+
+def set_lora_scale(network: nn.Module, scale: float) -> None:
+    """Scale all adapters: at 1 they are as trained, at 0 the network is the base and costs as little."""
+    for _, layer in _adapted(network):
+        layer.scale = scale
+
+
+def merge_lora(network: Network, scale: float = 1.0) -> Network:
+    """A copy of the network with the adapters, so scaled, inside the layers' weights: the cost of the base."""
+    merged = copy.deepcopy(network)
+    for name, layer in list(_adapted(merged)):
+        _replace(merged, name, layer.merged(scale))
+    return merged
+
+
+def _adapted(network: nn.Module) -> Iterator[tuple[str, LowRankAdapted]]:
+    for name, module in network.named_modules():
+        if isinstance(module, LowRankAdapted):
+            yield name, module
+
+
+def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, layer)
