@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from policy import CheckpointError, DiffusionPolicy
+from policy.lora import ALL_LAYERS, add_lora, lora_parameters
+from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
+
+
+def make_pcm(policy: DiffusionPolicy, method: str) -> PCM:
+    """As if trained: every trained weight has moved."""
+    network = copy.deepcopy(policy.network)
+    generator = torch.Generator().manual_seed(3)
+    rank, targets = 0, ""
+    trained = list(network.parameters())
+    if method == "lora":
+        rank, targets = 2, ALL_LAYERS
+        add_lora(network, rank, targets, generator)
+        trained = lora_parameters(network)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    base = weights_sha256(policy.network.state_dict())
+    return PCM(
+        network,
+        method,
+        base,
+        steps=6,
+        formulation="drift",
+        initialisation="gaussian",
+        iterations=3,
+        initial_model="pcm",
+        rank=rank,
+        targets=targets,
+        provenance={"seed": 3},
+    )
+
+
+@pytest.fixture(params=["lora", "full"])
+def pcm(policy: DiffusionPolicy, request: pytest.FixtureRequest) -> PCM:
+    return make_pcm(policy, request.param)
+
+
+@pytest.fixture
+def path(pcm: PCM, tmp_path: Path) -> Path:
+    save_pcm(tmp_path / "pcm.safetensors", pcm)
+    return tmp_path / "pcm.safetensors"
+
+
+def rewrite(path: Path, header: dict[str, Any] | None = None, **tensors: Tensor | None) -> None:
+    """Change keys of the header (None removes one) and tensors (None removes one)."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    changed = json.loads(metadata["header"]) | (header or {})
+    metadata["header"] = json.dumps({key: value for key, value in changed.items() if value is not None})
+    state = load_file(path) | tensors
+    save_file({name: t for name, t in state.items() if t is not None}, path, metadata)
+
+
+def output(policy: DiffusionPolicy, network: torch.nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    sample, condition = (torch.randn(shape, generator=generator) for shape in ((2, 16, 2), (2, 40)))
+    with torch.no_grad():
+        return network(sample, torch.tensor([3, 50]), condition)
+
+
+def test_loaded_equals_the_saved_one_and_leaves_the_base_alone(
+    policy: DiffusionPolicy, pcm: PCM, path: Path
+) -> None:
+    base = output(policy, policy.network)
+    loaded = load_pcm(path, policy.network)
+    assert replace(loaded, network=pcm.network) == pcm
+    assert torch.equal(output(policy, loaded.network), output(policy, pcm.network))
+    assert not torch.equal(output(policy, loaded.network), base)
+    assert torch.equal(output(policy, policy.network), base)
+    assert all(parameter.requires_grad for parameter in policy.network.parameters())
+    assert not loaded.network.training
+
+
+def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    save_pcm(tmp_path / "pcm.safetensors", make_pcm(policy, "lora"))
+    assert {name.split(".")[-2] for name in load_file(tmp_path / "pcm.safetensors")} == {"down", "up"}
+
+
+def test_another_base_is_refused_naming_both(policy: DiffusionPolicy, path: Path) -> None:
+    trained_from = weights_sha256(policy.network.state_dict())[:12]
+    with torch.no_grad():
+        next(policy.network.parameters())[0] += 1e-6
+    found = weights_sha256(policy.network.state_dict())[:12]
+    message = rf"pcm\.safetensors: trained from another base, .* {trained_from}…; .* {found}…"
+    with pytest.raises(CheckpointError, match=message):
+        load_pcm(path, policy.network)
+
+
+def test_covariance_and_file_do_not_change_the_base(
+    policy: DiffusionPolicy, path: Path, tmp_path: Path
+) -> None:
+    changed = replace(policy, covariance=torch.eye(32), provenance={"seed": 9})
+    changed.save(tmp_path / "base.safetensors")
+    assert load_pcm(path, DiffusionPolicy.load(tmp_path / "base.safetensors").network).iterations == 3
+
+
+def test_missing_pickled_truncated_and_foreign_files_are_refused(policy: DiffusionPolicy, path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere: no such checkpoint file"):
+        load_pcm("nowhere", policy.network)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"pcm\.safetensors: truncated"):
+        load_pcm(path, policy.network)
+    torch.save({"weights": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match=r"pcm\.safetensors: a pickled file, refused"):
+        load_pcm(path, policy.network)
+    policy.save(path)
+    with pytest.raises(
+        CheckpointError, match=r"format 'pcm_policy\.diffusion_policy/1', need 'pcm_policy\.pcm/1'"
+    ):
+        load_pcm(path, policy.network)
+
+
+def test_wrong_weights_are_named(policy: DiffusionPolicy, path: Path) -> None:
+    name = next(iter(load_file(path)))
+    original = load_file(path)[name]
+    for tensor, message in (
+        (None, "are missing"),
+        (original[..., :-1].contiguous(), "have shape"),
+        (torch.full_like(original, float("nan")), "are not finite"),
+    ):
+        rewrite(path, **{name: tensor})
+        with pytest.raises(CheckpointError, match=rf"pcm\.safetensors: .*{name}' {message}"):
+            load_pcm(path, policy.network)
+    rewrite(path, **{name: original, "extra": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"weights 'extra' are unexpected"):
+        load_pcm(path, policy.network)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"method": None}, "missing 1 required positional argument: 'method'"),
+        ({"method": "distilled"}, "method must be one of lora, full, got 'distilled'"),
+        ({"initial_model": "other"}, "initial_model must be one of base, pcm, got 'other'"),
+        ({"iterations": 0}, "steps and iterations must be at least 1, got 6, 0"),
+        ({"no_such_key": 1}, "unexpected keyword argument 'no_such_key'"),
+    ],
+)
+def test_bad_header_is_refused(
+    policy: DiffusionPolicy, path: Path, header: dict[str, Any], message: str
+) -> None:
+    rewrite(path, header)
+    with pytest.raises(CheckpointError, match=rf"pcm\.safetensors: bad header \(.*{message}"):
+        load_pcm(path, policy.network)
+
+
+def test_bad_adapters_are_refused(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    path = tmp_path / "pcm.safetensors"
+    for header, message in (
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"rank": "many"}, "not supported between"),
+        ({"targets": "none"}, "targets 'none' match no Linear"),
+    ):
+        save_pcm(path, make_pcm(policy, "lora"))
+        rewrite(path, header)
+        with pytest.raises(CheckpointError, match=rf"pcm\.safetensors: bad header \(.*{message}"):
+            load_pcm(path, policy.network)
