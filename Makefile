@@ -2,14 +2,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHELL := bash
 
-.PHONY: run test check clean
+# ROS 2 where it is installed, unless one is sourced already: the nodes' tests run with it, and are skipped without.
+ROS_SETUP := $(firstword $(wildcard /opt/ros/jazzy/setup.bash /opt/ros/*/setup.bash))
+ROS := $(if $(ROS_DISTRO),,$(if $(ROS_SETUP),source $(ROS_SETUP) &&))
+# Its Python packages use some of the system's, such as PyYAML.
+VENV_OPTIONS := $(if $(ROS_DISTRO)$(ROS_SETUP),--system-site-packages)
+COLCON := $(or $(shell command -v colcon),build/colcon/bin/colcon)
+SOAK_MINUTES ?= 30
+
+.PHONY: run test ros-test soak check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluate episodes=10 batch_size=1 output_dir=outputs/run
 
 test: $(VENV)/.installed-test  ## The whole test suite
-	$(BIN)/python -m pytest
+	$(ROS) $(BIN)/python -m pytest
+
+ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the nodes as they are installed
+	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error ros-test needs ROS 2, sourced or under /opt/ros))
+	$(ROS) $(COLCON) --log-base build/ros/log build --base-paths . \
+		--build-base build/ros/build --install-base build/ros/install
+	$(ROS) source build/ros/install/setup.bash && PATH="$$PWD/$(dir $(COLCON)):$$PATH" $(BIN)/python -m pytest tests/ros_nodes
+
+soak: $(VENV)/.installed  ## Half an hour of episodes in real time, with memory and deadlines watched
+	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
+	$(ROS) $(BIN)/python -m ros_nodes.soak --minutes $(SOAK_MINUTES) --output-dir outputs/soak
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .
@@ -17,13 +36,17 @@ check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/mypy
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]' --constraint constraints.txt
 	touch $@
+
+build/colcon/bin/colcon:
+	$(PYTHON) -m venv build/colcon
+	build/colcon/bin/python -m pip install --quiet colcon-core colcon-ros colcon-package-information colcon-bash
 
 clean:  ## Remove the environment and what it built; outputs/ stays
 	rm -rf $(VENV) build *.egg-info

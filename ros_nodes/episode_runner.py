@@ -69,6 +69,7 @@ class EpisodeRunner(Node):
             "output_dir", "outputs/ros", ParameterDescriptor(description="where summary.json is written")
         )
         self._log: EpisodeLog | None = None
+        self._policy_parameters: dict[str, Any] = {}
         self._diagnostics: dict[str, str] = {}
         self.create_subscription(
             Float64MultiArray, f"{SIMULATOR}/episode", self._on_status, QoSProfile(depth=1000)
@@ -82,6 +83,8 @@ class EpisodeRunner(Node):
     def run(self) -> dict[str, Any]:
         """Run all episodes and write the summary, which is also returned.
 
+        Interrupted, it writes the summary of those that are over.
+
         Raises:
             Unanswered: if the simulator or an active policy does not appear.
         """
@@ -89,17 +92,24 @@ class EpisodeRunner(Node):
         first = self._value("first_seed")
         episodes: list[Episode] = []
         failures: dict[int, str] = {}
-        for seed in range(first, first + self._value("episodes")):
-            episode, failure = self._run_episode(seed)
-            episodes.append(episode)
-            if failure is not None:
-                failures[seed] = failure
-                self.get_logger().error(f"episode of seed {seed} failed: {failure}")
-            else:
-                self.get_logger().info(f"episode of seed {seed}: maximum reward {episode.max_reward:.3f}")
-        summary = {**self._summary(episodes), "failures": {str(seed): why for seed, why in failures.items()}}
-        write_summary(Path(self._value("output_dir")) / "summary.json", summary)
+        try:
+            for seed in range(first, first + self._value("episodes")):
+                episode, failure = self._run_episode(seed)
+                episodes.append(episode)
+                if failure is not None:
+                    failures[seed] = failure
+                    self.get_logger().error(f"episode of seed {seed} failed: {failure}")
+                else:
+                    self.get_logger().info(f"episode of seed {seed}: maximum reward {episode.max_reward:.3f}")
+        finally:
+            if episodes:
+                summary = self._summary(episodes, failures)
+                write_summary(self.summary_path, summary)
         return summary
+
+    @property
+    def summary_path(self) -> Path:
+        return Path(self._value("output_dir")) / "summary.json"
 
     def _run_episode(self, seed: int) -> tuple[Episode, str | None]:
         """The episode, and why it failed, if it did."""
@@ -139,35 +149,31 @@ class EpisodeRunner(Node):
             if status.name.rpartition("/")[2] == POLICY:
                 self._diagnostics = {pair.key: pair.value for pair in status.values}
 
-    def _summary(self, episodes: list[Episode]) -> dict[str, Any]:
+    def _summary(self, episodes: list[Episode], failures: dict[int, str]) -> dict[str, Any]:
         calls = [seconds for episode in episodes for seconds in episode.chunk_seconds]
-        try:
-            policy = self._policy_parameters()
-        except Unanswered as error:
-            policy = {"error": str(error)}
-        checkpoint = Path(str(policy.get("checkpoint", "")))
+        checkpoint = Path(self._policy_parameters["checkpoint"])
         return {
             **summarize(Rollout(tuple(episodes), tuple(calls))),
+            "failures": {str(seed): reason for seed, reason in failures.items()},
             "config": {
                 name: self._value(name)
                 for name in ("episodes", "first_seed", "max_steps", "noise_seed", "chunk_timeout")
             },
             "checkpoint": {"sha256": file_sha256(checkpoint) if checkpoint.is_file() else None},
-            "policy_parameters": policy,
+            "policy_parameters": self._policy_parameters,
             "policy_diagnostics": {key: _number(value) for key, value in self._diagnostics.items()},
             "code": code_version(),
             "command": command_line(),
             "machine": machine(torch.device("cpu")),
         }
 
-    def _policy_parameters(self) -> dict[str, Any]:
-        timeout = self._value("chunk_timeout")
+    def _read_policy_parameters(self, timeout: float) -> dict[str, Any]:
         names = self._call(ListParameters, f"{POLICY}/list_parameters", ListParameters.Request(), timeout)
         request = GetParameters.Request(names=names.result.names)
         values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout).values
         read = [parameter_value_to_python(value) for value in values]
-        # Arrays come as such, and JSON wants lists.
         return {
+            # Lists come as arrays, which JSON does not know.
             name: value if isinstance(value, (bool, int, float, str)) else list(value)
             for name, value in zip(request.names, read, strict=True)
             if value is not None
@@ -188,6 +194,7 @@ class EpisodeRunner(Node):
                 raise Unanswered("the policy does not become active")
             self._spin_until(lambda: False, min(0.2, max(0.0, left())))
         self._spin_until(lambda: self.count_publishers(f"{SIMULATOR}/episode"), left())
+        self._policy_parameters = self._read_policy_parameters(left())
 
     def _set_parameters(self, node: str, timeout: float, **values: int) -> None:
         request = SetParameters.Request(
@@ -245,10 +252,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(format_summary(summary))
         for seed, reason in summary["failures"].items():
             print(f"episode of seed {seed} failed: {reason}")
-        print(f"summary: {Path(runner.get_parameter('output_dir').value) / 'summary.json'}", flush=True)
+        print(f"summary: {runner.summary_path}", flush=True)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
-    except (Unanswered, OSError, ParameterException) as error:
+    except Exception as error:
+        # A signal ends the context under whatever the node is doing with it.
+        if not rclpy.ok():
+            return 130
+        if not isinstance(error, (Unanswered, OSError, ParameterException)):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

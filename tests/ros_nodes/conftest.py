@@ -10,28 +10,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+try:
+    import rclpy
+except ImportError as error:
+    MISSING = f"needs ROS 2, sourced and for this Python, see docs/ros.md ({error})"
+else:
+    MISSING = ""
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-WITH_ROS = find_spec("rclpy") is not None
 PATIENCE = 60.0
 """Seconds that a test waits for what it waits for, on a machine however slow."""
 
 
 class RosModule(pytest.Module):
-    """A test module that is skipped where what it imports is part of ROS, and ROS is not there."""
+    """A test module that is skipped where ROS is not there and it imports it, or has tests with processes."""
 
-    def collect(self) -> Any:
+    def collect(self) -> list[Any]:
         try:
-            return super().collect()
+            items = list(super().collect())
         except self.CollectError as error:
-            if WITH_ROS or not isinstance(error.__cause__, ModuleNotFoundError):
+            if not MISSING or not isinstance(error.__cause__, ImportError):
                 raise
-            pytest.skip("needs ROS 2: source its setup.bash (see docs/ros.md)", allow_module_level=True)
+            items = []
+        if MISSING and (not items or any("ros" in getattr(item, "fixturenames", ()) for item in items)):
+            # Skipped in this one place, all modules make one line in pytest's report.
+            pytest.skip(MISSING, allow_module_level=True)
+        return items
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
@@ -46,8 +55,6 @@ class RosGraph:
     """
 
     def __init__(self, log_dir: Path) -> None:
-        import rclpy
-
         self.log_dir = log_dir
         self.domain = _free_domain()
         self.env = {
@@ -152,8 +159,6 @@ class RosGraph:
             assert result.successful, result.reason
 
     def close(self) -> None:
-        import rclpy
-
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -163,8 +168,13 @@ class RosGraph:
         rclpy.try_shutdown(context=self.context)
 
 
+@pytest.fixture(scope="session")
+def ros() -> None:
+    """What the modules are known by whose tests need ROS."""
+
+
 @pytest.fixture
-def graph(tmp_path: Path) -> Iterator[RosGraph]:
+def graph(ros: None, tmp_path: Path) -> Iterator[RosGraph]:
     graph = RosGraph(tmp_path)
     yield graph
     graph.close()
