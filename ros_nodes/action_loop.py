@@ -167,8 +167,8 @@ class ActionLoop:
         elif arrival is Arrival.DUPLICATE:
             self._repeat(stamp)
         newest = self.history.newest_stamp()
-        if newest is not None:
-            self._schedule.observe(newest)
+        # The first part of an observation must not start a chunk from the one before it.
+        if newest is not None and (self._schedule.observe(newest) or arrival is Arrival.DUPLICATE):
             self._consider(newest, now, arrived)
 
     def _reject(self, source: str, rejection: RejectedObservation) -> None:

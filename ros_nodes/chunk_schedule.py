@@ -38,11 +38,14 @@ class ChunkSchedule:
         self._newest: int | None = None
         self._interval = self._period_ns
 
-    def observe(self, stamp_ns: int) -> None:
-        """Take note of a complete observation."""
+    def observe(self, stamp_ns: int) -> bool:
+        """Take note of the newest complete observation; returns whether it is a new one."""
+        if stamp_ns == self._newest:
+            return False
         if self._newest is not None and stamp_ns > self._newest:
             self._interval = min(self._period_ns, stamp_ns - self._newest)
         self._newest = stamp_ns
+        return True
 
     def due(self, now_ns: int) -> bool:
         """Whether to start from the newest observation, because waiting for the one after it would be too late."""

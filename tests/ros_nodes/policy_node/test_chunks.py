@@ -119,6 +119,23 @@ def test_inference_does_not_queue_up(start_faulty_policy: Callable[..., Any], tm
     assert policy.values()["chunks"] == "1"
 
 
+def test_half_an_observation_does_not_start_a_chunk(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(use_sim_time=False, keypoints__max_age=60.0, pusher__max_age=60.0).activate()
+    policy.observe(policy.now(), observation(0))
+    policy.chunk(0)
+    policy.observe(policy.now(), observation(0))  # early in the chunk, which lasts 0.8 s
+    heard = len(policy.diagnostics)
+
+    def keypoints_alone() -> bool:
+        policy.send_keypoints(policy.now(), observation(0)[:18])
+        return len(policy.diagnostics) >= heard + 3
+
+    policy.graph.spin_until(keypoints_alone, "three reports, one a second")
+    assert len(policy.chunks) == 1
+    policy.observe(policy.now(), observation(0))
+    assert policy.chunk(1)[0] > policy.chunk(0)[0] + 8 * STEP
+
+
 def test_services_answer_while_inference_runs(
     start_faulty_policy: Callable[..., Any], tmp_path: Path
 ) -> None:
