@@ -53,6 +53,7 @@ setup(
         "console_scripts": [
             "episode_runner = ros_nodes.episode_runner:main",
             "pcm-benchmark = training.benchmark.run:main",
+            "pcm-build-trajectories = training.build_trajectories:main",
             "pcm-download-demonstrations = training.download_demonstrations:main",
             "pcm-estimate-covariance = training.estimate_covariance:main",
             "pcm-evaluate = training.evaluate:main",

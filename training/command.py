@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -66,6 +67,11 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"arguments look like key=value, got {override!r} (--help lists the keys)")
+    presets = f"{config_name}_preset"
+    if (
+        files(CONF) / presets
+    ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
+        overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
         composed = compose(config_name, list(overrides))
     assert isinstance(composed, DictConfig)
@@ -100,7 +106,8 @@ def _help(config_name: str) -> str:
         for choice in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if choice.name.endswith(".yaml"):
                 name = choice.name.removesuffix(".yaml")
-                parts.append(f"# {folder.name}={name}\n{choice.read_text(encoding='utf-8').strip()}")
+                key = folder.name.removeprefix(f"{config_name}_")
+                parts.append(f"# {key}={name}\n{choice.read_text(encoding='utf-8').strip()}")
     return "\n\n".join(parts)
 
 
