@@ -38,7 +38,9 @@ def test_a_joint_state_without_the_field_is_refused() -> None:
 def test_polygons_give_the_fields_of_each_point() -> None:
     message = PolygonStamped()
     message.polygon.points = [Point32(x=1.0, y=2.0, z=3.0), Point32(x=4.0, y=5.0, z=6.0)]
-    values = message_values(message, MESSAGE_TYPES["geometry_msgs/PolygonStamped"], [], ["point.x", "point.y"])
+    values = message_values(
+        message, MESSAGE_TYPES["geometry_msgs/PolygonStamped"], [], ["point.x", "point.y"]
+    )
     assert values.tolist() == [1.0, 2.0, 4.0, 5.0]
 
 
