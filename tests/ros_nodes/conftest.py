@@ -57,10 +57,11 @@ class RosGraph:
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
         self.domain = _free_domain()
+        # Nobody else on the network shall hear, neither this process nor the others.
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.env = {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(log_dir),
             "PYTHONUNBUFFERED": "1",
             # Launch files start what is installed in the environment that runs the tests.

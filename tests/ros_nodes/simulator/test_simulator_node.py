@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PolygonStamped, PoseStamped
 from numpy.typing import NDArray
+from rcl_interfaces.srv import DescribeParameters, ListParameters
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
@@ -15,6 +17,7 @@ from visualization_msgs.msg import MarkerArray
 import pusht_env  # noqa: F401, registers the environment
 from ros_nodes.trajectory_messages import nanoseconds
 
+DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "ros.md"
 STEP = 100_000_000
 """A control step in ns."""
 
@@ -211,3 +214,19 @@ def test_a_bad_parameter_is_an_error_in_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in graph.output(process)
+
+
+@pytest.mark.parametrize(
+    ("module", "node"),
+    [("ros_nodes.simulator_node", "pusht_simulator"), ("ros_nodes.episode_runner", "episode_runner")],
+)
+def test_every_parameter_is_described_and_documented(graph: Any, module: str, node: str) -> None:
+    graph.start(module)
+    names = set(graph.call(ListParameters, f"/{node}/list_parameters").result.names)
+    own = sorted(names - {"use_sim_time", "start_type_description_service"})
+    assert len(own) >= 7
+    request = DescribeParameters.Request(names=own)
+    for descriptor in graph.call(DescribeParameters, f"/{node}/describe_parameters", request).descriptors:
+        assert descriptor.description
+        documented = descriptor.name.replace("pusher_x", "<joint>").replace("pusher_y", "<joint>")
+        assert f"| `{documented}` |" in DOCUMENTATION.read_text(), descriptor.name
