@@ -15,8 +15,10 @@ from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load
 from policy.config import PolicyConfig
 from policy.denoiser import make_denoise
 from policy.normalizer import Normalizer, Range
+from policy.pcm import PCM
 from policy.sampling import SamplerConfig
 from policy.sampling.sampler import Sampler, make_sampler, make_solver
+from policy.sampling.switching import Switch, feature_space, parameter_space
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
@@ -58,6 +60,7 @@ class DiffusionPolicy:
         sampler: how noise becomes actions.
         covariance: (D, D) of the policy's own flattened action sequences given the observation, normalised and
             averaged over observations, or None; some parallel samplers start from it.
+        pcm: trained from this network, for the samplers that use one.
     """
 
     network: ConditionalUnet1D
@@ -66,6 +69,7 @@ class DiffusionPolicy:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     covariance: Tensor | None = None
+    pcm: PCM | None = None
 
     @classmethod
     def load(
@@ -128,6 +132,10 @@ class DiffusionPolicy:
         _ = policy.sample
         return policy
 
+    def with_pcm(self, pcm: PCM) -> DiffusionPolicy:
+        """The same policy with a PCM, which the samplers `pcm` and `pcm_lora` need."""
+        return replace(self, pcm=pcm)
+
     @cached_property
     def solver(self) -> Solver:
         """The sampler's solver, on the network's device.
@@ -146,7 +154,23 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the policy cannot be sampled that way.
         """
-        return make_sampler(self.sampler, self.solver, self.covariance)
+        if not self.sampler.uses_pcm:
+            return make_sampler(self.sampler, self.solver, self.covariance)
+        if self.pcm is None:
+            raise ValueError(f"sampler {self.sampler.name!r} needs a PCM, and the policy has none")
+        if self.sampler.name == "pcm_lora" and self.pcm.method != "lora":
+            raise ValueError(f"sampler 'pcm_lora' needs a PCM of method 'lora', got {self.pcm.method!r}")
+        initial_weight = 1.0 if self.pcm.initial_model == "pcm" else 0.0
+        return make_sampler(self.sampler, self.solver, self.covariance, self.pcm.iterations, initial_weight)
+
+    def _switch(self, condition: Tensor) -> Switch:
+        """The data predictions for these observations (B, C), normalised."""
+        base = make_denoise(self.network, self.solver, condition)
+        if self.pcm is None or not self.sampler.uses_pcm:
+            return lambda weight: base
+        trained = make_denoise(self.pcm.network, self.solver, condition)
+        scaled = parameter_space(base, trained, self.pcm.network)
+        return feature_space(base, scaled(1.0)) if self.sampler.name == "pcm" else scaled
 
     @torch.no_grad()
     def predict(
@@ -163,18 +187,18 @@ class DiffusionPolicy:
         Raises:
             ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
         """
-        config, solver = self.config, self.solver
+        config = self.config
         self._check(observations, "observations", (config.observation_steps, config.observation_dim))
         shape = (len(observations), config.horizon, config.action_dim)
-        reference = solver.a
+        reference = self.solver.a
         if noise is None:
             noise = _randn(shape, generator, reference)
         self._check(noise, "noise", shape[1:])
         if len(noise) != len(observations):
             raise ValueError(f"noise has batch size {len(noise)}, observations have {len(observations)}")
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
-        denoise = make_denoise(self.network, solver, condition)
-        sample = self.sample(denoise, noise.to(reference), lambda shape: _randn(shape, generator, reference))
+        switch = self._switch(condition)
+        sample = self.sample(switch, noise.to(reference), lambda shape: _randn(shape, generator, reference))
         actions = self.normalizer.action.unnormalize(sample.actions)
         first = config.observation_steps - 1
         chunk = actions[:, first : first + config.action_steps]

@@ -15,6 +15,7 @@ from omegaconf import MISSING
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
+from policy.pcm import load_pcm
 from training.command import run_command
 from training.distributed import choose_device
 from training.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
@@ -28,6 +29,7 @@ class EvaluateConfig:
 
     checkpoint: str = MISSING
     output_dir: str = MISSING
+    pcm: str | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     episodes: int = 50
     first_seed: int = 100000
@@ -45,6 +47,8 @@ class EvaluateConfig:
             raise ValueError(
                 f"batch_size must be at least 1, or null for all episodes, got {self.batch_size}"
             )
+        if self.sampler.uses_pcm and self.pcm is None:
+            raise ValueError(f"sampler {self.sampler.name!r} needs pcm=….safetensors")
         if not 0 <= self.first_seed <= 2**32 - self.episodes:
             raise ValueError(f"first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}")
         if not 0 <= self.noise_seed < 2**31:
@@ -61,6 +65,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     device = choose_device(config.device)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
+    if config.pcm is not None:
+        policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
     _warm_up(policy)
     rollout = run_episodes(
         policy,
@@ -74,6 +80,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         **summarize(rollout),
         "config": asdict(config),
         "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
+        "pcm": None
+        if config.pcm is None or policy.pcm is None
+        else {"sha256": file_sha256(config.pcm), "provenance": dict(policy.pcm.provenance)},
         "code": code_version(),
         "command": command_line(),
         "machine": machine(device),

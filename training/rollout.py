@@ -124,10 +124,11 @@ def run_episodes(
             with _counting(policy) as counts:
                 started = time.perf_counter()
                 # Moved to the CPU inside the clock: a robot has its chunk only then.
-                chunks = policy.predict_chunk(observations, generator=[e.generator for e in active]).cpu()
+                prediction = policy.predict(observations, generator=[e.generator for e in active])
+                chunks = prediction.chunk.cpu()
                 seconds = time.perf_counter() - started
             call_seconds.append(seconds)
-            depths.append(len(counts))
+            depths.append(prediction.depth)
             evaluations += sum(counts)
             for episode, chunk in zip(active, chunks.double().numpy(), strict=True):
                 episode.chunk_seconds.append(seconds)
@@ -203,10 +204,14 @@ def _record(episode: _RunningEpisode, upcoming: NDArray[np.float64] | list[float
 
 @contextmanager
 def _counting(policy: DiffusionPolicy) -> Iterator[list[int]]:
-    """Count what goes through the network: one entry per call, its batch size."""
+    """Count what goes through the networks: one entry per call, its batch size."""
     counts: list[int] = []
-    hook = policy.network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+    networks = [policy.network] if policy.pcm is None else [policy.network, policy.pcm.network]
+    hooks = [
+        network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0]))) for network in networks
+    ]
     try:
         yield counts
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

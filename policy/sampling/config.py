@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from policy.sampling.initial import INITIALISATIONS
 from policy.sampling.recurrence import FORMULATIONS
 
-SAMPLERS = ("ddim", "ddpm", "picard")
+PCM_SAMPLERS = ("pcm", "pcm_lora")
+SAMPLERS = ("ddim", "ddpm", "picard", *PCM_SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class SamplerConfig:
     name: str = field(
         default="ddim",
         metadata={
-            "description": "sequential DDIM, sequential stochastic DDPM, or DDIM by parallel Picard iteration",
+            "description": "sequential DDIM, sequential stochastic DDPM, DDIM by parallel Picard iteration, or by that "
+            "with a PCM, switched off in feature space or by the scale of its adapters",
             "choices": SAMPLERS,
         },
     )
@@ -38,7 +40,7 @@ class SamplerConfig:
     iterations: int = field(
         default=1000,
         metadata={
-            "description": "picard: at most so many iterations; T of them give the sequential answer",
+            "description": "parallel: at most so many iterations; T of them give the sequential answer",
             "minimum": 1,
             "maximum": 1000,
         },
@@ -46,7 +48,7 @@ class SamplerConfig:
     tolerance: float = field(
         default=0.0,
         metadata={
-            "description": "picard: stop when states move less than this, in standard deviations of a step; 0 never",
+            "description": "parallel: stop when states move less than this, in standard deviations of a step; 0 never",
             "minimum": 0.0,
             "maximum": 10.0,
         },
@@ -54,20 +56,29 @@ class SamplerConfig:
     formulation: str = field(
         default="preconditioned",
         metadata={
-            "description": "picard: the Jacobian that corrections spread with",
+            "description": "parallel: the Jacobian that corrections spread with",
             "choices": FORMULATIONS,
         },
     )
     initialisation: str = field(
         default="fresh",
-        metadata={"description": "picard: the initial trajectory", "choices": INITIALISATIONS},
+        metadata={"description": "parallel: the initial trajectory", "choices": INITIALISATIONS},
     )
     window: int = field(
         default=0,
         metadata={
-            "description": "picard: steps that are evaluated at once; 0 for all",
+            "description": "parallel: steps that are evaluated at once; 0 for all",
             "minimum": 0,
             "maximum": 1000,
+        },
+    )
+    stiffness: float = field(
+        default=1.0,
+        metadata={
+            "description": "pcm: how fast it is switched off, s in λ(k) = 1 − s·k/K at iteration k = 0, 1, …, K what "
+            "it was trained for; 0 never",
+            "minimum": 0.0,
+            "maximum": 1000.0,
         },
     )
 
@@ -81,9 +92,19 @@ class SamplerConfig:
                 limits = f"{allowed['minimum']} … {allowed['maximum']}"
                 raise ValueError(f"sampler.{option.name} must be in {limits}, got {value}")
 
+    @property
+    def is_parallel(self) -> bool:
+        return self.name == "picard" or self.uses_pcm
+
+    @property
+    def uses_pcm(self) -> bool:
+        return self.name in PCM_SAMPLERS
+
     def __str__(self) -> str:
         label = f"{self.name.upper()}-{self.steps}"
-        if self.name == "picard":
-            iterations = min(self.iterations, self.steps)
-            label += f" ({self.formulation}, {self.initialisation}, at most {iterations} iterations)"
+        if self.is_parallel:
+            options = [self.formulation, self.initialisation, f"at most {self.iterations} iterations"]
+            if self.uses_pcm:
+                options.append(f"stiffness {self.stiffness:g}")
+            label += f" ({', '.join(options)})"
         return label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,11 +58,13 @@ def sample_picard(
     tolerance: float = 0.0,
     window: int | None = None,
     first: int = 0,
+    switching: Sequence[Denoise] = (),
 ) -> PicardResult:
     """Iterate x_{i+1} ← F_i(x_i) + A_i·(change of x_i) over all i at once (PCM, So et al. 2025, eq. 10 with A = I).
 
     Each iteration makes one more state exact, whatever A is, so T iterations give the sequential answer.
-    States that are exact, or have converged, are frozen and not evaluated again.
+    States that are exact, or have converged, are frozen and not evaluated again. With a PCM (algorithm 2) that
+    begins when its switching off has ended.
 
     Args:
         denoise: the data prediction x̂.
@@ -74,6 +77,7 @@ def sample_picard(
             2023, section 3.3). 0 looks at nothing, which keeps a GPU from waiting for the host.
         window: steps that are evaluated at once, by default all.
         first: steps whose result in `states` is exact already.
+        switching: the data predictions of the first iterations, before those by `denoise`.
 
     Raises:
         ValueError: for a stochastic solver.
@@ -85,11 +89,14 @@ def sample_picard(
     done = 0
     while done < iterations and first < solver.steps:
         stop = min(solver.steps, first + (window or solver.steps))
-        replaced = picard_step(denoise, solver, recurrence, states[:, : stop + 1], first)
+        model = switching[done] if done < len(switching) else denoise
+        replaced = picard_step(model, solver, recurrence, states[:, : stop + 1], first)
         changes = (replaced - states[:, first + 1 : stop + 1]).square().mean((2, 3))  # (B, S)
         states[:, first + 1 : stop + 1] = replaced
         residual = changes[:, -1].sqrt()
         done += 1
+        if done <= len(switching):
+            continue
         if tolerance > 0:
             converged = (changes <= limits[first:stop]).cumprod(1).sum(1).min()
             first += max(1, int(converged))

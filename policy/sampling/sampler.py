@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from policy.denoiser import Denoise
 from policy.sampling.config import SamplerConfig
 from policy.sampling.initial import fresh_noise, gaussian_trajectory, repeated_noise
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
+from policy.sampling.switching import Switch, switching_weights
 from policy.solver import Solver, ddim_solver, ddpm_solver
 
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -35,8 +35,8 @@ class Sample:
     residual: Tensor
 
 
-Sampler: TypeAlias = Callable[[Denoise, Tensor, Draw], Sample]
-"""(denoise, noise x₀ (B, H, A), source of further noise) → action sequences."""
+Sampler: TypeAlias = Callable[[Switch, Tensor, Draw], Sample]
+"""(weight of a PCM → denoise, noise x₀ (B, H, A), source of further noise) → action sequences."""
 
 
 def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
@@ -49,22 +49,30 @@ def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
     return build(alphas_cumprod, config.steps)
 
 
-def make_sampler(config: SamplerConfig, solver: Solver, covariance: Tensor | None = None) -> Sampler:
+def make_sampler(
+    config: SamplerConfig,
+    solver: Solver,
+    covariance: Tensor | None = None,
+    trained_iterations: int = 1,
+    initial_weight: float = 0.0,
+) -> Sampler:
     """Prepare everything that does not depend on the observation.
 
     Args:
         config: which sampler.
         solver: its solver, on the device and in the precision to sample in.
         covariance: (D, D) of the policy's flattened action sequences given the observation, normalised.
+        trained_iterations: K of the PCM, if the sampler uses one.
+        initial_weight: of the PCM in the network call of a ``gaussian`` initial trajectory.
 
     Raises:
         ValueError: if the sampler needs a covariance and there is none.
     """
-    if config.name != "picard":
+    if not config.is_parallel:
 
-        def sequential(denoise: Denoise, x0: Tensor, draw: Draw) -> Sample:
+        def sequential(switch: Switch, x0: Tensor, draw: Draw) -> Sample:
             step_noise = None if solver.N is None else draw((len(x0), solver.steps, *x0.shape[1:]))
-            actions = sample_sequential(denoise, solver, x0, step_noise)[:, -1]
+            actions = sample_sequential(switch(0.0), solver, x0, step_noise)[:, -1]
             return Sample(actions, solver.steps, x0.new_zeros(len(x0)))
 
         return sequential
@@ -72,21 +80,33 @@ def make_sampler(config: SamplerConfig, solver: Solver, covariance: Tensor | Non
     recurrence = make_recurrence(config.formulation, solver, covariance)
     if config.initialisation == "gaussian" and covariance is None:
         raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
+    weights: list[float] = []
+    last_weight = 0.0
+    if config.uses_pcm:
+        weights, last_weight = switching_weights(config.stiffness, trained_iterations, config.iterations)
 
-    def picard(denoise: Denoise, x0: Tensor, draw: Draw) -> Sample:
-        first = 0
+    def picard(switch: Switch, x0: Tensor, draw: Draw) -> Sample:
+        first = initial_calls = 0
         if config.initialisation == "gaussian":
             assert covariance is not None
-            states, first = gaussian_trajectory(denoise, solver, x0, covariance), 1
+            states = gaussian_trajectory(switch(initial_weight), solver, x0, covariance)
+            initial_calls = 1
+            first = int(initial_weight == last_weight)  # state 1 of another model is not exact
         elif config.initialisation == "repeated":
             states = repeated_noise(x0, solver.steps)
         else:
             states = fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:])))
-        window = config.window or None
         result = sample_picard(
-            denoise, solver, states, recurrence, config.iterations, config.tolerance, window, first
+            switch(last_weight),
+            solver,
+            states,
+            recurrence,
+            config.iterations,
+            config.tolerance,
+            config.window or None,
+            first,
+            [switch(weight) for weight in weights],
         )
-        # What the initial trajectory made exact it paid for with as many network evaluations.
-        return Sample(result.states[:, -1], first + result.iterations, result.residual)
+        return Sample(result.states[:, -1], initial_calls + result.iterations, result.residual)
 
     return picard

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policy import CheckpointError, DiffusionPolicy
-from policy.lora import ALL_LAYERS, add_lora, lora_parameters
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 
-
-def make_pcm(policy: DiffusionPolicy, method: str) -> PCM:
-    """As if trained: every trained weight has moved."""
-    network = copy.deepcopy(policy.network)
-    generator = torch.Generator().manual_seed(3)
-    rank, targets = 0, ""
-    trained = list(network.parameters())
-    if method == "lora":
-        rank, targets = 2, ALL_LAYERS
-        add_lora(network, rank, targets, generator)
-        trained = lora_parameters(network)
-    with torch.no_grad():
-        for parameter in trained:
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    base = weights_sha256(policy.network.state_dict())
-    return PCM(
-        network,
-        method,
-        base,
-        steps=6,
-        formulation="drift",
-        initialisation="gaussian",
-        iterations=3,
-        initial_model="pcm",
-        rank=rank,
-        targets=targets,
-        provenance={"seed": 3},
-    )
+MakePCM = Callable[..., PCM]
 
 
 @pytest.fixture(params=["lora", "full"])
-def pcm(policy: DiffusionPolicy, request: pytest.FixtureRequest) -> PCM:
-    return make_pcm(policy, request.param)
+def pcm(policy: DiffusionPolicy, make_pcm: MakePCM, request: pytest.FixtureRequest) -> PCM:
+    return make_pcm(policy, request.param, initialisation="gaussian", initial_model="pcm")
 
 
 @pytest.fixture
@@ -87,7 +59,7 @@ def test_loaded_equals_the_saved_one_and_leaves_the_base_alone(
     assert not loaded.network.training
 
 
-def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, tmp_path: Path) -> None:
+def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:
     save_pcm(tmp_path / "pcm.safetensors", make_pcm(policy, "lora"))
     assert {name.split(".")[-2] for name in load_file(tmp_path / "pcm.safetensors")} == {"down", "up"}
 
@@ -161,7 +133,7 @@ def test_bad_header_is_refused(
         load_pcm(path, policy.network)
 
 
-def test_bad_adapters_are_refused(policy: DiffusionPolicy, tmp_path: Path) -> None:
+def test_bad_adapters_are_refused(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:
     path = tmp_path / "pcm.safetensors"
     for header, message in (
         ({"rank": 0}, "rank must be at least 1, got 0"),

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import torch
 
 from policy import DiffusionPolicy
+from policy.lora import ALL_LAYERS, add_lora
+from policy.pcm import PCM, save_pcm, weights_sha256
 from training.evaluate import main, summarize
 from training.rollout import Episode, Rollout
 
@@ -59,6 +63,29 @@ def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Pat
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "recorded_episodes=0"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rewards.png", "summary.json"]
+
+
+@pytest.mark.parametrize("sampler", ["pcm", "pcm_lora"])
+def test_a_pcm_is_evaluated_and_named(
+    policy: DiffusionPolicy, arguments: list[str], tmp_path: Path, sampler: str
+) -> None:
+    network = copy.deepcopy(policy.network)
+    add_lora(network, 2, ALL_LAYERS, torch.Generator())
+    base = weights_sha256(policy.network.state_dict())
+    trained_for = {"steps": 2, "formulation": "drift", "initialisation": "repeated", "iterations": 2}
+    pcm = PCM(network, "lora", base, **trained_for, rank=2, targets=ALL_LAYERS, provenance={"seed": 7})
+    save_pcm(tmp_path / "pcm.safetensors", pcm)
+    options = ["formulation=drift", "initialisation=repeated", "iterations=2", "stiffness=1"]
+    arguments = [*arguments, f"sampler={sampler}", *(f"sampler.{option}" for option in options)]
+    assert main([*arguments, f"pcm={tmp_path}/pcm.safetensors", "recorded_episodes=0"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["config"]["sampler"]["stiffness"] == 1
+    assert summary["pcm"]["provenance"] == {"seed": 7}
+    assert summary["sequential_evaluations_per_chunk"] == 2
+    # λ = 1, 1/2: in feature space the second iteration evaluates both models.
+    calls = {"pcm": 3, "pcm_lora": 2}[sampler]
+    chunks = sum(-(-row["steps"] // policy.config.action_steps) for row in summary["episodes"])
+    assert summary["network_evaluations"] == calls * 2 * chunks
 
 
 def test_summary_numbers() -> None:

@@ -70,7 +70,9 @@ def test_as_many_iterations_as_steps_give_the_sequential_answer(
     sampler = make_sampler(config, solver, random_covariance(SIZE, seed).float())
     x0 = torch.randn(batch, *SHAPE)
     expected = sample_sequential(denoise, solver, x0)[:, -1]
-    torch.testing.assert_close(sampler(denoise, x0, torch.randn).actions, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        sampler(lambda _: denoise, x0, torch.randn).actions, expected, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
@@ -232,7 +234,8 @@ def test_float32_agrees_with_float64(random_covariance: Callable[[int, int], Ten
         network = TINY.build_network().requires_grad_(False).to(x.dtype)
         condition = torch.ones(2, TINY.cond_dim, dtype=x.dtype)
         sampler = make_sampler(config, solver, covariance.to(x.dtype))
-        answers.append(sampler(make_denoise(network, solver, condition), x, torch.randn).actions.double())
+        denoise = make_denoise(network, solver, condition)
+        answers.append(sampler(lambda _, denoise=denoise: denoise, x, torch.randn).actions.double())
     torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=0)
 
 
@@ -259,6 +262,7 @@ def test_wrong_use_is_refused() -> None:
         ("initialisation", "zero", "must be one of fresh, repeated, gaussian, got 'zero'"),
         ("iterations", 0, "must be in 1 … 1000, got 0"),
         ("tolerance", float("nan"), r"must be in 0\.0 … 10\.0, got nan"),
+        ("stiffness", -1.0, r"must be in 0\.0 … 1000\.0, got -1\.0"),
         ("window", -1, "must be in 0 … 1000, got -1"),
     ],
 )

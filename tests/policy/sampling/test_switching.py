@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.denoiser import Denoise, make_denoise
+from policy.lora import merge_lora
+from policy.pcm import PCM
+from policy.sampling import picard_step, sample_picard
+from policy.sampling.initial import INITIALISATIONS, repeated_noise
+from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
+
+MakePCM = Callable[..., PCM]
+PX = 250  # half the range of the actions
+
+
+@pytest.fixture
+def gaussian_policy(
+    policy: DiffusionPolicy, random_covariance: Callable[[int, int], Tensor]
+) -> DiffusionPolicy:
+    return replace(policy, covariance=random_covariance(32, 0).float())
+
+
+def noise(seed: int = 0) -> Tensor:
+    return torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(seed))
+
+
+def count_calls(policy: DiffusionPolicy, pcm: PCM) -> list[str]:
+    calls: list[str] = []
+    policy.network.register_forward_pre_hook(lambda *_: calls.append("base"))
+    pcm.network.register_forward_pre_hook(lambda *_: calls.append("pcm"))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("stiffness", "iterations", "expected"),
+    [
+        (0, 5, ([], 1)),
+        (1, 9, ([1, 2 / 3, 1 / 3], 0)),
+        (1, 2, ([1, 2 / 3], 0)),
+        (2, 9, ([1, 1 / 3], 0)),
+        (1000, 9, ([1], 0)),
+    ],
+)
+def test_weights_fall_from_one_to_zero(
+    stiffness: float, iterations: int, expected: tuple[list[float], float]
+) -> None:
+    weights, last = switching_weights(stiffness, 3, iterations)
+    assert weights == pytest.approx(expected[0])
+    assert last == expected[1]
+
+
+@pytest.mark.parametrize("space", ["feature", "parameter"])
+@pytest.mark.parametrize("formulation", ["drift", "preconditioned"])
+def test_weight_zero_is_picard_exactly(
+    gaussian_policy: DiffusionPolicy, make_pcm: MakePCM, space: str, formulation: str
+) -> None:
+    policy = gaussian_policy.with_sampler(SamplerConfig("ddim", 6))
+    pcm = make_pcm(policy, "lora")
+    condition = torch.ones(3, 40)
+    base, trained = (make_denoise(n, policy.solver, condition) for n in (policy.network, pcm.network))
+    switch = (
+        feature_space(base, trained) if space == "feature" else parameter_space(base, trained, pcm.network)
+    )
+    recurrence = make_recurrence(formulation, policy.solver, policy.covariance)
+
+    @torch.no_grad()
+    def picard(denoise: Denoise) -> Tensor:
+        return sample_picard(denoise, policy.solver, repeated_noise(noise(), 6), recurrence, 2).states
+
+    assert torch.equal(picard(switch(0)), picard(base))
+    assert not torch.equal(picard(switch(0.01)), picard(base))
+
+
+@torch.no_grad()
+def test_feature_space_mixes_whole_iterations(policy: DiffusionPolicy, make_pcm: MakePCM) -> None:
+    """X ← λ·Φ(X; θ_PCM) + (1 − λ)·Φ(X; θ_base), PCM paper, section on feature-space switching."""
+    policy = policy.with_sampler(SamplerConfig("ddim", 6))
+    pcm = make_pcm(policy, "full")
+    base, trained = (make_denoise(n, policy.solver, torch.ones(3, 40)) for n in (policy.network, pcm.network))
+    recurrence = make_recurrence("semilinear", policy.solver)
+    states = repeated_noise(noise(), 6)
+
+    def step(denoise: Denoise) -> Tensor:
+        return picard_step(denoise, policy.solver, recurrence, states)
+
+    expected = 0.3 * step(trained) + 0.7 * step(base)
+    torch.testing.assert_close(step(feature_space(base, trained)(0.3)), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_parameter_space_is_the_network_with_scaled_adapters(
+    policy: DiffusionPolicy, make_pcm: MakePCM
+) -> None:
+    policy = policy.with_sampler(SamplerConfig("ddim", 6))
+    pcm = make_pcm(policy, "lora")
+    networks = (policy.network, pcm.network, merge_lora(pcm.network, 0.3))
+    base, trained, merged = (make_denoise(network, policy.solver, torch.ones(3, 40)) for network in networks)
+    switch: Switch = parameter_space(base, trained, pcm.network)
+    weak, strong = switch(0.3), switch(1)
+    states, steps = repeated_noise(noise(), 5), slice(0, 6)
+    before = weak(states, steps)
+    torch.testing.assert_close(before, merged(states, steps), atol=1e-5, rtol=0)
+    assert not torch.equal(strong(states, steps), before)
+    assert torch.equal(weak(states, steps), before)  # whatever was evaluated in between
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    name=st.sampled_from(["pcm", "pcm_lora"]),
+    stiffness=st.floats(0.3, 1000),
+    trained_iterations=st.integers(1, 5),
+    steps=st.integers(1, 8),
+    formulation=st.sampled_from(FORMULATIONS),
+    initialisation=st.sampled_from(INITIALISATIONS),
+    initial_model=st.sampled_from(["base", "pcm"]),
+    tolerance=st.sampled_from([0.0, 1e-6]),
+    window=st.integers(0, 4),
+)
+def test_enough_iterations_give_the_bases_answer(
+    gaussian_policy: DiffusionPolicy,
+    make_pcm: MakePCM,
+    observations: Tensor,
+    name: str,
+    stiffness: float,
+    trained_iterations: int,
+    steps: int,
+    formulation: str,
+    initialisation: str,
+    initial_model: str,
+    tolerance: float,
+    window: int,
+) -> None:
+    pcm = make_pcm(gaussian_policy, "lora", iterations=trained_iterations, initial_model=initial_model)
+    sampler = SamplerConfig(
+        name,
+        steps,
+        tolerance=tolerance,
+        formulation=formulation,
+        initialisation=initialisation,
+        window=window,
+        stiffness=stiffness,
+    )
+    policy = gaussian_policy.with_pcm(pcm).with_sampler(sampler)
+    expected = policy.with_sampler(SamplerConfig("ddim", steps)).predict(observations, noise()).actions
+    actions = policy.predict(observations, noise(), torch.Generator().manual_seed(0)).actions
+    torch.testing.assert_close(actions, expected, atol=1e-4 * PX, rtol=0)
+
+
+def test_stiffness_zero_gives_the_pcms_own_answer(
+    gaussian_policy: DiffusionPolicy, make_pcm: MakePCM, observations: Tensor
+) -> None:
+    pcm = make_pcm(gaussian_policy, "lora")
+    sampler = SamplerConfig("pcm_lora", 6, formulation="semilinear", initialisation="gaussian", stiffness=0)
+    actions = gaussian_policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise()).actions
+    trained = replace(gaussian_policy, network=merge_lora(pcm.network), sampler=SamplerConfig("ddim", 6))
+    expected = trained.predict(observations, noise()).actions
+    torch.testing.assert_close(actions, expected, atol=1e-4 * PX, rtol=0)
+    assert (
+        actions
+        - gaussian_policy.with_sampler(SamplerConfig("ddim", 6)).predict(observations, noise()).actions
+    ).abs().max() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "initial_model", "expected"),
+    [
+        # λ = 1, 1/2, 0, after the initial trajectory's call
+        ("pcm", "base", ["base", "pcm", "pcm", "base", "base"]),
+        ("pcm", "pcm", ["pcm", "pcm", "pcm", "base", "base"]),
+        ("pcm_lora", "base", ["base", "pcm", "pcm", "base"]),
+        ("pcm_lora", "pcm", ["pcm", "pcm", "pcm", "base"]),
+    ],
+)
+def test_no_model_of_weight_zero_is_evaluated(
+    gaussian_policy: DiffusionPolicy,
+    make_pcm: MakePCM,
+    observations: Tensor,
+    name: str,
+    initial_model: str,
+    expected: list[str],
+) -> None:
+    pcm = make_pcm(gaussian_policy, "lora", iterations=2, initial_model=initial_model)
+    calls = count_calls(gaussian_policy, pcm)
+    sampler = SamplerConfig(name, 6, iterations=3, initialisation="gaussian", stiffness=1)
+    prediction = gaussian_policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise())
+    assert calls == expected
+    assert prediction.depth == 4  # the two models of one iteration do not wait for each other
+
+
+def test_a_sampler_without_the_pcm_that_it_needs_is_refused(
+    policy: DiffusionPolicy, make_pcm: MakePCM
+) -> None:
+    drift = {"formulation": "drift"}
+    with pytest.raises(ValueError, match="sampler 'pcm' needs a PCM, and the policy has none"):
+        policy.with_sampler(SamplerConfig("pcm", 6, **drift))
+    full = policy.with_pcm(make_pcm(policy, "full"))
+    with pytest.raises(ValueError, match="sampler 'pcm_lora' needs a PCM of method 'lora', got 'full'"):
+        full.with_sampler(SamplerConfig("pcm_lora", 6, **drift))
+    full.with_sampler(SamplerConfig("pcm", 6, **drift))
+
+
+def test_picard_takes_no_notice_of_a_pcm(
+    policy: DiffusionPolicy, make_pcm: MakePCM, observations: Tensor
+) -> None:
+    sampler = SamplerConfig("picard", 6, formulation="drift", iterations=2, initialisation="repeated")
+    expected = policy.with_sampler(sampler).predict(observations, noise()).actions
+    with_pcm = policy.with_pcm(make_pcm(policy, "full")).with_sampler(sampler)
+    assert torch.equal(with_pcm.predict(observations, noise()).actions, expected)
