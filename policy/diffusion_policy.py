@@ -13,12 +13,13 @@ from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from policy.config import PolicyConfig
-from policy.denoiser import make_denoise
+from policy.denoiser import Denoise, make_denoise
+from policy.lora import merge_lora
 from policy.normalizer import Normalizer, Range
 from policy.pcm import PCM
 from policy.sampling import SamplerConfig
 from policy.sampling.sampler import Sampler, make_sampler, make_solver
-from policy.sampling.switching import Switch, feature_space, parameter_space
+from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
@@ -26,6 +27,9 @@ from policy.unet import ConditionalUnet1D
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
 
 COVARIANCE = "action_covariance"  # the one tensor of a checkpoint that is no weight
+MERGED_COPIES = (
+    8  # of the network, that a PCM may take memory for; the adapters are evaluated at weights beyond them
+)
 CHECKPOINT_FORMAT = "pcm_policy.diffusion_policy/1"
 
 
@@ -129,7 +133,7 @@ class DiffusionPolicy:
             ValueError: if the policy cannot be sampled that way.
         """
         policy = replace(self, sampler=sampler)
-        _ = policy.sample
+        _ = policy.sample, policy._merged
         return policy
 
     def with_pcm(self, pcm: PCM) -> DiffusionPolicy:
@@ -160,17 +164,44 @@ class DiffusionPolicy:
             raise ValueError(f"sampler {self.sampler.name!r} needs a PCM, and the policy has none")
         if self.sampler.name == "pcm_lora" and self.pcm.method != "lora":
             raise ValueError(f"sampler 'pcm_lora' needs a PCM of method 'lora', got {self.pcm.method!r}")
-        initial_weight = 1.0 if self.pcm.initial_model == "pcm" else 0.0
-        return make_sampler(self.sampler, self.solver, self.covariance, self.pcm.iterations, initial_weight)
+        return make_sampler(
+            self.sampler, self.solver, self.covariance, self.pcm.iterations, self.pcm.initial_weight
+        )
+
+    @cached_property
+    def _merged(self) -> Mapping[float, ConditionalUnet1D]:
+        """The PCM as plain networks, at weights λ that the sampler gives it."""
+        if self.pcm is None or not self.sampler.uses_pcm:
+            return {}
+        weights = [1.0]
+        if self.sampler.name == "pcm_lora":
+            changing, last = switching_weights(
+                self.sampler.stiffness, self.pcm.iterations, self.sampler.iterations
+            )
+            weights = [weight for weight in (self.pcm.initial_weight, *changing, last) if weight > 0]
+        return {
+            weight: merge_lora(self.pcm.network, weight)
+            for weight in [*dict.fromkeys(weights)][:MERGED_COPIES]
+        }
+
+    @property
+    def networks(self) -> Sequence[ConditionalUnet1D]:
+        """All that a prediction may evaluate, for those who count."""
+        return [self.network, *self._merged.values(), *([] if self.pcm is None else [self.pcm.network])]
 
     def _switch(self, condition: Tensor) -> Switch:
         """The data predictions for these observations (B, C), normalised."""
-        base = make_denoise(self.network, self.solver, condition)
+
+        def bind(network: ConditionalUnet1D) -> Denoise:
+            return make_denoise(network, self.solver, condition)
+
+        base = bind(self.network)
         if self.pcm is None or not self.sampler.uses_pcm:
             return lambda weight: base
-        trained = make_denoise(self.pcm.network, self.solver, condition)
-        scaled = parameter_space(base, trained, self.pcm.network)
-        return feature_space(base, scaled(1.0)) if self.sampler.name == "pcm" else scaled
+        merged = {weight: bind(network) for weight, network in self._merged.items()}
+        if self.sampler.name == "pcm":
+            return feature_space(base, merged[1.0])
+        return parameter_space(base, merged, bind(self.pcm.network), self.pcm.network)
 
     @torch.no_grad()
     def predict(

@@ -63,6 +63,11 @@ class PCM:
         if self.steps < 1 or self.iterations < 1:
             raise ValueError(f"steps and iterations must be at least 1, got {self.steps}, {self.iterations}")
 
+    @property
+    def initial_weight(self) -> float:
+        """Of this model in the network call of a ``gaussian`` initial trajectory."""
+        return 1.0 if self.initial_model == "pcm" else 0.0
+
 
 def save_pcm(path: str | Path, pcm: PCM) -> None:
     """Write one safetensors file, atomically: the adapters, or all weights."""

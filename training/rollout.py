@@ -206,9 +206,9 @@ def _record(episode: _RunningEpisode, upcoming: NDArray[np.float64] | list[float
 def _counting(policy: DiffusionPolicy) -> Iterator[list[int]]:
     """Count what goes through the networks: one entry per call, its batch size."""
     counts: list[int] = []
-    networks = [policy.network] if policy.pcm is None else [policy.network, policy.pcm.network]
     hooks = [
-        network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0]))) for network in networks
+        network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+        for network in policy.networks
     ]
     try:
         yield counts

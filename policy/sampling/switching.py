@@ -5,7 +5,7 @@ The weight λ of the PCM falls from iteration to iteration; with λ = 0 the fixe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import TypeAlias
 
@@ -52,18 +52,23 @@ def feature_space(base: Denoise, pcm: Denoise) -> Switch:
     return switch
 
 
-def parameter_space(base: Denoise, adapted: Denoise, network: nn.Module) -> Switch:
+def parameter_space(
+    base: Denoise, merged: Mapping[float, Denoise], adapted: Denoise, network: nn.Module
+) -> Switch:
     """The adapters' weights scaled by λ: one evaluation, whatever λ is.
 
     Args:
         base: data prediction of the network without adapters.
-        adapted: data prediction of the network with adapters.
-        network: that network; its scale is set anew before each evaluation, so that samplers may share it.
+        merged: for some λ, that of the network with adapters merged into its weights, which costs no more than base.
+        adapted: for all other λ, that of the network with adapters beside its weights.
+        network: this last one; its scale is set anew before each evaluation, so that samplers may share it.
     """
 
     def switch(weight: float) -> Denoise:
         if weight == 0:
             return base
+        if weight in merged:
+            return merged[weight]
 
         def denoise(states: Tensor, steps: slice) -> Tensor:
             set_lora_scale(network, weight)

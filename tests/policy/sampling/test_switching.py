@@ -33,10 +33,11 @@ def noise(seed: int = 0) -> Tensor:
     return torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(seed))
 
 
-def count_calls(policy: DiffusionPolicy, pcm: PCM) -> list[str]:
+def count_calls(policy: DiffusionPolicy) -> list[str]:
     calls: list[str] = []
-    policy.network.register_forward_pre_hook(lambda *_: calls.append("base"))
-    pcm.network.register_forward_pre_hook(lambda *_: calls.append("pcm"))
+    for network in policy.networks:
+        model = "base" if network is policy.network else "pcm"
+        network.register_forward_pre_hook(lambda *_, model=model: calls.append(model))
     return calls
 
 
@@ -68,7 +69,9 @@ def test_weight_zero_is_picard_exactly(
     condition = torch.ones(3, 40)
     base, trained = (make_denoise(n, policy.solver, condition) for n in (policy.network, pcm.network))
     switch = (
-        feature_space(base, trained) if space == "feature" else parameter_space(base, trained, pcm.network)
+        feature_space(base, trained)
+        if space == "feature"
+        else parameter_space(base, {}, trained, pcm.network)
     )
     recurrence = make_recurrence(formulation, policy.solver, policy.covariance)
 
@@ -104,20 +107,21 @@ def test_parameter_space_is_the_network_with_scaled_adapters(
     pcm = make_pcm(policy, "lora")
     networks = (policy.network, pcm.network, merge_lora(pcm.network, 0.3))
     base, trained, merged = (make_denoise(network, policy.solver, torch.ones(3, 40)) for network in networks)
-    switch: Switch = parameter_space(base, trained, pcm.network)
+    switch: Switch = parameter_space(base, {}, trained, pcm.network)
     weak, strong = switch(0.3), switch(1)
     states, steps = repeated_noise(noise(), 5), slice(0, 6)
     before = weak(states, steps)
     torch.testing.assert_close(before, merged(states, steps), atol=1e-5, rtol=0)
     assert not torch.equal(strong(states, steps), before)
     assert torch.equal(weak(states, steps), before)  # whatever was evaluated in between
+    assert parameter_space(base, {0.3: merged}, trained, pcm.network)(0.3) is merged
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 @given(
     name=st.sampled_from(["pcm", "pcm_lora"]),
     stiffness=st.floats(0.3, 1000),
-    trained_iterations=st.integers(1, 5),
+    trained_iterations=st.integers(1, 12),
     steps=st.integers(1, 8),
     formulation=st.sampled_from(FORMULATIONS),
     initialisation=st.sampled_from(INITIALISATIONS),
@@ -189,11 +193,31 @@ def test_no_model_of_weight_zero_is_evaluated(
     expected: list[str],
 ) -> None:
     pcm = make_pcm(gaussian_policy, "lora", iterations=2, initial_model=initial_model)
-    calls = count_calls(gaussian_policy, pcm)
     sampler = SamplerConfig(name, 6, iterations=3, initialisation="gaussian", stiffness=1)
-    prediction = gaussian_policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise())
+    policy = gaussian_policy.with_pcm(pcm).with_sampler(sampler)
+    calls = count_calls(policy)
+    prediction = policy.predict(observations, noise())
     assert calls == expected
     assert prediction.depth == 4  # the two models of one iteration do not wait for each other
+
+
+def test_many_weights_take_no_more_memory_than_some(
+    gaussian_policy: DiffusionPolicy,
+    make_pcm: MakePCM,
+    observations: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights whose network is not kept are made by the adapters, with the same result."""
+    sampler = SamplerConfig("pcm_lora", 12, iterations=12)
+    trained = gaussian_policy.with_pcm(make_pcm(gaussian_policy, "lora", iterations=30))
+    answers = []
+    for copies in (8, 0):
+        monkeypatch.setattr("policy.diffusion_policy.MERGED_COPIES", copies)
+        policy = trained.with_sampler(sampler)
+        assert len(policy.networks) == 2 + copies
+        generator = torch.Generator().manual_seed(0)
+        answers.append(policy.predict(observations, noise(), generator).actions)
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-4 * PX, rtol=0)
 
 
 def test_a_sampler_without_the_pcm_that_it_needs_is_refused(
