@@ -57,6 +57,7 @@ setup(
             "pcm-download-demonstrations = training.download_demonstrations:main",
             "pcm-estimate-covariance = training.estimate_covariance:main",
             "pcm-evaluate = training.evaluate:main",
+            "pcm-train-pcm = training.train_pcm:main",
             "pcm-train-policy = training.train_policy:main",
             "policy_node = ros_nodes.policy_node:main",
             "pusht_simulator_node = ros_nodes.simulator_node:main",

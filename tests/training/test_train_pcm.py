@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.lora import add_lora
+from policy.pcm import load_pcm
+from policy.sampling.recurrence import make_recurrence
+from policy.schedule import squared_cosine_alphas_cumprod
+from training.build_trajectories import draw_samples, picard_trajectories
+from training.build_trajectories import main as build
+from training.picard_consistency import (
+    PicardMap,
+    Samples,
+    error_p95,
+    held_out_errors,
+    loss_weight,
+    picard_consistency_loss,
+)
+from training.train_pcm import main
+from training.train_policy import TrainingData, noise_prediction_loss
+
+T, K = 5, 3
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
+SMALL = [
+    "device=cpu",
+    "epochs=10",
+    "rank=2",
+    "held_out_samples=8",
+    "validated_iterations=2",
+    "training.batch_size=8",
+    "training.warmup_iterations=0",
+    "training.log_every=2",
+    "training.checkpoint_every=2",
+    "training.validate_every=10",
+]
+
+
+@pytest.fixture
+def sampled(policy: DiffusionPolicy) -> DiffusionPolicy:
+    """The small policy, trained for a moment on actions that follow from the observation, with some noise."""
+    generator = torch.Generator().manual_seed(0)
+    condition = torch.rand(256, 40, generator=generator) * 2 - 1
+    actions = 0.5 * condition[:, None, :2] + 0.2 * torch.randn(256, 1, 2, generator=generator)
+    data = TrainingData(condition, actions.expand(-1, 16, -1))
+    network, alphas_cumprod = policy.network, squared_cosine_alphas_cumprod(100).float()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        rows = torch.randint(256, (64,), generator=generator)
+        noise_prediction_loss(network, data, rows, alphas_cumprod, generator, slice(None)).backward()
+        optimizer.step()
+    config = SamplerConfig("picard", T, formulation="preconditioned", initialisation="gaussian")
+    return replace(policy, covariance=0.02 * torch.eye(32)).with_sampler(config)
+
+
+@pytest.fixture
+def samples(sampled: DiffusionPolicy) -> Samples:
+    conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    condition, noise = draw_samples(sampled, conditions, range(16), seed=0)
+    return Samples(condition, *picard_trajectories(sampled, condition, noise, K))
+
+
+@pytest.fixture
+def picard(sampled: DiffusionPolicy) -> PicardMap:
+    recurrence = make_recurrence("preconditioned", sampled.solver, sampled.covariance)
+    return PicardMap(sampled.solver, recurrence, exact=1)
+
+
+@pytest.fixture
+def arguments(policy: DiffusionPolicy, small_demonstrations: Path, tmp_path: Path) -> list[str]:
+    checkpoint, store = tmp_path / "base.safetensors", tmp_path / "store.zarr"
+    replace(policy, covariance=0.1 * torch.eye(32)).save(checkpoint)
+    small = [
+        "samples=40",
+        f"steps={T}",
+        f"iterations={K}",
+        "batch_size=8",
+        "held_out_episodes=1",
+        "device=cpu",
+    ]
+    both = f"checkpoint={checkpoint}"
+    assert build([both, f"demonstrations={small_demonstrations}", f"output={store}", *small]) == 0
+    return [both, f"trajectories={store}", *SMALL]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "training.train_pcm", *args]
+
+
+def log(output_dir: Path) -> list[dict[str, str]]:
+    with open(output_dir / "log.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "hours"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("initial_model", ["base", "pcm"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap, method: str, initial_model: str
+) -> None:
+    if initial_model == "pcm":
+        picard = replace(picard, covariance=sampled.covariance)
+    network = deepcopy(sampled.network)
+    if method == "lora":
+        add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, 3e-3)
+    before = picard_consistency_loss(network, picard, samples, k=0).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        picard_consistency_loss(network, picard, samples, k=0).backward()
+        optimizer.step()
+    assert picard_consistency_loss(network, picard, samples, k=0).item() < 0.7 * before
+
+
+def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    """The base model's next trajectory is in the samples, so that its loss is known without any network."""
+    squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square() for k in range(K)]
+    for k in range(K):
+        loss = picard_consistency_loss(sampled.network, picard, samples, k, final_state_weight=2.0)
+        expected = squares[k].mean() + 2 * squares[k][:, -1].mean()
+        torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
+    unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, unrolled_iterations=K)
+    torch.testing.assert_close(unrolled, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
+    initial = replace(picard, covariance=sampled.covariance)
+    torch.testing.assert_close(
+        picard_consistency_loss(sampled.network, initial, samples, 0), squares[0].mean(), atol=1e-8, rtol=1e-3
+    )
+
+
+def test_errors_of_the_base_are_those_of_its_trajectories(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    errors, _ = held_out_errors(sampled.network, sampled.network, picard, samples, K)
+    expected = [error_p95(samples.states[:, k + 1], samples.solution) for k in range(K)]
+    assert errors == pytest.approx(expected, abs=1e-5)
+
+
+def test_base_model_after_a_pcm_ends_at_its_own_solution(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    network = deepcopy(sampled.network)
+    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    always, first = held_out_errors(network, sampled.network, picard, samples, T)
+    assert first[-1] < 1e-4 < always[-1]
+
+
+def test_loss_weights_follow_their_formulas(sampled: DiffusionPolicy) -> None:
+    solver = sampled.solver
+    assert [loss_weight("constant", k, K, solver) for k in range(K)] == [1, 1, 1]
+    assert [loss_weight("inverse", k, K, solver) for k in range(K)] == [1, 1 / 2, 1 / 3]
+    expected = [(1 - solver.alphas_cumprod[state].item()) ** -0.5 for state in (0, 1, 3)]  # ⌊k·5/3⌋
+    assert [loss_weight("inverse_std", k, K, solver) for k in range(K)] == pytest.approx(expected)
+    with pytest.raises(
+        ValueError, match="loss_weight must be one of constant, inverse, inverse_std, got 'x'"
+    ):
+        loss_weight("x", 0, K, solver)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
+    policy: DiffusionPolicy,
+    arguments: list[str],
+    tmp_path: Path,
+    method: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output_dir = tmp_path / "run"
+    assert main([*arguments, f"output_dir={output_dir}", f"method={method}"]) == 0
+    assert "training-free" in capsys.readouterr().out
+    pcm = load_pcm(output_dir / "pcm.safetensors", policy.network)
+    assert (pcm.method, pcm.steps, pcm.iterations) == (method, T, K)
+    assert (pcm.formulation, pcm.initialisation) == ("preconditioned", "gaussian")
+    assert pcm.provenance["trajectories"]["seed"] == 0
+    ratios = [float(row["error_ratio"]) for row in log(output_dir) if row["error_ratio"]]
+    assert pcm.provenance["error_ratio"] == pytest.approx(min(ratios), rel=1e-6)
+    assert pcm.provenance["training_iterations"] == 10 * (1 + ratios.index(min(ratios)))
+
+
+def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(*arguments, f"output_dir={whole}"), check=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command(*arguments, f"output_dir={cut}"), env=ENVIRONMENT)
+    while not (cut / "training_state.safetensors").exists():
+        assert process.poll() is None, "ended before it was killed"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(log(cut)) < len(log(whole))
+    subprocess.run(command(*arguments, f"output_dir={cut}"), check=True, env=ENVIRONMENT)
+    expected, resumed = load_file(whole / "pcm.safetensors"), load_file(cut / "pcm.safetensors")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert log(cut) == log(whole)
+
+
+def test_two_processes_give_the_loss_curve_of_one(arguments: list[str], tmp_path: Path) -> None:
+    subprocess.run(command(*arguments, f"output_dir={tmp_path / 'one'}"), check=True, env=ENVIRONMENT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, "-m", "training.train_pcm", *arguments, f"output_dir={tmp_path / 'two'}"],
+        check=True,
+        env=ENVIRONMENT,
+    )
+    one, two = ([float(row["loss"]) for row in log(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_trajectories_of_another_base_are_refused(
+    arguments: list[str], policy: DiffusionPolicy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covariance = 0.1 * torch.eye(32)
+    other = tmp_path / "base.safetensors"
+    replace(policy, covariance=2 * covariance).save(other)
+    assert main([*arguments, f"output_dir={tmp_path / 'run'}"]) == 1
+    assert "store.zarr: trajectories by a covariance with sha256" in capsys.readouterr().err
+    with torch.no_grad():
+        next(policy.network.parameters()).add_(1)
+    replace(policy, covariance=covariance).save(other)
+    assert main([*arguments, f"output_dir={tmp_path / 'run'}"]) == 1
+    assert "store.zarr: trajectories of a base whose weights have sha256" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "iterations=4",
+            "iterations must be in 1 (unrolled_iterations) … 3 (those of the trajectories), got 4",
+        ),
+        ("held_out_samples=40", "held_out_samples 40 leave none of 40 to train on"),
+        ("training.batch_size=64", "batch_size 64 exceeds the 32 training samples"),
+        ("loss_weight=x", "loss_weight must be one of constant, inverse, inverse_std, got 'x'"),
+        ("targets=nothing", "targets 'nothing' match no Linear, Conv1d or ConvTranspose1d layer"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    arguments: list[str], tmp_path: Path, argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, f"output_dir={tmp_path / 'run'}", argument]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,146 @@
+"""Picard Consistency Training: what a Picard Consistency Model is trained for (PCM, So et al. 2025, section 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy.denoiser import make_denoise
+from policy.sampling.initial import gaussian_trajectory
+from policy.sampling.picard import picard_step
+from policy.sampling.recurrence import Recurrence
+from policy.solver import Solver
+from policy.unet import ConditionalUnet1D
+
+LOSS_WEIGHTS = ("constant", "inverse", "inverse_std")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of a store of trajectories, on the device to train on.
+
+    Attributes:
+        condition: (B, C) normalised observations.
+        states: (B, K+1, T+1, H, A) of X⁰ … X^K by the base model.
+        solution: (B, T+1, H, A) of X*.
+    """
+
+    condition: Tensor
+    states: Tensor
+    solution: Tensor
+
+    def rows(self, rows: Tensor | slice) -> Samples:
+        return Samples(self.condition[rows], self.states[rows], self.solution[rows])
+
+
+@dataclass(frozen=True)
+class PicardMap:
+    """Φ, for any network.
+
+    Attributes:
+        solver: T steps.
+        recurrence: how corrections spread.
+        exact: states of X⁰ after the noise that are those of X*.
+        covariance: (D, D) of the ``gaussian`` initial trajectory, if the trained network makes it itself.
+    """
+
+    solver: Solver
+    recurrence: Recurrence
+    exact: int
+    covariance: Tensor | None = None
+
+    def iterate(
+        self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, frozen: int = 0
+    ) -> Tensor:
+        """X^{k+1} from X^k, both (B, T+1, H, A); differentiable.
+
+        Args:
+            frozen: states that stay as they are, besides the exact ones.
+        """
+        first = self.exact + frozen
+        denoise = make_denoise(network, self.solver, condition)
+        changed = picard_step(denoise, self.solver, self.recurrence, states, first)
+        return torch.cat((states[:, : first + 1], changed), 1)
+
+    def start(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
+        """X^k (B, T+1, H, A): the base model's, or from the network's own initial call."""
+        if self.covariance is None:
+            return samples.states[:, k]
+        denoise = make_denoise(network, self.solver, samples.condition)
+        return gaussian_trajectory(denoise, self.solver, samples.solution[:, 0], self.covariance)
+
+
+def loss_weight(kind: str, k: int, iterations: int, solver: Solver) -> float:
+    """α(k), the weight of the loss after iteration k = 0 … K−1.
+
+    ``constant`` is 1 and ``inverse`` is 1/(k+1). ``inverse_std`` is 1/√Var(k): iteration k of K stands for the state
+    i = ⌊k·T/K⌋, the one that is about as far on its way from noise to action, and Var(k) = 1 − ᾱ_i is the variance
+    of its noise.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind == "constant":
+        return 1.0
+    if kind == "inverse":
+        return 1 / (k + 1)
+    if kind == "inverse_std":
+        state = k * solver.steps // iterations
+        return float((1 - solver.alphas_cumprod[state]) ** -0.5)
+    raise ValueError(f"loss_weight must be one of {', '.join(LOSS_WEIGHTS)}, got {kind!r}")
+
+
+def picard_consistency_loss(
+    network: ConditionalUnet1D,
+    picard: PicardMap,
+    samples: Samples,
+    k: int,
+    unrolled_iterations: int = 1,
+    final_state_weight: float = 0.0,
+) -> Tensor:
+    """‖X* − Φ(X^k)‖², the mean over all numbers of the T states (section 4.1), without its weight α(k).
+
+    Args:
+        network: the one that is trained.
+        picard: Φ.
+        samples: a batch.
+        k: iteration to start from.
+        unrolled_iterations: apply Φ so often, each time to its own result, and take the mean of their losses; 1 in
+            the paper.
+        final_state_weight: weight of the mean square of the last state alone, which is added; 0 in the paper.
+    """
+    states = picard.start(network, samples, k)
+    loss = states.new_zeros(())
+    for _ in range(unrolled_iterations):
+        # No state is frozen, although k of them are exact: while a PCM is switched off, all are evaluated again.
+        states = picard.iterate(network, samples.condition, states)
+        squares = (states - samples.solution)[:, 1:].square()
+        loss = loss + squares.mean() + final_state_weight * squares[:, -1].mean()
+    return loss / unrolled_iterations
+
+
+@torch.no_grad()
+def held_out_errors(
+    network: ConditionalUnet1D, base: ConditionalUnet1D, picard: PicardMap, samples: Samples, iterations: int
+) -> tuple[list[float], list[float]]:
+    """Errors after 1, 2, … iterations: with the network in all of them, and in the first with the base after it."""
+    first = picard.start(network, samples, 0)
+    first = picard.iterate(network, samples.condition, first)
+    errors, errors_switched = [error_p95(first, samples.solution)], [error_p95(first, samples.solution)]
+    states = switched = first
+    for k in range(1, iterations):
+        states = picard.iterate(network, samples.condition, states, frozen=k)
+        # What the network made of the states is not what the base would have: exact is only what comes now.
+        switched = picard.iterate(base, samples.condition, switched, frozen=k - 1)
+        errors.append(error_p95(states, samples.solution))
+        errors_switched.append(error_p95(switched, samples.solution))
+    return errors, errors_switched
+
+
+def error_p95(states: Tensor, solution: Tensor) -> float:
+    """95th percentile over samples of the largest difference in the last state; both are (B, T+1, H, A)."""
+    largest = (states[:, -1] - solution[:, -1]).abs().amax((1, 2))
+    return float(np.percentile(largest.double().cpu(), 95))
