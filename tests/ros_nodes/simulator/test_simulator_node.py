@@ -60,6 +60,8 @@ def test_lockstep_reproduces_the_environment_to_the_last_bit(simulate: Any, grap
     assert [message.data[2] for message in simulator.episode][1:] == rewards
     assert [bool(message.data[5]) for message in simulator.episode] == [False] * 20 + [True]
     assert simulator.positions() == [observation[18:].tolist() for observation in observations]
+    moved = np.subtract(simulator.joints[-1].position, simulator.positions()[-2])
+    assert list(simulator.joints[-1].velocity) == pytest.approx(10 * moved)
     stamps = [start + step * STEP for step in range(21)]
     for messages in (simulator.joints, keypoints, poses):
         graph.spin_until(
