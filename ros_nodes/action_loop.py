@@ -233,7 +233,7 @@ class ActionLoop:
         sent, now = time.perf_counter(), self._now()
         self._sent = time.monotonic(), request.stamp_ns, trajectory
         statistics.chunks += 1
-        statistics.iterations = computed.iterations
+        statistics.iterations, statistics.residual = computed.iterations, computed.residual
         statistics.clamped_points += clamped
         statistics.latencies.append(sent - request.arrived)
         statistics.inference_seconds.append(computed.seconds)

@@ -43,24 +43,23 @@ class ComputedChunk:
         chunk: (action_steps, action_dim), float64.
         seconds: of inference.
         iterations: network evaluations, one after the other.
+        residual: how far the last iteration moved the normalised actions; 0 for a sequential sampler.
     """
 
     chunk: NDArray[np.float64]
     seconds: float
     iterations: int
+    residual: float
 
 
 def compute_chunk(request: ChunkRequest) -> ComputedChunk:
     """Ask the policy."""
     started = time.perf_counter()
     observations = torch.from_numpy(request.observations).float()[None]
-    evaluations: list[None] = []
-    hook = request.policy.network.register_forward_pre_hook(lambda *_: evaluations.append(None))
-    try:
-        chunk = request.policy.predict_chunk(observations, generator=request.generator)[0].double().cpu()
-    finally:
-        hook.remove()
-    return ComputedChunk(chunk.numpy(), time.perf_counter() - started, len(evaluations))
+    prediction = request.policy.predict(observations, generator=request.generator)
+    chunk = prediction.chunk[0].double().cpu().numpy()
+    residual = float(prediction.residual[0])
+    return ComputedChunk(chunk, time.perf_counter() - started, prediction.depth, residual)
 
 
 class InferenceWorker:

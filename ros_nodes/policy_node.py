@@ -174,6 +174,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except ParameterException as error:
         get_logger("policy").fatal(f"bad parameter: {error}")
         return 1
+    except Exception:
+        if rclpy.ok():
+            raise  # otherwise a signal ended the context while the executor was using it
     finally:
         if node is not None:
             node.release()

@@ -20,25 +20,25 @@ FAULTY_POLICY = """
 import sys
 from pathlib import Path
 
-import torch
-
 from policy import DiffusionPolicy
 from ros_nodes.policy_node import main
 
 faults = Path(sys.argv[1])
-predict_chunk = DiffusionPolicy.predict_chunk
+predict = DiffusionPolicy.predict
 
 
-def predict(policy, observations, **options):
+def predict_or_fail(policy, observations, **options):
     if (faults / "raise").exists():
         raise RuntimeError("out of patience")
     while (faults / "hold").exists():  # computing, as a slow policy would
-        predict_chunk(policy, observations)
-    chunk = predict_chunk(policy, observations, **options)
-    return chunk * float("nan") if (faults / "nan").exists() else chunk
+        predict(policy, observations)
+    prediction = predict(policy, observations, **options)
+    if (faults / "nan").exists():
+        prediction.chunk.fill_(float("nan"))
+    return prediction
 
 
-DiffusionPolicy.predict_chunk = predict
+DiffusionPolicy.predict = predict_or_fail
 sys.exit(main())
 """
 

@@ -62,6 +62,16 @@ def test_seed_and_sampler_change_with_the_next_chunk(
     lockstep.graph.spin_until(lambda: lockstep.values().get("iterations") == "2", "two iterations")
 
 
+def test_a_parallel_sampler_reports_iterations_and_residual(lockstep: Any) -> None:
+    options = {"sampler__formulation": "drift", "sampler__initialisation": "repeated", "sampler__iterations": 2}
+    lockstep.graph.set_parameters("policy", **options, sampler__name="picard")
+    lockstep.observe(STEP, observation(0))
+    lockstep.chunk(0)
+    lockstep.wait_for_value("chunks", 1)
+    assert lockstep.values()["iterations"] == "2"
+    assert float(lockstep.values()["residual"]) > 0
+
+
 def test_reset_forgets_history_and_noises(lockstep: Any) -> None:
     lockstep.observe(STEP, observation(0))
     _, first = lockstep.chunk(0)
