@@ -24,7 +24,7 @@ ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error ros-test needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(COLCON) --log-base build/ros/log build --base-paths . \
 		--build-base build/ros/build --install-base build/ros/install
-	$(ROS) source build/ros/install/setup.bash && PATH="$$PWD/$(dir $(COLCON)):$$PATH" $(BIN)/python -m pytest tests/ros_nodes
+	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(BIN)/python -m pytest tests/ros_nodes
 
 soak: $(VENV)/.installed  ## Half an hour of episodes in real time, with memory and deadlines watched
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
