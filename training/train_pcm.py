@@ -35,6 +35,8 @@ from training.train_policy import batch_rows
 from training.training_loop import TrainingConfig, generator_for, train
 from training.trajectories import ARRAYS, TrajectoryStore, load_trajectories, open_store
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class TrainPcmConfig:
@@ -82,7 +84,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     device, output_dir = this_worker.device, Path(config.output_dir)
     base = DiffusionPolicy.load(config.checkpoint, device)
     store = open_store(config.trajectories)
-    _check_base(store, base, config)
+    _check_store(store, base, config)
     T, K = int(store.identity["steps"]), int(store.identity["iterations"])
     formulation, initialisation = store.identity["formulation"], store.identity["initialisation"]
     trained_iterations = config.iterations or K
@@ -90,6 +92,11 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         raise ValueError(
             f"iterations must be in {config.unrolled_iterations} (unrolled_iterations) … {K} "
             f"(those of the trajectories), got {trained_iterations}"
+        )
+    if config.initial_model == "pcm" and trained_iterations != config.unrolled_iterations:
+        raise ValueError(
+            f"with initial_model=pcm all iterations are trained through from the noise on: iterations must be "
+            f"unrolled_iterations, {config.unrolled_iterations}, got {trained_iterations}"
         )
     validated_iterations = min(config.validated_iterations, K)
     held_out, training_samples = _load_samples(store, config.held_out_samples, device)
@@ -189,10 +196,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         print(f"PCM: {path}")
 
 
-CPU = torch.device("cpu")
-
-
-def _check_base(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
+def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
+    """Refuse trajectories by other weights or another covariance, or that the initial call is not part of."""
     expected, found = store.identity["base_sha256"], weights_sha256(base.network.state_dict())
     if expected != found:
         raise ValueError(

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy, SamplerConfig
-from training.build_trajectories import draw_samples, main, picard_trajectories
+from training.build_trajectories import BuildTrajectoriesConfig, draw_samples, main, picard_trajectories
+from training.command import load_config
 from training.trajectories import ARRAYS, Trajectories, TrajectoryError, load_trajectories, open_store
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
@@ -181,9 +182,11 @@ def test_more_iterations_than_are_exact_are_refused(
     assert not (tmp_path / "store.zarr").exists()
 
 
-def test_presets_are_the_papers_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert "# preset=paper" in text
-    assert "iterations: 30" in text
-    assert "formulation: preconditioned" in text
+def test_presets_papers_settings_fit_into_a_gigabyte() -> None:
+    required = ["demonstrations=x", "output=x"]
+    paper = load_config("build_trajectories", BuildTrajectoriesConfig, [*required, "preset=paper"])
+    assert (paper.samples, paper.steps, paper.iterations) == (2000, 50, 30)
+    assert (paper.formulation, paper.initialisation) == ("drift", "fresh")
+    assert load_config("build_trajectories", BuildTrajectoriesConfig, required).steps == 10  # preset=fast
+    states = paper.samples * (paper.iterations + 1 + 1) * (paper.steps + 1)  # those of X⁰ … X^K and X*
+    assert states * 16 * 2 * np.dtype(np.float32).itemsize < 1e9

@@ -38,6 +38,8 @@ SMALL = [
     "device=cpu",
     "epochs=10",
     "rank=2",
+    "iterations=null",
+    "initial_model=base",
     "held_out_samples=8",
     "validated_iterations=2",
     "training.batch_size=8",
@@ -248,6 +250,7 @@ def test_trajectories_of_another_base_are_refused(
             "iterations=4",
             "iterations must be in 1 (unrolled_iterations) … 3 (those of the trajectories), got 4",
         ),
+        ("initial_model=pcm", "iterations must be unrolled_iterations, 1, got 3"),
         ("held_out_samples=40", "held_out_samples 40 leave none of 40 to train on"),
         ("training.batch_size=64", "batch_size 64 exceeds the 32 training samples"),
         ("loss_weight=x", "loss_weight must be one of constant, inverse, inverse_std, got 'x'"),
@@ -260,3 +263,15 @@ def test_settings_that_do_not_fit_are_refused(
     assert main([*arguments, f"output_dir={tmp_path / 'run'}", argument]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_initial_call_can_only_be_trained_where_there_is_one(
+    arguments: list[str], small_demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "fresh.zarr"
+    small = ["samples=8", f"steps={T}", f"iterations={K}", "initialisation=fresh", "device=cpu"]
+    demonstrations = f"demonstrations={small_demonstrations}"
+    assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
+    more = [f"trajectories={store}", "initial_model=pcm", "iterations=1", f"output_dir={tmp_path / 'run'}"]
+    assert main([arguments[0], *SMALL, *more]) == 1
+    assert "needs trajectories with the initialisation 'gaussian'" in capsys.readouterr().err
