@@ -17,6 +17,7 @@ from rclpy.logging import get_logger
 from std_srvs.srv import Trigger
 
 from policy import DiffusionPolicy
+from policy.pcm import load_pcm
 from ros_nodes.action_loop import ActionLoop
 from ros_nodes.diagnostics import age_values, diagnostic_message, statistics_values
 from ros_nodes.policy_parameters import PolicyParameters
@@ -49,9 +50,10 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             settings = self._policy_parameters.settings()
-            policy = DiffusionPolicy.load(
-                settings.checkpoint, settings.device, self._policy_parameters.sampler()
-            )
+            policy = DiffusionPolicy.load(settings.checkpoint, settings.device)
+            if settings.pcm:
+                policy = policy.with_pcm(load_pcm(settings.pcm, policy.network))
+            policy = policy.with_sampler(self._policy_parameters.sampler())
             self._loop = ActionLoop(self, self._policy_parameters, settings, policy, self._on_policy_failure)
         except Exception as error:  # whatever is wrong with the file or the sampler, the node stays
             self._failure = str(error)

