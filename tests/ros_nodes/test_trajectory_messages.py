@@ -116,9 +116,18 @@ def test_a_goal_time_tolerance_of_minus_one_waits_for_ever() -> None:
 @pytest.mark.parametrize(
     ("goal", "reason"),
     [
-        ({"path_tolerance": [JointTolerance(name="elbow", position=1.0)]}, "path_tolerance names joint 'elbow'"),
-        ({"goal_tolerance": [JointTolerance(name="pusher_x", position=-0.5)]}, "goal_tolerance must be positive"),
-        ({"goal_tolerance": [JointTolerance(name="pusher_x", velocity=math.nan)]}, "goal_tolerance must be positive"),
+        (
+            {"path_tolerance": [JointTolerance(name="elbow", position=1.0)]},
+            "path_tolerance names joint 'elbow'",
+        ),
+        (
+            {"goal_tolerance": [JointTolerance(name="pusher_x", position=-0.5)]},
+            "goal_tolerance must be positive",
+        ),
+        (
+            {"goal_tolerance": [JointTolerance(name="pusher_x", velocity=math.nan)]},
+            "goal_tolerance must be positive",
+        ),
         ({"goal_time_tolerance": Duration(sec=-2)}, "goal_time_tolerance must not be negative"),
     ],
 )
