@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from policy import DiffusionPolicy, SamplerConfig
-from policy.denoiser import Denoise, make_denoise
+from policy.denoiser import make_denoise
 from policy.pcm import weights_sha256
 from policy.sampling import sample_sequential
-from policy.sampling.initial import fresh_noise, gaussian_trajectory, repeated_noise
+from policy.sampling.initial import initial_trajectory
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import make_recurrence
 from training.command import run_command
@@ -66,24 +66,6 @@ class BuildTrajectoriesConfig:
         )
 
 
-def initial_trajectory(policy: DiffusionPolicy, denoise: Denoise, noise: Tensor) -> tuple[Tensor, int]:
-    """X⁰ (B, T+1, H, A) of the policy's sampler, and how many of its steps are exact already.
-
-    Args:
-        policy: with a parallel sampler.
-        denoise: the data prediction.
-        noise: (B, T+1, H, A), x₀ first and then what ``fresh`` takes.
-    """
-    x0 = noise[:, 0]
-    if policy.sampler.initialisation == "gaussian":
-        if policy.covariance is None:
-            raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
-        return gaussian_trajectory(denoise, policy.solver, x0, policy.covariance), 1
-    if policy.sampler.initialisation == "repeated":
-        return repeated_noise(x0, policy.solver.steps), 0
-    return fresh_noise(x0, noise[:, 1:]), 0
-
-
 @torch.no_grad()
 def picard_trajectories(
     policy: DiffusionPolicy, condition: Tensor, noise: Tensor, iterations: int
@@ -93,7 +75,7 @@ def picard_trajectories(
     Args:
         policy: with a parallel sampler.
         condition: (B, C) normalised observations.
-        noise: (B, T+1, H, A), see `initial_trajectory`.
+        noise: (B, T+1, H, A), x₀ first and then what a ``fresh`` initial trajectory takes.
         iterations: K.
 
     Returns:
@@ -102,7 +84,14 @@ def picard_trajectories(
     solver = policy.solver
     recurrence = make_recurrence(policy.sampler.formulation, solver, policy.covariance)
     denoise = make_denoise(policy.network, solver, condition)
-    states, first = initial_trajectory(policy, denoise, noise)
+    states, first = initial_trajectory(
+        policy.sampler.initialisation,
+        denoise,
+        solver,
+        noise[:, 0],
+        lambda shape: noise[:, 1:],
+        policy.covariance,
+    )
     trajectories = [states]
     for exact in range(first, first + iterations):  # each iteration makes one more state exact
         changed = picard_step(denoise, solver, recurrence, states, exact)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,42 @@ from policy.sampling.recurrence import gaussian_gain
 from policy.solver import Solver
 
 INITIALISATIONS = ("fresh", "repeated", "gaussian")
+
+
+def initial_trajectory(
+    initialisation: str,
+    denoise: Denoise,
+    solver: Solver,
+    x0: Tensor,
+    draw: Callable[[tuple[int, ...]], Tensor],
+    covariance: Tensor | None = None,
+) -> tuple[Tensor, int]:
+    """The initial trajectory of that name, and how many network calls it took.
+
+    As many steps from x₀ on are exact, for this `denoise`.
+
+    Args:
+        initialisation: one of `INITIALISATIONS`.
+        denoise: the data prediction.
+        solver: T steps.
+        x0: (B, H, A).
+        draw: source of further noise, of the shape that it is given.
+        covariance: (D, D) of the flattened action sequences, for ``gaussian``.
+
+    Raises:
+        ValueError: for an unknown name, or ``gaussian`` without a covariance.
+    """
+    if initialisation == "fresh":
+        return fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:]))), 0
+    if initialisation == "repeated":
+        return repeated_noise(x0, solver.steps), 0
+    if initialisation == "gaussian":
+        if covariance is None:
+            raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
+        return gaussian_trajectory(denoise, solver, x0, covariance), 1
+    raise ValueError(
+        f"unknown initialisation {initialisation!r}, must be one of {', '.join(INITIALISATIONS)}"
+    )
 
 
 def fresh_noise(x0: Tensor, noise: Tensor) -> Tensor:

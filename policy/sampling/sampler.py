@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from policy.sampling.config import SamplerConfig
-from policy.sampling.initial import fresh_noise, gaussian_trajectory, repeated_noise
+from policy.sampling.initial import initial_trajectory
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
@@ -86,16 +86,10 @@ def make_sampler(
         weights, last_weight = switching_weights(config.stiffness, trained_iterations, config.iterations)
 
     def picard(switch: Switch, x0: Tensor, draw: Draw) -> Sample:
-        first = initial_calls = 0
-        if config.initialisation == "gaussian":
-            assert covariance is not None
-            states = gaussian_trajectory(switch(initial_weight), solver, x0, covariance)
-            initial_calls = 1
-            first = int(initial_weight == last_weight)  # state 1 of another model is not exact
-        elif config.initialisation == "repeated":
-            states = repeated_noise(x0, solver.steps)
-        else:
-            states = fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:])))
+        states, initial_calls = initial_trajectory(
+            config.initialisation, switch(initial_weight), solver, x0, draw, covariance
+        )
+        first = initial_calls if initial_weight == last_weight else 0  # what another model made is not exact
         result = sample_picard(
             switch(last_weight),
             solver,

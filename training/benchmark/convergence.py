@@ -15,8 +15,9 @@ from tqdm import tqdm
 from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import make_denoise
 from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.initial import INITIALISATIONS, fresh_noise, gaussian_trajectory, repeated_noise
+from policy.sampling.initial import INITIALISATIONS, initial_trajectory
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling.sampler import Draw
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ def measure_convergence(
         shape = (policy.config.horizon, policy.config.action_dim)
         x0 = torch.randn((len(observations), *shape), generator=generator).to(solver.a)
         exact = sample_sequential(denoise, solver, x0)[:, -1]
-        first = 0
-        if initialisation == "gaussian":
-            states, first = gaussian_trajectory(denoise, solver, x0, policy.covariance), 1
-        elif initialisation == "repeated":
-            states = repeated_noise(x0, T)
-        else:
-            noise = torch.randn((len(observations), T, *shape), generator=generator)
-            states = fresh_noise(x0, noise.to(solver.a))
+        states, first = initial_trajectory(
+            initialisation,
+            denoise,
+            solver,
+            x0,
+            _draw_from(generator, x0),
+            policy.covariance,
+        )
         recurrence = make_recurrence(formulation, solver, policy.covariance)
         for done in range(min(iterations, T - first) + 1):
             if done > 0:
@@ -88,6 +89,10 @@ def measure_convergence(
                 ConvergenceRow("picard", formulation, initialisation, T, done, done + first, p50, p95)
             )
     return rows
+
+
+def _draw_from(generator: torch.Generator, like: Tensor) -> Draw:
+    return lambda shape: torch.randn(shape, generator=generator).to(like)
 
 
 def format_convergence(rows: Sequence[ConvergenceRow], depths: Sequence[int]) -> str:
