@@ -78,10 +78,15 @@ def test_all_arguments_are_described(graph: Any) -> None:
 def test_an_episode_can_be_recorded(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("ros2bag", reason="needs rosbag2 (ros-jazzy-rosbag2)")
     values = arguments(
-        checkpoint=checkpoint, output_dir=tmp_path, mode="lockstep", episodes=1, max_steps=20, record="true"
+        checkpoint=checkpoint,
+        output_dir=tmp_path / "out",
+        mode="lockstep",
+        episodes=1,
+        max_steps=20,
+        record="true",
     )
     graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
-    (bag,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (bag,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     recorded = graph.run("ros2", "bag", "info", str(bag))
     for topic in ("/joint_states", "/block/keypoints", "/pusher_controller/joint_trajectory", "/clock"):
         assert f"Topic: {topic} |" in recorded
