@@ -63,7 +63,7 @@ ARGUMENTS = (
         "safetensors file of the policy",
     ),
     ("sampler", "", "sampler.name of the policy node, its own default if empty"),
-    ("steps", "", "sampler.steps of the policy node, its own default if empty"),
+    ("steps", "10", "sampler.steps of the policy node; on 2 cores more may not be ready in time"),
     ("iterations", "", "sampler.iterations of the policy node, its own default if empty"),
     ("params_file", "", "YAML file with more parameters of the policy node"),
     ("episodes", "10", "number of episodes"),
