@@ -111,6 +111,19 @@ class RosGraph:
         process.send_signal(sent)
         return process.wait(PATIENCE)
 
+    def stop_launch(self, launch: subprocess.Popen[bytes]) -> int:
+        """Press Ctrl-C, and again if nothing happens, as a person would; returns the exit status.
+
+        `ros2 launch` was once seen to go on after a signal that came just as the node turned active.
+        """
+        for _ in range(4):
+            launch.send_signal(signal.SIGINT)
+            try:
+                return launch.wait(PATIENCE / 4)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"the launch goes on\n{self.output(launch)}")
+
     def spin_until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> None:
         """Serve this process's node until a condition holds."""
         deadline = time.monotonic() + timeout

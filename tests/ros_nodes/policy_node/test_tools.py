@@ -114,5 +114,5 @@ def test_policy_launch_brings_the_node_up(graph: Any, checkpoint: Callable[[str]
         return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
 
     graph.spin_until(lambda: state() == "active", "the node is active")
-    assert graph.stop(launched) == 0
+    assert graph.stop_launch(launched) == 0
     assert "Traceback" not in graph.output(launched)
