@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -34,3 +35,19 @@ def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) 
         return torch.clamp((states - noise[steps] * epsilon) / signal[steps], -1, 1)
 
     return denoise
+
+
+@dataclass
+class EvaluationCount:
+    """How many samples × timesteps went through networks."""
+
+    evaluations: int = 0
+
+    def counting(self, denoise: Denoise) -> Denoise:
+        """The same data prediction, counted here."""
+
+        def counted(states: Tensor, steps: slice) -> Tensor:
+            self.evaluations += states.shape[0] * states.shape[1]
+            return denoise(states, steps)
+
+        return counted

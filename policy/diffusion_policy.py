@@ -13,7 +13,7 @@ from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from policy.config import PolicyConfig
-from policy.denoiser import Denoise, make_denoise
+from policy.denoiser import Denoise, EvaluationCount, make_denoise
 from policy.lora import merge_lora
 from policy.normalizer import Normalizer, Range
 from policy.pcm import PCM
@@ -42,6 +42,7 @@ class Prediction:
             inside the range of the training data.
         actions: (B, H, A) in px, the whole horizon, which begins at the oldest observation.
         depth: network evaluations that it took, one after the other.
+        network_evaluations: samples × timesteps that went through networks, over the whole batch.
         residual: (B,) how far the sampler's last iteration moved the normalised actions, root mean square; 0 for a
             sequential sampler.
     """
@@ -49,6 +50,7 @@ class Prediction:
     chunk: Tensor
     actions: Tensor
     depth: int
+    network_evaluations: int
     residual: Tensor
 
 
@@ -189,11 +191,11 @@ class DiffusionPolicy:
         """All that a prediction may evaluate, for those who count."""
         return [self.network, *self._merged.values(), *([] if self.pcm is None else [self.pcm.network])]
 
-    def _switch(self, condition: Tensor) -> Switch:
-        """The data predictions for these observations (B, C), normalised."""
+    def _switch(self, condition: Tensor, count: EvaluationCount) -> Switch:
+        """The data predictions for these observations (B, C), normalised, and counted."""
 
         def bind(network: ConditionalUnet1D) -> Denoise:
-            return make_denoise(network, self.solver, condition)
+            return count.counting(make_denoise(network, self.solver, condition))
 
         base = bind(self.network)
         if self.pcm is None or not self.sampler.uses_pcm:
@@ -228,12 +230,13 @@ class DiffusionPolicy:
         if len(noise) != len(observations):
             raise ValueError(f"noise has batch size {len(noise)}, observations have {len(observations)}")
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
-        switch = self._switch(condition)
+        count = EvaluationCount()
+        switch = self._switch(condition, count)
         sample = self.sample(switch, noise.to(reference), lambda shape: _randn(shape, generator, reference))
         actions = self.normalizer.action.unnormalize(sample.actions)
         first = config.observation_steps - 1
         chunk = actions[:, first : first + config.action_steps]
-        return Prediction(chunk, actions, sample.depth, sample.residual)
+        return Prediction(chunk, actions, sample.depth, count.evaluations, sample.residual)
 
     def predict_chunk(
         self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None

@@ -92,6 +92,7 @@ def test_prediction_says_what_it_took(
     sampled = replace(policy, covariance=0.1 * torch.eye(32), sampler=sampler)
     prediction = sampled.predict(observations, generator=generator(0))
     assert prediction.depth == depth == len(calls)
+    assert prediction.network_evaluations == sum(calls) >= 3 * depth
     assert torch.equal(prediction.chunk, prediction.actions[:, 1:9])
     assert (prediction.residual > 0).all() == (sampler.name == "picard")
 
@@ -132,7 +133,7 @@ def test_impossible_shapes_are_refused(arguments: dict, message: str) -> None:
 
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"sampler\.name must be one of ddim, ddpm, picard, pcm, pcm_lora, got 'euler'"
+        ValueError, match=r"sampler\.name must be one of ddim, ddpm, dpm_solver, picard, pcm, pcm_lora, got 'euler'"
     ):
         SamplerConfig("euler")
     with pytest.raises(ValueError, match=r"sampler\.steps must be in 1 … 1000, got 0"):
