@@ -17,8 +17,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
+from policy.chunk_schedule import ChunkSchedule
 from ros_nodes.chunk_messages import path_markers, trajectory_message
-from ros_nodes.chunk_schedule import ChunkSchedule
 from ros_nodes.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
 from ros_nodes.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
 from ros_nodes.observation_messages import (

@@ -1,4 +1,4 @@
-"""When the next action chunk must be computed. Knows no ROS."""
+"""When the next action chunk must be computed, in a world that does not wait for it."""
 
 from __future__ import annotations
 
