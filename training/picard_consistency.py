@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from policy.sampling.recurrence import Recurrence
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
 
-LOSS_WEIGHTS = ("constant", "inverse", "inverse_std")
+LOSS_WEIGHTS = ("constant", "inverse", "inverse_std", "training_free")
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,35 @@ class PicardMap:
         return gaussian_trajectory(denoise, self.solver, samples.solution[:, 0], self.covariance)
 
 
-def loss_weight(kind: str, k: int, iterations: int, solver: Solver) -> float:
+def loss_weights(kind: str, iterations: int, solver: Solver, samples: Samples | None = None) -> list[float]:
     """α(k), the weight of the loss after iteration k = 0 … K−1.
 
     ``constant`` is 1 and ``inverse`` is 1/(k+1). ``inverse_std`` is 1/√Var(k): iteration k of K stands for the state
     i = ⌊k·T/K⌋, the one that is about as far on its way from noise to action, and Var(k) = 1 − ᾱ_i is the variance
-    of its noise.
+    of its noise. ``training_free`` is 1/E‖X* − X^{k+1}‖² with the base model's X^{k+1}: the loss is relative to
+    that of no training, so that iterations with small errors count as much as those with large ones.
+
+    Args:
+        kind: one of `LOSS_WEIGHTS`.
+        iterations: K.
+        solver: T steps.
+        samples: for ``training_free``, with at least K iterations.
 
     Raises:
         ValueError: for another kind.
     """
     if kind == "constant":
-        return 1.0
+        return [1.0] * iterations
     if kind == "inverse":
-        return 1 / (k + 1)
+        return [1 / (k + 1) for k in range(iterations)]
     if kind == "inverse_std":
-        state = k * solver.steps // iterations
-        return float((1 - solver.alphas_cumprod[state]) ** -0.5)
+        states = [k * solver.steps // iterations for k in range(iterations)]
+        return [float((1 - solver.alphas_cumprod[state]) ** -0.5) for state in states]
+    if kind == "training_free" and samples is not None:
+        return [
+            1 / float((samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean())
+            for k in range(iterations)
+        ]
     raise ValueError(f"loss_weight must be one of {', '.join(LOSS_WEIGHTS)}, got {kind!r}")
 
 
@@ -98,28 +111,38 @@ def picard_consistency_loss(
     picard: PicardMap,
     samples: Samples,
     k: int,
+    weights: Sequence[float],
     unrolled_iterations: int = 1,
     final_state_weight: float = 0.0,
+    base: ConditionalUnet1D | None = None,
+    base_iterations: int = 0,
 ) -> Tensor:
-    """‖X* − Φ(X^k)‖², the mean over all numbers of the T states (section 4.1), without its weight α(k).
+    """α(k)·‖X* − Φ(X^k)‖², with the mean over all numbers of the T states (section 4.1).
 
     Args:
         network: the one that is trained.
         picard: Φ.
         samples: a batch.
         k: iteration to start from.
+        weights: α of the iterations 0, 1, …
         unrolled_iterations: apply Φ so often, each time to its own result, and take the mean of their losses; 1 in
             the paper.
         final_state_weight: weight of the mean square of the last state alone, which is added; 0 in the paper.
+        base: the network that takes over, whose weights are not trained.
+        base_iterations: apply its Φ so often after that, and let their losses count as well; 0 in the paper.
     """
     states = picard.start(network, samples, k)
     loss = states.new_zeros(())
-    for _ in range(unrolled_iterations):
-        # No state is frozen, although k of them are exact: while a PCM is switched off, all are evaluated again.
-        states = picard.iterate(network, samples.condition, states)
+    for done in range(unrolled_iterations + base_iterations):
+        if done < unrolled_iterations:
+            # No state is frozen, although k of them are exact: while a PCM is switched off, all are evaluated again.
+            states = picard.iterate(network, samples.condition, states)
+        else:
+            assert base is not None, "base_iterations need a base"
+            states = picard.iterate(base, samples.condition, states, frozen=done - unrolled_iterations)
         squares = (states - samples.solution)[:, 1:].square()
-        loss = loss + squares.mean() + final_state_weight * squares[:, -1].mean()
-    return loss / unrolled_iterations
+        loss = loss + weights[k + done] * (squares.mean() + final_state_weight * squares[:, -1].mean())
+    return loss / (unrolled_iterations + base_iterations)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from training.picard_consistency import (
     Samples,
     error_p95,
     held_out_errors,
-    loss_weight,
+    loss_weights,
     picard_consistency_loss,
 )
 from training.provenance import code_version, command_line, machine
@@ -53,6 +53,7 @@ class TrainPcmConfig:
     loss_weight: str = "constant"
     final_state_weight: float = 0.0
     unrolled_iterations: int = 1
+    base_iterations: int = 0
     initial_model: str = "base"
     held_out_samples: int = 128
     validated_iterations: int = 3
@@ -70,8 +71,9 @@ class TrainPcmConfig:
         for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.final_state_weight >= 0:
-            raise ValueError(f"final_state_weight must not be negative, got {self.final_state_weight}")
+        for name in ("final_state_weight", "base_iterations"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 def train_pcm(config: TrainPcmConfig) -> None:
@@ -93,6 +95,11 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             f"iterations must be in {config.unrolled_iterations} (unrolled_iterations) … {K} "
             f"(those of the trajectories), got {trained_iterations}"
         )
+    if trained_iterations + config.base_iterations > K:
+        raise ValueError(
+            f"iterations + base_iterations must be at most {K} (those of the trajectories), "
+            f"got {trained_iterations} + {config.base_iterations}"
+        )
     if config.initial_model == "pcm" and trained_iterations != config.unrolled_iterations:
         raise ValueError(
             f"with initial_model=pcm all iterations are trained through from the noise on: iterations must be "
@@ -112,7 +119,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     picard = PicardMap(
         solver,
         make_recurrence(formulation, solver, policy.covariance),
-        exact=1 if initialisation == "gaussian" else 0,
+        exact=1 if initialisation == "gaussian" and not initial_is_trained else 0,
         covariance=policy.covariance if initial_is_trained else None,
     )
     network = deepcopy(base.network)
@@ -120,8 +127,13 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         generator = torch.Generator().manual_seed(training.seed)
         add_lora(network, config.rank, config.targets, generator)
     averaged = deepcopy(network).requires_grad_(False)
+    frozen_base = deepcopy(base.network).requires_grad_(False)
     share = this_worker.share(batch_size)
-    depths = [picard.exact + k + 1 for k in range(validated_iterations)]
+    initial_calls = 1 if initialisation == "gaussian" else 0
+    depths = [initial_calls + k + 1 for k in range(validated_iterations)]
+    alpha = loss_weights(
+        config.loss_weight, trained_iterations + config.base_iterations, solver, training_samples
+    )
     training_free = [
         error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)
     ]
@@ -140,13 +152,16 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             # One k for the whole batch: the same on every worker.
             starts = trained_iterations - config.unrolled_iterations + 1
             k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
-        return loss_weight(config.loss_weight, k, trained_iterations, solver) * picard_consistency_loss(
+        return picard_consistency_loss(
             cast(ConditionalUnet1D, trained),
             picard,
             training_samples.rows(rows),
             k,
+            alpha,
             config.unrolled_iterations,
             config.final_state_weight,
+            frozen_base,
+            config.base_iterations,
         )
 
     path = output_dir / "pcm.safetensors"
@@ -158,8 +173,10 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
         errors, switched = held_out_errors(weights, base.network, picard, held_out, validated_iterations)
-        # What selects the weights: the better of both ways, relative to no training, in the geometric mean.
-        ratios = np.minimum(errors, switched) / np.array(training_free)
+        # What selects the weights: the way that was trained for, or else the better of both, relative to no training,
+        # in the geometric mean.
+        chosen = switched if config.base_iterations else np.minimum(errors, switched)
+        ratios = np.divide(chosen, training_free)
         ratio = float(np.exp(np.log(ratios).mean()))
         numbers = {"error_ratio": ratio}
         for depth, *found in zip(depths, training_free, errors, switched, strict=True):
