@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.initial import INITIALISATIONS, initial_trajectory
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.sampler import Draw
+from training.benchmark.config import BenchmarkConfig
+from training.benchmark.report import held_out_observations, load_policy, write_report
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def format_convergence(rows: Sequence[ConvergenceRow], depths: Sequence[int]) ->
     return "\n\n".join(parts)
 
 
-def plot_convergence(rows: Sequence[ConvergenceRow], path: Path) -> None:
+def plot_convergence(rows: Sequence[ConvergenceRow]) -> Figure:
     """Error over depth, a panel for each number of steps, a colour for each formulation."""
     steps = sorted({row.steps for row in rows})
     figure = Figure(figsize=(4.2 * len(steps), 4), layout="constrained")
@@ -142,4 +143,20 @@ def plot_convergence(rows: Sequence[ConvergenceRow], path: Path) -> None:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("95th percentile of the largest error")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=110)
+    return figure
+
+
+def report(config: BenchmarkConfig) -> None:
+    """Write the report `convergence`."""
+    policy = load_policy(config)
+    observations = held_out_observations(config, policy)
+    rows = measure_convergence(policy, observations, config.steps, config.iterations, config.seed)
+    write_report(
+        config,
+        "Convergence to the sequential answer",
+        "95th percentile over held-out observations of the largest difference of a normalised action from sequential "
+        "DDIM with the same noise and T. Depth counts network evaluations one after the other.",
+        format_convergence(rows, depths=(1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)),
+        [asdict(row) for row in rows],
+        plot_convergence(rows),
+    )

@@ -1,0 +1,94 @@
+"""What the reports share: what they load, and how they are written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from policy import DiffusionPolicy
+from policy.checkpoint import file_sha256
+from training.benchmark.config import BenchmarkConfig
+from training.demonstrations import build_windows, load_demonstrations, split_episodes
+from training.distributed import choose_device
+from training.provenance import code_version, command_line, machine
+
+LIBRARIES = ("gymnasium", "numpy", "pymunk", "torch")
+
+
+def load_policy(config: BenchmarkConfig) -> DiffusionPolicy:
+    """The checkpoint's policy on the configured device."""
+    return DiffusionPolicy.load(config.checkpoint, choose_device(config.device))
+
+
+def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> Tensor:
+    """(conditions, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
+    demonstrations = load_demonstrations(config.demonstrations)
+    _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
+    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
+    observations = build_windows(demonstrations, held_out, *shape).observations
+    generator = torch.Generator().manual_seed(config.seed)
+    return observations[torch.randperm(len(observations), generator=generator)[: config.conditions]]
+
+
+def write_report(
+    config: BenchmarkConfig,
+    title: str,
+    introduction: str,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    figure: Figure,
+    more_provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `<report>.md`, `.csv` and `.png` into the output directory, each whole or not at all, and print the table.
+
+    Args:
+        config: of this run.
+        title, introduction, table: of the Markdown page.
+        rows: of the CSV, all with the same columns, which are unrounded; None is an empty cell.
+        figure: the picture.
+        more_provenance: what else a reader has to know to repeat the report (JSON values).
+    """
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    page, cells, picture = (output_dir / f"{config.report}.{ending}" for ending in ("md", "csv", "png"))
+    provenance = {**_provenance(config), **(more_provenance or {})}
+
+    with open(_temporary(cells), "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    figure.savefig(_temporary(picture), dpi=110, format="png")
+    text = (
+        f"# {title}\n\n{introduction}\n\n{table}\n\n![{title}]({picture.name})\n\n"
+        f"```json\n{json.dumps(provenance, indent=2)}\n```\n"
+    )
+    _temporary(page).write_text(text, encoding="utf-8")
+    for path in (cells, picture, page):
+        _temporary(path).replace(path)
+    print(table)
+    print(f"report: {page}")
+
+
+def _provenance(config: BenchmarkConfig) -> dict[str, Any]:
+    return {
+        "command": command_line(),
+        "checkpoint_sha256": file_sha256(config.checkpoint),
+        "pcm_sha256": {Path(path).name: file_sha256(path) for path in config.pcm},
+        "code": code_version(),
+        "machine": machine(choose_device(config.device)),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _temporary(path: Path) -> Path:
+    # Of this process alone: another one may be writing the same report.
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,0 +1,63 @@
+"""Measured rows on disk, so that an interrupted report goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Row: TypeAlias = dict[str, Any]
+"""Column → JSON value."""
+
+
+@dataclass(frozen=True)
+class RowCache:
+    """One JSON file for each row, named after a hash of all that decides it.
+
+    Several processes may share a directory: a file is there as a whole or not at all, and whoever writes the same row
+    writes the same identity.
+
+    Attributes:
+        directory: made when the first row is written.
+        shared: what decides every row of the report, such as the checkpoint's hash (JSON values).
+    """
+
+    directory: Path
+    shared: Mapping[str, Any]
+
+    def find(self, identity: Mapping[str, Any]) -> Row | None:
+        """The row of that identity, if it has been measured. A file that cannot be read counts as not there."""
+        whole = self._whole(identity)
+        try:
+            saved = json.loads(self._path(whole).read_text(encoding="utf-8"))
+            return dict(saved["row"]) if saved["identity"] == whole else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def find_or_measure(self, identity: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
+        """The row of that identity; measured, and written, if it is not there."""
+        row = self.find(identity)
+        if row is None:
+            row = measure()
+            whole = self._whole(identity)
+            path = self._path(whole)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Of this process alone: another one may be measuring the same.
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            text = json.dumps({"identity": whole, "row": row}, indent=2, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(path)
+        return row
+
+    def _whole(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        # Through JSON, as the saved one: it knows no tuples.
+        whole: dict[str, Any] = json.loads(json.dumps({**self.shared, **identity}, sort_keys=True))
+        return whole
+
+    def _path(self, whole: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        return self.directory / f"{digest[:24]}.json"
