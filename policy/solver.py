@@ -25,31 +25,59 @@ class Solver:
         alphas_cumprod: (T+1,) ᾱ of each state; the last is 1, a clean action sequence.
         a: (T+1,) weight of the initial noise x₀ in each state.
         C: (T+1, T) weights of the data predictions, strictly lower triangular.
-        r, c: (T,) the same map as single steps, x_{i+1} = r_i·x_i + c_i·x̂_i (+ noise).
         N: (T+1, T) weights of the step noises, or None for a deterministic solver.
+        single_step: (r, c), both (T,), the same map as single steps x_{i+1} = r_i·x_i + c_i·x̂_i (+ noise), which
+            parallel samplers iterate; None for a multistep solver, which is sequential only.
     """
 
     timesteps: Tensor
     alphas_cumprod: Tensor
     a: Tensor
     C: Tensor
-    r: Tensor
-    c: Tensor
     N: Tensor | None = None
+    single_step: tuple[Tensor, Tensor] | None = None
 
     @property
     def steps(self) -> int:
         return len(self.timesteps)
 
+    @property
+    def r(self) -> Tensor:
+        """(T,) weight of the state in each single step.
+
+        Raises:
+            ValueError: for a multistep solver.
+        """
+        return self._single_step[0]
+
+    @property
+    def c(self) -> Tensor:
+        """(T,) weight of the data prediction in each single step.
+
+        Raises:
+            ValueError: for a multistep solver.
+        """
+        return self._single_step[1]
+
+    @property
+    def _single_step(self) -> tuple[Tensor, Tensor]:
+        if self.single_step is None:
+            raise ValueError(
+                "a multistep solver is no map from state to state: it can only be sampled sequentially"
+            )
+        return self.single_step
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Solver:
+        single_step = self.single_step
+        if single_step is not None:
+            single_step = (single_step[0].to(device, dtype), single_step[1].to(device, dtype))
         return Solver(
             self.timesteps.to(device),
             self.alphas_cumprod.to(device, dtype),
             self.a.to(device, dtype),
             self.C.to(device, dtype),
-            self.r.to(device, dtype),
-            self.c.to(device, dtype),
             None if self.N is None else self.N.to(device, dtype),
+            single_step,
         )
 
 
@@ -59,9 +87,34 @@ def leading_timesteps(num_train_timesteps: int, steps: int) -> Tensor:
     Raises:
         ValueError: unless 1 ≤ steps ≤ num_train_timesteps.
     """
+    _check_steps(steps, num_train_timesteps)
+    return torch.arange(steps - 1, -1, -1) * (num_train_timesteps // steps)
+
+
+def log_snr_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
+    """(T,) timesteps that cut the logarithmic signal-to-noise ratio λ = log(√ᾱ / √(1−ᾱ)) into equal parts.
+
+    DPM-Solver's own spacing (Lu et al. 2022, arXiv:2206.00927, section 3.4). λ → −∞ at the noise, so that it must be
+    cut off: the first timestep is the middle of the first of T equal parts of the training timesteps. The last is 0.
+
+    Raises:
+        ValueError: unless 1 ≤ steps ≤ training timesteps.
+    """
+    total = len(alphas_cumprod)
+    _check_steps(steps, total)
+    log_snr = torch.special.logit(alphas_cumprod.double())  # 2λ
+    first = (2 * steps - 1) * total // (2 * steps)
+    wanted = log_snr[first] + torch.linspace(0, 1, steps).double() * (log_snr[0] - log_snr[first])
+    nearest = (log_snr - wanted[:, None]).abs().argmin(1)
+    # Where λ changes fast from one timestep to the next, neighbours make room for each other.
+    order = torch.arange(steps)
+    distinct = (nearest + order).flip(0).cummax(0).values.flip(0) - order
+    return torch.minimum(distinct, total - 1 - order)
+
+
+def _check_steps(steps: int, num_train_timesteps: int) -> None:
     if not 1 <= steps <= num_train_timesteps:
         raise ValueError(f"steps must be in 1 … {num_train_timesteps} (training timesteps), got {steps}")
-    return torch.arange(steps - 1, -1, -1) * (num_train_timesteps // steps)
 
 
 def ddim_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
@@ -72,8 +125,7 @@ def ddim_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     """
     timesteps = leading_timesteps(len(alphas_cumprod), steps)
     alpha, alpha_next = _state_alphas(alphas_cumprod, timesteps)
-    r = ((1 - alpha_next) / (1 - alpha)).sqrt()
-    c = alpha_next.sqrt() - r * alpha.sqrt()
+    r, c = _ddim_step(alpha, alpha_next)
     return _single_step_solver(timesteps, alpha, r, c)
 
 
@@ -89,6 +141,38 @@ def ddpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     c = alpha_next.sqrt() * (1 - step_alpha) / (1 - alpha)
     s = ((1 - alpha_next) / (1 - alpha) * (1 - step_alpha)).sqrt()
     return _single_step_solver(timesteps, alpha, r, c, s)
+
+
+def dpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2): deterministic, of second order.
+
+    A step is DDIM's with x̂_i extrapolated from the two latest data predictions,
+    D_i = x̂_i + (h_i / 2h_{i-1})·(x̂_i − x̂_{i-1}), h_i the growth of the logarithmic signal-to-noise ratio
+    λ = log(√ᾱ / √(1−ᾱ)) in step i. The first step has one prediction only, and the last one ends at λ = ∞, where it
+    returns x̂ (``final_sigmas_type="zero"`` in diffusers); these are of first order.
+
+    It carries a prediction from step to step, so that it is no map from state to state: sequential only.
+
+    Its timesteps are `log_snr_timesteps`: with few steps they come nearer to the answer of many steps than DDIM's.
+    """
+    timesteps = log_snr_timesteps(alphas_cumprod, steps)
+    alpha, alpha_next = _state_alphas(alphas_cumprod, timesteps)
+    r, c = _ddim_step(alpha, alpha_next)
+    h = torch.special.logit(alpha).diff() / 2  # (T-1,), all but the last step's
+    a = torch.cat((r.new_ones(1), torch.cumprod(r, dim=0)))
+    C = r.new_zeros(steps + 1, steps)
+    for i in range(steps):
+        extrapolation = h[i] / (2 * h[i - 1]) if 0 < i < steps - 1 else 0.0
+        C[i + 1] = r[i] * C[i]
+        C[i + 1, i] = c[i] * (1 + extrapolation)
+        C[i + 1, i - 1] -= c[i] * extrapolation
+    return Solver(timesteps, torch.cat((alpha, alpha.new_ones(1))), a, C)
+
+
+def _ddim_step(alpha: Tensor, alpha_next: Tensor) -> tuple[Tensor, Tensor]:
+    """(r, c), both (T,)."""
+    r = ((1 - alpha_next) / (1 - alpha)).sqrt()
+    return r, alpha_next.sqrt() - r * alpha.sqrt()
 
 
 def _state_alphas(alphas_cumprod: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,4 +193,4 @@ def _single_step_solver(
         R[i + 1] = r[i] * R[i]
         R[i + 1, i] = 1
     alphas_cumprod = torch.cat((alpha, alpha.new_ones(1)))
-    return Solver(timesteps, alphas_cumprod, a, R * c, r, c, None if s is None else R * s)
+    return Solver(timesteps, alphas_cumprod, a, R * c, None if s is None else R * s, (r, c))

@@ -8,7 +8,7 @@ from policy.sampling.initial import INITIALISATIONS
 from policy.sampling.recurrence import FORMULATIONS
 
 PCM_SAMPLERS = ("pcm", "pcm_lora")
-SAMPLERS = ("ddim", "ddpm", "picard", *PCM_SAMPLERS)
+SAMPLERS = ("ddim", "ddpm", "dpm_solver", "picard", *PCM_SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class SamplerConfig:
     name: str = field(
         default="ddim",
         metadata={
-            "description": "sequential DDIM, sequential stochastic DDPM, DDIM by parallel Picard iteration, or by that "
-            "with a PCM, switched off in feature space or by the scale of its adapters",
+            "description": "sequential DDIM, sequential stochastic DDPM, sequential DPM-Solver++(2M), DDIM by parallel "
+            "Picard iteration, or by that with a PCM, switched off in feature space or by the scale of its adapters",
             "choices": SAMPLERS,
         },
     )

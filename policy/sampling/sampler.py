@@ -14,7 +14,7 @@ from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
 from policy.sampling.switching import Switch, switching_weights
-from policy.solver import Solver, ddim_solver, ddpm_solver
+from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """(B, …) → standard normal noise of that shape."""
@@ -45,7 +45,7 @@ def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
     Raises:
         ValueError: if it has more steps than there are training timesteps.
     """
-    build = ddpm_solver if config.name == "ddpm" else ddim_solver
+    build = {"ddpm": ddpm_solver, "dpm_solver": dpm_solver}.get(config.name, ddim_solver)
     return build(alphas_cumprod, config.steps)
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policy.sampling import sample_sequential
+from policy.sampling import sample_picard, sample_sequential
+from policy.sampling.initial import repeated_noise
+from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import ddim_solver, ddpm_solver
+from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver, leading_timesteps, log_snr_timesteps
 
+Build = Callable[[Tensor, int], Solver]
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 STEPS = [4, 8, 10, 16, 25, 50, 100]
 DIFFUSERS_CONFIG = {
@@ -79,8 +84,80 @@ def test_ddpm_equals_diffusers_given_the_same_noises(steps: int) -> None:
     torch.testing.assert_close(states, torch.stack(expected, 1), atol=1e-5, rtol=0)
 
 
-@given(steps=st.integers(1, 100), build=st.sampled_from([ddim_solver, ddpm_solver]))
-def test_solver_is_strictly_causal_and_ends_clean(steps: int, build) -> None:
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 15, 50, 100])
+def test_dpm_solver_equals_diffusers(steps: int) -> None:
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=100,
+        beta_schedule="squaredcos_cap_v2",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+        prediction_type="sample",
+        final_sigmas_type="zero",
+    )
+    # diffusers rounds to single precision in each step anyway, but ᾱ recomputed from such a σ would be less than that.
+    scheduler.alphas_cumprod = ALPHAS_CUMPROD
+    solver = dpm_solver(ALPHAS_CUMPROD, steps)
+    scheduler.set_timesteps(timesteps=solver.timesteps.tolist())
+    scheduler.sigmas = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).sqrt()
+    denoise = denoise_with(solver.timesteps, solver.alphas_cumprod)
+    x0 = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps), dtype=torch.float64)
+    expected = [x0]
+    for i, timestep in enumerate(scheduler.timesteps):
+        prediction = denoise(expected[-1][:, None], slice(i, i + 1))[:, 0]
+        expected.append(scheduler.step(prediction, timestep, expected[-1]).prev_sample)
+
+    states = sample_sequential(denoise, solver, x0)
+    torch.testing.assert_close(states, torch.stack(expected, 1).double(), atol=1e-5, rtol=0)
+    in_float32 = sample_sequential(denoise, solver.to("cpu", torch.float32), x0.float())
+    torch.testing.assert_close(in_float32, states.float(), atol=1e-5, rtol=0)
+
+
+def test_dpm_solver_is_of_second_order() -> None:
+    """Against the exact trajectory of one Gaussian, x_t ∝ its standard deviation √(ᾱ_t·s + 1 − ᾱ_t)."""
+
+    def relative_error(build: Build, steps: int) -> float:
+        solver = build(
+            squared_cosine_alphas_cumprod(8000), steps
+        )  # so fine that rounding to it plays no role
+        alpha, variance = solver.alphas_cumprod, 0.05
+        spread = (alpha * variance + 1 - alpha).sqrt()
+        gain = (alpha.sqrt() * variance / spread**2)[:-1, None, None]
+        states = sample_sequential(lambda x, i: gain[i] * x, solver, spread[:1, None, None])
+        return float((states[0, -2, 0, 0] / spread[-2] - 1).abs())  # before the step to ᾱ = 1
+
+    for steps in (20, 40):
+        assert 1.5 < relative_error(ddim_solver, steps) / relative_error(ddim_solver, 2 * steps) < 2.5
+        assert relative_error(dpm_solver, steps) / relative_error(dpm_solver, 2 * steps) > 3
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_a_multistep_solver_is_sequential_only(formulation: str) -> None:
+    solver = dpm_solver(ALPHAS_CUMPROD, 4)
+    with pytest.raises(ValueError, match=r"a multistep solver .* can only be sampled sequentially"):
+        make_recurrence(formulation, solver, torch.eye(8))
+    recurrence = make_recurrence(formulation, ddim_solver(ALPHAS_CUMPROD, 4), torch.eye(8))
+    states = repeated_noise(torch.zeros(1, 4, 2), 4)
+    with pytest.raises(ValueError, match=r"a multistep solver .* can only be sampled sequentially"):
+        sample_picard(lambda states, steps: states, solver, states, recurrence, 1)
+
+
+@given(steps=st.integers(1, 100))
+def test_log_snr_timesteps_are_distinct_and_even(steps: int) -> None:
+    timesteps = log_snr_timesteps(ALPHAS_CUMPROD, steps)
+    assert len(timesteps) == steps
+    assert timesteps[0] <= 99
+    assert (timesteps.diff() < 0).all()
+    assert steps == 1 or timesteps[-1] == 0
+    if 2 < steps <= 10:
+        distances = torch.special.logit(ALPHAS_CUMPROD[timesteps]).diff()
+        assert distances.max() < 1.5 * distances.min()
+        leading = torch.special.logit(ALPHAS_CUMPROD[leading_timesteps(100, steps)]).diff()
+        assert leading.max() > 1.5 * leading.min()
+
+
+@given(steps=st.integers(1, 100), build=st.sampled_from([ddim_solver, ddpm_solver, dpm_solver]))
+def test_solver_is_strictly_causal_and_ends_clean(steps: int, build: Build) -> None:
     solver = build(ALPHAS_CUMPROD, steps)
     assert solver.steps == steps
     assert torch.equal(solver.C, solver.C.tril(-1))
@@ -92,12 +169,14 @@ def test_solver_is_strictly_causal_and_ends_clean(steps: int, build) -> None:
     torch.testing.assert_close(solver.C[-1], torch.eye(steps, dtype=torch.float64)[-1])
 
 
-@given(steps=st.integers(1, 100), seed=st.integers(0, 2**31))
-def test_ddim_keeps_a_point_mass_on_its_noise_levels(steps: int, seed: int) -> None:
+@given(
+    build=st.sampled_from([ddim_solver, dpm_solver]), steps=st.integers(1, 100), seed=st.integers(0, 2**31)
+)
+def test_a_point_mass_is_kept_on_its_noise_levels(build: Build, steps: int, seed: int) -> None:
     """If the data are one point p, state i is √ᾱ_i·p + √(1−ᾱ_i)·ε with the same ε for all i."""
     generator = torch.Generator().manual_seed(seed)
     point, epsilon = torch.rand(2, 1, 4, 2, generator=generator, dtype=torch.float64) * 2 - 1
-    solver = ddim_solver(ALPHAS_CUMPROD, steps)
+    solver = build(ALPHAS_CUMPROD, steps)
     alpha = solver.alphas_cumprod[:, None, None]
     expected = alpha.sqrt() * point[:, None] + (1 - alpha).sqrt() * epsilon[:, None]
     states = sample_sequential(lambda states, steps: point[:, None], solver, expected[:, 0])
@@ -105,9 +184,10 @@ def test_ddim_keeps_a_point_mass_on_its_noise_levels(steps: int, seed: int) -> N
 
 
 @pytest.mark.parametrize("steps", [0, -1, 101])
-def test_impossible_number_of_steps_is_refused(steps: int) -> None:
+@pytest.mark.parametrize("build", [ddim_solver, dpm_solver])
+def test_impossible_number_of_steps_is_refused(build: Build, steps: int) -> None:
     with pytest.raises(ValueError, match=rf"steps must be in 1 … 100 .* got {steps}"):
-        ddim_solver(ALPHAS_CUMPROD, steps)
+        build(ALPHAS_CUMPROD, steps)
 
 
 def test_step_noise_goes_with_stochastic_solvers_only() -> None:
