@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pusht_env.physics import CONTROL_HZ
-from training.rollout import Episode
+from training.episode import Episode
 
 
 def plot_rewards(episodes: Sequence[Episode], path: Path, title: str) -> None:

@@ -18,7 +18,9 @@ from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
 from training.command import run_command
 from training.distributed import choose_device
+from training.episode import Episode
 from training.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
+from training.latency import LatencyConfig
 from training.provenance import code_version, command_line, machine
 from training.rollout import Rollout, run_episodes
 
@@ -31,6 +33,7 @@ class EvaluateConfig:
     output_dir: str = MISSING
     pcm: str | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
     episodes: int = 50
     first_seed: int = 100000
     max_steps: int = 200
@@ -75,6 +78,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         config.noise_seed,
         config.batch_size,
         config.recorded_episodes,
+        latency=config.latency,
     )
     summary = {
         **summarize(rollout),
@@ -103,18 +107,15 @@ def summarize(rollout: Rollout) -> dict[str, Any]:
     mean = float(rewards.mean())
     # Normal approximation of the mean; one episode says nothing about the spread.
     half_width = 1.96 * float(rewards.std(ddof=1)) / math.sqrt(len(rewards)) if len(rewards) > 1 else None
-    milliseconds = 1000 * np.array(rollout.call_seconds)
-    latency = (
-        {f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)} if len(milliseconds) else None
-    )
     return {
         "mean_max_reward": mean,
         "mean_max_reward_ci95": None if half_width is None else [mean - half_width, mean + half_width],
         "success_rate": float(np.mean([episode.success for episode in rollout.episodes])),
-        "chunk_latency_ms": latency,
+        "chunk_latency_ms": _percentiles([1000 * seconds for seconds in rollout.call_seconds]),
         "policy_calls": len(rollout.call_seconds),
         "network_evaluations": rollout.network_evaluations,
-        "sequential_evaluations_per_chunk": _mean(rollout.sequential_evaluations),
+        "depth": _percentiles(rollout.sequential_evaluations),
+        **_world_summary(rollout.episodes),
         "episodes": [
             {
                 "seed": episode.seed,
@@ -126,6 +127,30 @@ def summarize(rollout: Rollout) -> dict[str, Any]:
             for episode in rollout.episodes
         ],
     }
+
+
+def _world_summary(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """How the chunks met the world, if that was seen: nothing of it is known of episodes on ROS."""
+    chunks = [chunk for episode in episodes for chunk in episode.chunks]
+    if not chunks:
+        return {}
+    return {
+        "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
+        "world": {
+            "latency_ms": _percentiles([chunk.latency_ms for chunk in chunks]),
+            "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
+            "skipped_points_per_chunk": _mean([chunk.skipped_points for chunk in chunks]),
+            "deadline_misses": sum(chunk.missed for chunk in chunks),
+            "hold_share": sum(e.hold_steps for e in episodes) / sum(e.steps for e in episodes),
+        },
+    }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    mean = {"mean": float(np.mean(values))}
+    return mean | {f"p{q}": float(np.percentile(values, q)) for q in (50, 95, 99)}
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -154,8 +179,14 @@ def format_summary(summary: dict[str, Any]) -> str:
     )
     if latency := summary["chunk_latency_ms"]:
         lines.append(f"chunk latency {latency['p50']:.1f} ms median, {latency['p99']:.1f} ms p99")
-    if evaluations := summary["sequential_evaluations_per_chunk"]:
-        lines.append(f"{evaluations:g} sequential network evaluations per chunk")
+    if depth := summary["depth"]:
+        lines.append(f"{depth['mean']:g} network evaluations one after the other per chunk")
+    if (world := summary.get("world")) and world["latency_ms"]["mean"] > 0:
+        lines.append(
+            f"the world went on for {world['latency_ms']['mean']:.0f} ms per chunk: "
+            f"{world['skipped_points_per_chunk']:.1f} points skipped, "
+            f"on hold in {100 * world['hold_share']:.0f} % of the steps"
+        )
     return "\n".join(lines)
 
 

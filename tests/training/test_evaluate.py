@@ -12,8 +12,9 @@ import torch
 from policy import DiffusionPolicy
 from policy.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
+from training.episode import ChunkRecord, Episode
 from training.evaluate import main, summarize
-from training.rollout import Episode, Rollout
+from training.rollout import Rollout
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_summary_pictures_and_video_are_written(
     assert summary["config"]["sampler"]["name"] == "ddim"
     assert summary["config"]["sampler"]["steps"] == 2
     assert [row["seed"] for row in summary["episodes"]] == [100000, 100001, 100002]
-    assert summary["sequential_evaluations_per_chunk"] == 2
+    assert summary["depth"]["mean"] == 2
     assert len(summary["checkpoint"]["sha256"]) == 64
     frames = imageio.mimread(out / "episodes.mp4")
     assert len(frames) == 13
@@ -81,11 +82,26 @@ def test_a_pcm_is_evaluated_and_named(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["config"]["sampler"]["stiffness"] == 1
     assert summary["pcm"]["provenance"] == {"seed": 7}
-    assert summary["sequential_evaluations_per_chunk"] == 2
+    assert summary["depth"]["mean"] == 2
     # λ = 1, 1/2: in feature space the second iteration evaluates both models.
     calls = {"pcm": 3, "pcm_lora": 2}[sampler]
     chunks = sum(-(-row["steps"] // policy.config.action_steps) for row in summary["episodes"])
     assert summary["network_evaluations"] == calls * 2 * chunks
+
+
+def test_the_world_goes_on_by_choice(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "recorded_episodes=0", "latency=fixed", "latency.ms=250"]) == 0
+    assert "went on for 250 ms per chunk: 3.0 points skipped" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["config"]["latency"] == {"mode": "fixed", "ms": 250.0, "margin_ms": 0.0}
+    assert summary["world"]["hold_share"] == 0.25
+    assert main([*arguments, "recorded_episodes=0", "latency=measured"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["world"]["latency_ms"]["p50"] > 0
+    assert main([*arguments, "latency=measured", "batch_size=3"]) == 1
+    assert "latency=measured needs batch_size=1, got 3" in capsys.readouterr().err
 
 
 def test_summary_numbers() -> None:
@@ -101,7 +117,7 @@ def test_summary_numbers() -> None:
     assert summary["mean_max_reward_ci95"] == pytest.approx([0.8 - 1.96 * 0.2, 0.8 + 1.96 * 0.2])
     assert summary["success_rate"] == 0.5
     assert summary["chunk_latency_ms"]["p50"] == pytest.approx(2)
-    assert summary["sequential_evaluations_per_chunk"] == 6
+    assert summary["depth"]["mean"] == 6
     assert summary["episodes"][0] == {
         "seed": 1,
         "max_reward": 0.6,
@@ -109,3 +125,24 @@ def test_summary_numbers() -> None:
         "steps": 3,
         "chunk_ms": pytest.approx(3),
     }
+
+
+def test_summary_of_a_world_that_went_on() -> None:
+    chunks = (ChunkRecord(0, 0.0, 100.0, 1, False, None), ChunkRecord(7, 50.0, 300.0, 4, True, 6.0))
+    episodes = (
+        Episode(1, np.zeros(10), False, (0.1, 0.3), chunks=chunks, hold_steps=2),
+        Episode(2, np.zeros(30), False, (0.1,), chunks=chunks[:1], hold_steps=4),
+    )
+    summary = summarize(Rollout(episodes, (0.1, 0.3, 0.1)))
+    assert summary["chunk_jump_px"]["mean"] == 6
+    assert summary["world"]["hold_share"] == pytest.approx(0.15)
+    assert summary["world"]["skipped_points_per_chunk"] == 2
+    assert summary["world"]["deadline_misses"] == 1
+    assert summary["world"]["latency_ms"]["p50"] == 100
+    assert summary["world"]["start_delay_ms"]["p95"] == pytest.approx(45)
+
+
+def test_nothing_is_said_of_a_world_that_nobody_saw() -> None:
+    summary = summarize(Rollout((Episode(1, np.array([0.5]), False, ()),), ()))
+    assert summary["chunk_latency_ms"] is summary["depth"] is None
+    assert "world" not in summary

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from policy import DiffusionPolicy, SamplerConfig
+from training.latency import LatencyConfig
 from training.rollout import run_episodes
 
 SEEDS = [100000, 100001, 100002]
@@ -68,3 +71,51 @@ def test_only_the_first_episodes_are_recorded(fast_policy: DiffusionPolicy) -> N
     rollout = run_episodes(fast_policy, SEEDS, max_steps=4, record=1, frame_size=64, show_progress=False)
     assert [len(episode.frames) for episode in rollout.episodes] == [5, 0, 0]
     assert rollout.episodes[0].frames[0].shape == (64, 64, 3)
+
+
+def rewards(policy: DiffusionPolicy, latency: LatencyConfig, **options: Any) -> list[list[float]]:
+    rollout = run_episodes(policy, SEEDS, 24, latency=latency, show_progress=False, **options)
+    return [episode.rewards.tolist() for episode in rollout.episodes]
+
+
+def frames(policy: DiffusionPolicy, latency: LatencyConfig) -> np.ndarray:
+    rollout = run_episodes(
+        policy, SEEDS[:1], 24, record=1, frame_size=64, latency=latency, show_progress=False
+    )
+    return np.stack(rollout.episodes[0].frames)
+
+
+def test_no_latency_is_a_fixed_one_of_0(fast_policy: DiffusionPolicy) -> None:
+    assert rewards(fast_policy, LatencyConfig()) == rewards(fast_policy, LatencyConfig("fixed", ms=0))
+    assert np.array_equal(
+        frames(fast_policy, LatencyConfig()), frames(fast_policy, LatencyConfig("fixed", ms=0))
+    )
+
+
+def test_fixed_latency_repeats_and_changes_what_happens(fast_policy: DiffusionPolicy) -> None:
+    late = LatencyConfig("fixed", ms=320)
+    assert rewards(fast_policy, late) == rewards(fast_policy, late)
+    assert np.array_equal(frames(fast_policy, late), frames(fast_policy, late))
+    assert not np.array_equal(frames(fast_policy, late), frames(fast_policy, LatencyConfig()))
+
+
+def test_episodes_that_join_late_have_their_own_time(fast_policy: DiffusionPolicy) -> None:
+    late = LatencyConfig("fixed", ms=320)
+    for one, other in zip(rewards(fast_policy, late), rewards(fast_policy, late, batch_size=2), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_measured_latency_is_that_of_each_policy_call(fast_policy: DiffusionPolicy) -> None:
+    rollout = run_episodes(
+        fast_policy, SEEDS[:2], 24, latency=LatencyConfig("measured", margin_ms=50), show_progress=False
+    )
+    for episode in rollout.episodes:
+        for chunk, seconds in zip(episode.chunks, episode.chunk_seconds, strict=False):
+            assert chunk.latency_ms == pytest.approx(1000 * seconds, abs=1e-5)
+            assert chunk.skipped_points >= 1
+    assert len(rollout.call_seconds) == sum(len(episode.chunk_seconds) for episode in rollout.episodes)
+
+
+def test_measured_latency_needs_one_episode_at_a_time(fast_policy: DiffusionPolicy) -> None:
+    with pytest.raises(ValueError, match="latency=measured needs batch_size=1, got 2"):
+        run_episodes(fast_policy, SEEDS, batch_size=2, latency=LatencyConfig("measured"))
