@@ -6,6 +6,45 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from policy.sampling import SAMPLERS
+
+
+@dataclass(frozen=True)
+class Table3Config:
+    """Section `table3` of `training/conf/benchmark.yaml`."""
+
+    ddim_steps: list[int] = field(default_factory=lambda: [50, 25, 10, 8, 7, 4, 3, 2])
+    dpm_solver_steps: list[int] = field(default_factory=lambda: [15, 10, 8, 5, 3])
+    depths: list[int] = field(default_factory=lambda: [15, 8, 5, 4, 3, 2])
+    stiffness: list[float] = field(default_factory=lambda: [1.0])
+    timed_calls: int = 30
+    reward_samplers: list[str] | None = None
+    reward_steps: list[int] | None = None
+    reward_depths: list[int] | None = None
+    episodes: int = 50
+    first_seed: int = 100000
+    noise_seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+    def __post_init__(self) -> None:
+        for name in ("ddim_steps", "noise_seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"table3.{name} must not be empty")
+        for name in ("ddim_steps", "dpm_solver_steps", "depths"):
+            if min(getattr(self, name), default=1) < 1:
+                raise ValueError(f"table3.{name} must be at least 1, got {getattr(self, name)}")
+        if self.timed_calls < 0:
+            raise ValueError(f"table3.timed_calls must not be negative, got {self.timed_calls}")
+        if self.episodes < 1:
+            raise ValueError(f"table3.episodes must be at least 1, got {self.episodes}")
+        if not 0 <= self.first_seed <= 2**32 - self.episodes:
+            raise ValueError(
+                f"table3.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
+            )
+        if unknown := set(self.reward_samplers or ()) - set(SAMPLERS):
+            raise ValueError(
+                f"table3.reward_samplers must be among {', '.join(SAMPLERS)}, got {', '.join(sorted(unknown))}"
+            )
+
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
@@ -22,6 +61,7 @@ class BenchmarkConfig:
     iterations: int = 20
     seed: int = 0
     device: str = "auto"
+    table3: Table3Config = field(default_factory=Table3Config)
 
     def __post_init__(self) -> None:
         for name in ("conditions", "held_out_episodes", "iterations"):

@@ -39,6 +39,13 @@ def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> T
     return observations[torch.randperm(len(observations), generator=generator)[: config.conditions]]
 
 
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A Markdown table of cells, of which the first columns hold text, and the others numbers."""
+    alignment = "|" + "---|" * text_columns + "---:|" * (len(columns) - text_columns)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], alignment, *lines[1:]])
+
+
 def write_report(
     config: BenchmarkConfig,
     title: str,

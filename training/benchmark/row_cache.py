@@ -5,13 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tqdm import tqdm
+
+from training.provenance import code_version
+
 Row: TypeAlias = dict[str, Any]
 """Column → JSON value."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to be measured.
+
+    Attributes:
+        label: for the progress bar.
+        cost: in network evaluations, roughly.
+        identity: what decides the row, besides what decides all of the report (JSON values).
+        measure: it.
+    """
+
+    label: str
+    cost: float
+    identity: Mapping[str, Any]
+    measure: Callable[[], Row]
 
 
 @dataclass(frozen=True)
@@ -39,10 +60,10 @@ class RowCache:
             return None
 
     def find_or_measure(self, identity: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
-        """The row of that identity; measured, and written, if it is not there."""
+        """The row of that identity; measured, and written, if it is not there. Its column `code` says by which code."""
         row = self.find(identity)
         if row is None:
-            row = measure()
+            row = {**measure(), "code": code_version()}
             whole = self._whole(identity)
             path = self._path(whole)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +73,16 @@ class RowCache:
             temporary.write_text(text + "\n", encoding="utf-8")
             temporary.replace(path)
         return row
+
+    def measure_all(self, tasks: Sequence[Task], description: str) -> None:
+        """Measure what is missing, in this order, with a progress bar over all of it."""
+        missing = [task for task in tasks if self.find(task.identity) is None]
+        total = sum(task.cost for task in missing)
+        with tqdm(total=total, desc=description, unit="evaluation", unit_scale=True, miniters=1) as progress:
+            for task in missing:
+                progress.set_postfix_str(task.label)
+                self.find_or_measure(task.identity, task.measure)
+                progress.update(task.cost)
 
     def _whole(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         # Through JSON, as the saved one: it knows no tuples.

@@ -1,0 +1,48 @@
+"""A tiny policy with a covariance, a PCM of it, and the arguments that benchmark both in a moment."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from policy import DiffusionPolicy
+from policy.lora import ALL_LAYERS, add_lora
+from policy.pcm import PCM, save_pcm, weights_sha256
+
+
+@pytest.fixture
+def policy_with_covariance(policy: DiffusionPolicy) -> DiffusionPolicy:
+    return replace(policy, covariance=0.1 * torch.eye(32))
+
+
+@pytest.fixture
+def benchmark_arguments(
+    policy_with_covariance: DiffusionPolicy, small_demonstrations: Path, tmp_path: Path
+) -> list[str]:
+    policy_with_covariance.save(tmp_path / "policy.safetensors")
+    return [
+        f"checkpoint={tmp_path}/policy.safetensors",
+        f"demonstrations={small_demonstrations}",
+        f"output_dir={tmp_path}/out",
+        "conditions=2",
+        "held_out_episodes=1",
+    ]
+
+
+@pytest.fixture
+def pcm_path(policy: DiffusionPolicy, tmp_path: Path) -> Path:
+    """Adapters that change the answers, trained (so they say) for T = 5, drift, fresh noise and K = 2."""
+    network = copy.deepcopy(policy.network)
+    add_lora(network, 2, ALL_LAYERS, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name, weights in network.named_parameters():
+            if name.endswith("up.weight"):
+                weights.fill_(0.01)
+    base = weights_sha256(policy.network.state_dict())
+    path = tmp_path / "adapters.safetensors"
+    save_pcm(path, PCM(network, "lora", base, 5, "drift", "fresh", 2, rank=2, targets=ALL_LAYERS))
+    return path

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from policy import DiffusionPolicy
+from training.benchmark.candidates import Candidate, candidates, load_pcm_files
+from training.benchmark.config import BenchmarkConfig, Table3Config
+
+
+def test_depth_is_what_the_sampler_takes(
+    policy_with_covariance: DiffusionPolicy, observations: torch.Tensor, pcm_path: Path
+) -> None:
+    table = Table3Config(ddim_steps=[4, 3], dpm_solver_steps=[2], depths=[4, 2, 1], stiffness=[1.0])
+    config = BenchmarkConfig(report="table3", steps=[3, 5], table3=table)
+    rows = candidates(config, load_pcm_files([str(pcm_path)], policy_with_covariance))
+    for row in rows:
+        prediction = row.policy(policy_with_covariance).predict(observations)
+        assert prediction.depth == row.depth, row.label
+        bound = row.evaluations * (2 if row.sampler.name == "pcm" else 1)
+        assert row.depth <= prediction.network_evaluations / len(observations) <= bound
+    labels = [row.label for row in rows]
+    assert len(set(labels)) == len(labels)
+    assert "DPM-Solver++(2M), T = 2" in labels
+    assert "Picard, drift, fresh, T = 3, depth 1" in labels
+    assert "Picard, preconditioned, gaussian, T = 3, depth 2" in labels
+    # Its one call is that of the initial trajectory, which leaves no iteration.
+    assert "Picard, preconditioned, gaussian, T = 3, depth 1" not in labels
+    assert not any("T = 3, depth 4" in label for label in labels)
+
+
+def test_a_pcm_is_sampled_as_it_was_trained_and_each_way_once(
+    policy_with_covariance: DiffusionPolicy, pcm_path: Path
+) -> None:
+    # Trained for K = 2 iterations: from s = 2 on, all stiffnesses leave the first iteration alone to the PCM.
+    config = BenchmarkConfig(
+        report="table3", steps=[3], table3=Table3Config(depths=[3, 1], stiffness=[1, 2, 4])
+    )
+    rows = [
+        row
+        for row in candidates(config, load_pcm_files([str(pcm_path)], policy_with_covariance))
+        if row.pcm is not None
+    ]
+    assert {(row.sampler.steps, row.sampler.formulation, row.sampler.initialisation) for row in rows} == {
+        (5, "drift", "fresh")
+    }
+
+    def ways(name: str) -> list[tuple[int, float]]:
+        return [(row.depth, row.sampler.stiffness) for row in rows if row.sampler.name == name]
+
+    assert ways("pcm_lora") == ways("pcm") == [(3, 1), (1, 1), (3, 2)]
+
+
+def test_identities_differ_between_files_and_samplers(
+    policy_with_covariance: DiffusionPolicy, pcm_path: Path
+) -> None:
+    config = BenchmarkConfig(report="table3", steps=[3], table3=Table3Config(depths=[2]))
+    rows = candidates(config, load_pcm_files([str(pcm_path)], policy_with_covariance))
+    identities = [str(row.identity) for row in rows]
+    assert len(set(identities)) == len(identities)
+    with_pcm = next(row for row in rows if row.pcm is not None)
+    assert with_pcm.identity != Candidate(with_pcm.method, with_pcm.sampler, with_pcm.depth).identity
+
+
+def test_files_of_the_same_name_are_refused(
+    policy_with_covariance: DiffusionPolicy, pcm_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(pcm_path, tmp_path / "other")
+    with pytest.raises(ValueError, match="two files are called adapters"):
+        load_pcm_files([str(pcm_path), str(other)], policy_with_covariance)

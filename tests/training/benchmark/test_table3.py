@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from policy import DiffusionPolicy, SamplerConfig
+from training.benchmark import measurements
+from training.benchmark.measurements import measure_rewards
+from training.benchmark.run import main
+from training.benchmark.table3_rows import compare, mean_and_interval
+from training.rollout import run_episodes
+
+
+@pytest.fixture
+def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
+    return [
+        *benchmark_arguments,
+        "report=table3",
+        f"pcm=[{pcm_path}]",
+        "steps=[4]",
+        "table3.ddim_steps=[4,2]",
+        "table3.dpm_solver_steps=[3]",
+        "table3.depths=[3,2]",
+        "table3.timed_calls=3",
+        "table3.episodes=2",
+        "table3.noise_seeds=[0,1]",
+        "table3.reward_samplers=[ddim,pcm_lora]",
+        "table3.reward_steps=[2,5]",
+        "table3.reward_depths=[2]",
+    ]
+
+
+def read_rows(tmp_path: Path) -> list[dict[str, str]]:
+    with open(tmp_path / "out" / "table3.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_report_has_every_row_and_the_rewards_asked_for(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    rows = read_rows(tmp_path)
+    # DDIM 2, DPM-Solver++ 1; T = 4: five kinds of Picard iteration at two depths; two samplers with the PCM.
+    assert len(rows) == 3 + 10 + 4
+    rewarded = {(row["sampler"], row["steps"], row["depth"]) for row in rows if row["reward_200"]}
+    assert rewarded == {("ddim", "2", "2"), ("pcm_lora", "5", "2")}
+    for row in rows:
+        assert float(row["ms_p50"]) <= float(row["ms_p99"])
+        assert bool(row["error_p95"]) == bool(row["formulation"])
+        if row["reward_200"]:
+            assert float(row["reward_200"]) <= float(row["reward_300"])
+    (reference,) = [row for row in rows if row["sampler"] == "ddim" and row["steps"] == "4"]
+    assert float(reference["speedup"]) == 1
+    assert float(reference["error_p95_reference"]) == 0
+    (drift,) = [row for row in rows if row["formulation"] == "drift" and row["sampler"] == "picard"][:1]
+    assert (drift["depth"], drift["network_evaluations"]) == (
+        "3",
+        "9.0",
+    )  # 4 + 3 + 2: exact states are frozen
+
+    page = (tmp_path / "out" / "table3.md").read_text()
+    for expected in (
+        "### Sequential",
+        "### T = 4",
+        "### T = 5",
+        "| DDIM |",
+        "× DDIM-4",
+        "rows_measured_by_code",
+    ):
+        assert expected in page
+    assert '"adapters.safetensors": ' in page
+    assert imageio.imread(tmp_path / "out" / "table3.png").std() > 5
+    assert "### T = 4" in capsys.readouterr().out
+
+
+def test_after_an_interruption_nothing_is_measured_twice(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
+    interrupted_at = 3
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == interrupted_at:
+            raise KeyboardInterrupt
+        return run_episodes(*arguments, **options)
+
+    monkeypatch.setattr(measurements, "run_episodes", interrupted)
+    assert main(arguments) == 130
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
+    assert len(files) == 17 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
+    assert not (tmp_path / "out" / "table3.md").exists()
+
+    assert main(arguments) == 0
+    assert len(calls) == interrupted_at + 2
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
+    assert len(after) == 22
+    assert files.items() <= after.items()
+    first = read_rows(tmp_path)
+
+    # What has been measured is shown, whatever is asked for now.
+    assert main([*arguments, "table3.reward_samplers=[]"]) == 0
+    assert len(calls) == interrupted_at + 2
+    assert read_rows(tmp_path) == first
+    capsys.readouterr()
+
+
+def test_a_reward_is_shown_when_all_its_noise_seeds_are_there(arguments: list[str], tmp_path: Path) -> None:
+    one_seed = [*arguments, "table3.reward_samplers=[ddim]", "table3.timed_calls=0"]
+    assert main([*one_seed, "table3.noise_seeds=[1]"]) == 0
+    assert sum(bool(row["reward_200"]) for row in read_rows(tmp_path)) == 1
+    assert main([*one_seed, "table3.reward_samplers=[]"]) == 0
+    assert not any(row["reward_200"] for row in read_rows(tmp_path))
+    assert main(one_seed) == 0
+    rows = read_rows(tmp_path)
+    assert sum(bool(row["reward_200"]) for row in rows) == 1
+    assert not any(row["ms_p50"] or row["speedup"] for row in rows)
+
+
+def test_one_rollout_gives_the_reward_of_an_evaluation_of_200_steps(policy: DiffusionPolicy) -> None:
+    fast = policy.with_sampler(SamplerConfig("ddim", 2))
+    rewards = measure_rewards(fast, first_seed=100000, episodes=2, noise_seed=1)
+    apart = run_episodes(fast, [100000, 100001], max_steps=200, noise_seed=1, show_progress=False)
+    assert rewards["max_reward_200"] == [episode.max_reward for episode in apart.episodes]
+    whole = run_episodes(fast, [100000, 100001], max_steps=300, noise_seed=1, show_progress=False)
+    assert rewards["max_reward_300"] == [episode.max_reward for episode in whole.episodes]
+
+
+def test_interval_is_over_episodes() -> None:
+    # The means of the episodes are 0.5 and 0.9; their standard deviation is 0.2·√2, that of their mean 0.2.
+    mean, low, high = mean_and_interval([[0.4, 1.0], [0.6, 0.8]])
+    assert (mean, low, high) == pytest.approx((0.7, 0.7 - 1.96 * 0.2, 0.7 + 1.96 * 0.2))
+    # More noises of the same episodes do not make it narrower.
+    assert mean_and_interval([[0.4, 1.0], [0.6, 0.8]] * 3) == pytest.approx((mean, low, high))
+    assert mean_and_interval([[0.4], [0.6]]) == (pytest.approx(0.5), None, None)
+
+
+def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        difficulty = rng.normal(0.5, 0.1, 50)
+        _, low, high = mean_and_interval(list(difficulty + rng.normal(0, 0.05, (3, 50))))
+        assert low is not None
+        assert high is not None
+        hits += low <= 0.5 <= high
+    assert 0.92 <= hits / 400 <= 0.975
+
+
+def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> None:
+    def row(method: str, steps: int, ms: float | None, reward: float | None, **more: Any) -> dict[str, Any]:
+        rewards = {}
+        for horizon in (200, 300):
+            found = more.get(f"at_{horizon}", reward)
+            rewards[f"reward_{horizon}"] = found
+            rewards[f"reward_{horizon}_low"] = None if found is None else found - 0.05
+            rewards[f"reward_{horizon}_high"] = None if found is None else found + 0.05
+        return {
+            "method": method,
+            "sampler": "picard" if method == "Picard" else "ddim",
+            "formulation": "drift" if method == "Picard" else None,
+            "steps": steps,
+            "ms_p50": ms,
+            **rewards,
+        }
+
+    rows = [
+        row("DDIM", 50, 100, 0.95),
+        row("DDIM", 10, 20, 0.94),
+        row("DDIM", 4, 8, 0.91, at_300=0.80),  # as good at 200 steps only
+        row("DDIM", 2, 4, 0.50),
+        row("Picard", 10, 10, 0.93),
+        row("Picard", 16, 16, None),
+        row("Picard", 25, None, 0.93),
+    ]
+    compare(rows, reference_steps=50)
+    assert [found["speedup"] for found in rows] == [1, 5, 12.5, 25, 10, 6.25, None]
+    assert (rows[4]["equal_steps"], rows[4]["speedup_to_equal"]) == (10, 2)
+    assert rows[0]["speedup_to_equal"] == pytest.approx(0.2)
+    assert rows[3]["equal_steps"] == 2
+    for unknown in rows[5:]:
+        assert unknown["equal_method"] is None
+        assert unknown["speedup_to_equal"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("table3.depths=[0]", "table3.depths must be at least 1, got [0]"),
+        ("table3.ddim_steps=[]", "table3.ddim_steps must not be empty"),
+        ("table3.ddim_steps=[1000]", "steps must be in 1 … 100"),
+        ("table3.noise_seeds=[]", "table3.noise_seeds must not be empty"),
+        ("table3.timed_calls=-1", "table3.timed_calls must not be negative, got -1"),
+        ("table3.episodes=0", "table3.episodes must be at least 1, got 0"),
+        ("table3.first_seed=-1", "table3.first_seed must be in 0 … "),
+        ("table3.reward_samplers=[picad]", "table3.reward_samplers must be among ddim, "),
+        ("table3.depth=2", "there is no key"),
+        ("pcm=[nowhere.safetensors]", "nowhere.safetensors"),
+        ("report=table4", "report must be one of convergence, table3"),
+    ],
+)
+def test_a_bad_argument_is_named_in_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    assert main([*arguments, option]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_policy_without_covariance_is_told_what_to_do(
+    policy: DiffusionPolicy, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy.save(tmp_path / "policy.safetensors")
+    assert main(arguments) == 1
+    assert "no covariance; add it with pcm-estimate-covariance" in capsys.readouterr().err
+
+
+def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for line in text.splitlines():
+        key = line.partition(":")[0].strip()
+        if line.strip() and not line.startswith(("#", "  #")) and key != "table3":
+            assert "#" in line, line

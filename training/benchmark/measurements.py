@@ -1,0 +1,105 @@
+"""What the report `table3` measures of a sampler: its error, its time, its rewards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy import DiffusionPolicy, SamplerConfig
+from training.benchmark.candidates import Candidate
+from training.benchmark.row_cache import Row
+from training.rollout import run_episodes
+
+EPISODE_STEPS = (200, 300)
+"""Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""
+CALLS_IN_TURN = 3
+
+
+def accuracy_measure(
+    base: DiffusionPolicy, observations: Tensor, seed: int, reference_steps: int
+) -> Callable[[Candidate], Row]:
+    """How to measure errors and costs, with the same observations and noises for every candidate.
+
+    Args:
+        base: the policy.
+        observations: (B, observation_steps, observation_dim) in px.
+        seed: of the noises.
+        reference_steps: T of the sequential DDIM that all are compared with.
+
+    Returns:
+        A function from a candidate to `depth` and `network_evaluations` of a chunk, and percentiles over observations
+        of the largest difference of a normalised action from sequential DDIM: `error_p50` and `error_p95` with the
+        same T, None for a sequential sampler, and `error_p95_reference` with `reference_steps`.
+    """
+    config = base.config
+    shape = (len(observations), config.horizon, config.action_dim)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    @cache
+    def exact(steps: int) -> Tensor:
+        return actions(base.with_sampler(SamplerConfig("ddim", steps)))[0]
+
+    def actions(policy: DiffusionPolicy) -> tuple[Tensor, int, int]:
+        generator = torch.Generator().manual_seed(seed + 1)
+        prediction = policy.predict(observations, noise, generator)
+        normalized = policy.normalizer.action.normalize(prediction.actions).double().cpu()
+        return normalized, prediction.depth, prediction.network_evaluations
+
+    def measure(candidate: Candidate) -> Row:
+        found, depth, evaluations = actions(candidate.policy(base))
+        row: Row = {"depth": depth, "network_evaluations": evaluations / len(observations)}
+        row |= {"error_p50": None, "error_p95": None}
+        if candidate.sampler.is_parallel:
+            errors = (found - exact(candidate.sampler.steps)).abs().amax((1, 2))
+            row |= {f"error_p{q}": float(np.percentile(errors, q)) for q in (50, 95)}
+        errors = (found - exact(reference_steps)).abs().amax((1, 2))
+        return row | {"error_p95_reference": float(np.percentile(errors, 95))}
+
+    return measure
+
+
+def time_in_turns(
+    base: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, turn: int
+) -> Row:
+    """Milliseconds of some calls of every candidate, one after the other, at batch size 1.
+
+    Args:
+        base: the policy.
+        candidates: every second turn takes them in reverse, so that none always follows the same one.
+        observations: (B, observation_steps, observation_dim) in px, of which each call gets another one.
+        turn: number of the turn.
+
+    Returns:
+        `milliseconds` (candidates, calls), from the observation to the chunk on the CPU.
+    """
+    milliseconds: dict[int, list[float]] = {}
+    generator = torch.Generator().manual_seed(turn)
+    for index in range(len(candidates)) if turn % 2 == 0 else reversed(range(len(candidates))):
+        policy = candidates[index].policy(base)
+        milliseconds[index] = []
+        for call in range(CALLS_IN_TURN + 1):
+            observation = observations[(turn * CALLS_IN_TURN + call) % len(observations)]
+            started = time.perf_counter()
+            policy.predict(observation[None], generator=generator).chunk.cpu()
+            milliseconds[index].append(1000 * (time.perf_counter() - started))
+    # Each one's first call finds another one's data in the caches.
+    return {"milliseconds": [milliseconds[index][1:] for index in range(len(candidates))]}
+
+
+def measure_rewards(policy: DiffusionPolicy, first_seed: int, episodes: int, noise_seed: int) -> Row:
+    """Maximum rewards of episodes, up to each number of control steps in `EPISODE_STEPS`, in one rollout.
+
+    Returns:
+        `max_reward_<steps>`, a list of one number an episode, in the order of their seeds.
+    """
+    seeds = range(first_seed, first_seed + episodes)
+    rollout = run_episodes(policy, seeds, max(EPISODE_STEPS), noise_seed, show_progress=False)
+    return {
+        f"max_reward_{steps}": [float(episode.rewards[:steps].max()) for episode in rollout.episodes]
+        for steps in EPISODE_STEPS
+    }
