@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,35 +73,49 @@ class PicardMap:
         return gaussian_trajectory(denoise, self.solver, samples.solution[:, 0], self.covariance)
 
 
-def loss_weights(kind: str, iterations: int, solver: Solver, samples: Samples | None = None) -> list[float]:
+@dataclass(frozen=True)
+class Distance:
+    """How far trajectories are from X*.
+
+    Per sample it is m, the mean square over all numbers of the states, or with a floor c the robust √(m + c²)
+    (pseudo-Huber, Song & Dhariwal 2024, section 3.3): squared, the few samples that jump from one way of acting to
+    another would count for more than all others.
+
+    Attributes:
+        final_state_weight: of the mean square of the last state alone, which is added to m; 0 in the paper.
+        floor: c; 0 for the plain squares of the paper.
+    """
+
+    final_state_weight: float = 0.0
+    floor: float = 0.0
+
+    def __call__(self, states: Tensor, solution: Tensor) -> Tensor:
+        """(B,) of (B, T+1, H, A) both, of which the first state counts nothing."""
+        squares = (states - solution)[:, 1:].square()
+        distance = squares.mean((1, 2, 3)) + self.final_state_weight * squares[:, -1].mean((1, 2))
+        return (distance + self.floor**2).sqrt() if self.floor > 0 else distance
+
+
+SQUARES = Distance()
+
+
+def loss_weight(kind: str, k: int, iterations: int, solver: Solver) -> float:
     """α(k), the weight of the loss after iteration k = 0 … K−1.
 
     ``constant`` is 1 and ``inverse`` is 1/(k+1). ``inverse_std`` is 1/√Var(k): iteration k of K stands for the state
     i = ⌊k·T/K⌋, the one that is about as far on its way from noise to action, and Var(k) = 1 − ᾱ_i is the variance
-    of its noise. ``training_free`` is 1/E‖X* − X^{k+1}‖² with the base model's X^{k+1}: the loss is relative to
-    that of no training, so that iterations with small errors count as much as those with large ones.
-
-    Args:
-        kind: one of `LOSS_WEIGHTS`.
-        iterations: K.
-        solver: T steps.
-        samples: for ``training_free``, with at least K iterations.
+    of its noise. ``training_free`` is 1 too, see `picard_consistency_loss`.
 
     Raises:
         ValueError: for another kind.
     """
-    if kind == "constant":
-        return [1.0] * iterations
+    if kind in ("constant", "training_free"):
+        return 1.0
     if kind == "inverse":
-        return [1 / (k + 1) for k in range(iterations)]
+        return 1 / (k + 1)
     if kind == "inverse_std":
-        states = [k * solver.steps // iterations for k in range(iterations)]
-        return [float((1 - solver.alphas_cumprod[state]) ** -0.5) for state in states]
-    if kind == "training_free" and samples is not None:
-        return [
-            1 / float((samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean())
-            for k in range(iterations)
-        ]
+        state = k * solver.steps // iterations
+        return float((1 - solver.alphas_cumprod[state]) ** -0.5)
     raise ValueError(f"loss_weight must be one of {', '.join(LOSS_WEIGHTS)}, got {kind!r}")
 
 
@@ -111,23 +124,24 @@ def picard_consistency_loss(
     picard: PicardMap,
     samples: Samples,
     k: int,
-    weights: Sequence[float],
+    distance: Distance = SQUARES,
+    relative: bool = False,
     unrolled_iterations: int = 1,
-    final_state_weight: float = 0.0,
     base: ConditionalUnet1D | None = None,
     base_iterations: int = 0,
 ) -> Tensor:
-    """α(k)·‖X* − Φ(X^k)‖², with the mean over all numbers of the T states (section 4.1).
+    """‖X* − Φ(X^k)‖² (section 4.1) with the distance as chosen, without its weight α(k).
 
     Args:
         network: the one that is trained.
         picard: Φ.
         samples: a batch.
         k: iteration to start from.
-        weights: α of the iterations 0, 1, …
+        distance: between two trajectories.
+        relative: divide each sample's distance by what it is without training, after as many iterations of the base
+            model: small errors, at a late iteration or of an easy sample, count as much as large ones.
         unrolled_iterations: apply Φ so often, each time to its own result, and take the mean of their losses; 1 in
             the paper.
-        final_state_weight: weight of the mean square of the last state alone, which is added; 0 in the paper.
         base: the network that takes over, whose weights are not trained.
         base_iterations: apply its Φ so often after that, and let their losses count as well; 0 in the paper.
     """
@@ -140,8 +154,10 @@ def picard_consistency_loss(
         else:
             assert base is not None, "base_iterations need a base"
             states = picard.iterate(base, samples.condition, states, frozen=done - unrolled_iterations)
-        squares = (states - samples.solution)[:, 1:].square()
-        loss = loss + weights[k + done] * (squares.mean() + final_state_weight * squares[:, -1].mean())
+        distances = distance(states, samples.solution)
+        if relative:
+            distances = distances / distance(samples.states[:, k + done + 1], samples.solution)
+        loss = loss + distances.mean()
     return loss / (unrolled_iterations + base_iterations)
 
 

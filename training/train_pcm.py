@@ -23,11 +23,12 @@ from training.command import run_command
 from training.distributed import Worker, worker
 from training.picard_consistency import (
     LOSS_WEIGHTS,
+    Distance,
     PicardMap,
     Samples,
     error_p95,
     held_out_errors,
-    loss_weights,
+    loss_weight,
     picard_consistency_loss,
 )
 from training.provenance import code_version, command_line, machine
@@ -46,12 +47,13 @@ class TrainPcmConfig:
     trajectories: str = MISSING
     output_dir: str = MISSING
     method: str = "lora"
-    rank: int = 16
+    rank: int = 32
     targets: str = ALL_LAYERS
     epochs: int = MISSING
     iterations: int | None = None
     loss_weight: str = "constant"
     final_state_weight: float = 0.0
+    floor: float = 0.0
     unrolled_iterations: int = 1
     base_iterations: int = 0
     initial_model: str = "base"
@@ -71,9 +73,11 @@ class TrainPcmConfig:
         for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("final_state_weight", "base_iterations"):
+        for name in ("final_state_weight", "floor", "base_iterations"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.loss_weight == "training_free" and not self.floor > 0:
+            raise ValueError("loss_weight=training_free divides by distances, which floor must keep above 0")
 
 
 def train_pcm(config: TrainPcmConfig) -> None:
@@ -131,9 +135,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     share = this_worker.share(batch_size)
     initial_calls = 1 if initialisation == "gaussian" else 0
     depths = [initial_calls + k + 1 for k in range(validated_iterations)]
-    alpha = loss_weights(
-        config.loss_weight, trained_iterations + config.base_iterations, solver, training_samples
-    )
+    distance = Distance(config.final_state_weight, config.floor)
     training_free = [
         error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)
     ]
@@ -152,14 +154,14 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             # One k for the whole batch: the same on every worker.
             starts = trained_iterations - config.unrolled_iterations + 1
             k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
-        return picard_consistency_loss(
+        return loss_weight(config.loss_weight, k, trained_iterations, solver) * picard_consistency_loss(
             cast(ConditionalUnet1D, trained),
             picard,
             training_samples.rows(rows),
             k,
-            alpha,
+            distance,
+            config.loss_weight == "training_free",
             config.unrolled_iterations,
-            config.final_state_weight,
             frozen_base,
             config.base_iterations,
         )

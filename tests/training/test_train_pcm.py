@@ -22,18 +22,18 @@ from policy.schedule import squared_cosine_alphas_cumprod
 from training.build_trajectories import draw_samples, picard_trajectories
 from training.build_trajectories import main as build
 from training.picard_consistency import (
+    Distance,
     PicardMap,
     Samples,
     error_p95,
     held_out_errors,
-    loss_weights,
+    loss_weight,
     picard_consistency_loss,
 )
 from training.train_pcm import main
 from training.train_policy import TrainingData, noise_prediction_loss
 
 T, K = 5, 3
-ONES = [1.0] * K
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
 SMALL = [
     "device=cpu",
@@ -41,6 +41,8 @@ SMALL = [
     "rank=2",
     "iterations=null",
     "base_iterations=0",
+    "loss_weight=constant",
+    "floor=0",
     "initial_model=base",
     "held_out_samples=8",
     "validated_iterations=2",
@@ -121,12 +123,12 @@ def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
         add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 3e-3)
-    before = picard_consistency_loss(network, picard, samples, 0, ONES).item()
+    before = picard_consistency_loss(network, picard, samples, 0).item()
     for _ in range(60):
         optimizer.zero_grad()
-        picard_consistency_loss(network, picard, samples, 0, ONES).backward()
+        picard_consistency_loss(network, picard, samples, 0).backward()
         optimizer.step()
-    assert picard_consistency_loss(network, picard, samples, 0, ONES).item() < 0.7 * before
+    assert picard_consistency_loss(network, picard, samples, 0).item() < 0.7 * before
 
 
 def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
@@ -135,14 +137,14 @@ def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
     """The base model's next trajectory is in the samples, so that its loss is known without any network."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square() for k in range(K)]
     for k in range(K):
-        loss = picard_consistency_loss(sampled.network, picard, samples, k, ONES, final_state_weight=2.0)
+        loss = picard_consistency_loss(sampled.network, picard, samples, k, Distance(2.0))
         expected = squares[k].mean() + 2 * squares[k][:, -1].mean()
         torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
-    unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, ONES, unrolled_iterations=K)
+    unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, unrolled_iterations=K)
     torch.testing.assert_close(unrolled, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
     initial = replace(picard, covariance=sampled.covariance)
     torch.testing.assert_close(
-        picard_consistency_loss(sampled.network, initial, samples, 0, ONES),
+        picard_consistency_loss(sampled.network, initial, samples, 0),
         squares[0].mean(),
         atol=1e-8,
         rtol=1e-3,
@@ -170,44 +172,47 @@ def test_base_model_after_a_pcm_ends_at_its_own_solution(
     assert first[-1] < 1e-4 < always[-1]
 
 
-def test_base_iterations_count_with_the_weights_of_their_turn(
+def test_iterations_by_the_base_count_and_train_the_pcm(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
     """With the base in the PCM's place too, all trajectories are those in the samples."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean() for k in range(K)]
-    base = deepcopy(sampled.network)
+    base = deepcopy(sampled.network).requires_grad_(False)
+    loss = picard_consistency_loss(sampled.network, picard, samples, 0, base=base, base_iterations=2)
+    torch.testing.assert_close(loss, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
     loss = picard_consistency_loss(
-        sampled.network, picard, samples, 0, [1.0, 10.0, 100.0], base=base, base_iterations=2
+        sampled.network, picard, samples, 0, Distance(floor=1e-2), True, base=base, base_iterations=2
     )
-    expected = (squares[0] + 10 * squares[1] + 100 * squares[2]) / 3
-    torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
-    base.requires_grad_(False)
-    loss = picard_consistency_loss(
-        sampled.network, picard, samples, 0, [0.0, 0.0, 1.0], base=base, base_iterations=2
-    )
+    assert loss.item() == pytest.approx(
+        1.0, rel=1e-3
+    )  # relative to no training, of a network that is not trained
     loss.backward()
-    assert any(
-        parameter.grad is not None and parameter.grad.abs().max() > 0
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
         for parameter in sampled.network.parameters()
     )
 
 
-def test_loss_weights_follow_their_formulas(sampled: DiffusionPolicy, samples: Samples) -> None:
+def test_robust_distance_lets_one_sample_that_is_far_off_count_less(samples: Samples) -> None:
+    states = samples.solution.clone()
+    states[0, 1:] += 1
+    assert Distance()(states, samples.solution).tolist() == pytest.approx([1.0] + 15 * [0.0])
+    assert Distance(3.0)(states, samples.solution)[0].item() == pytest.approx(4.0)
+    robust = Distance(3.0, floor=0.1)(states, samples.solution)
+    assert robust.tolist() == pytest.approx([4.01**0.5] + 15 * [0.1])
+
+
+def test_loss_weights_follow_their_formulas(sampled: DiffusionPolicy) -> None:
     solver = sampled.solver
-    assert loss_weights("constant", K, solver) == [1, 1, 1]
-    assert loss_weights("inverse", K, solver) == [1, 1 / 2, 1 / 3]
+    assert [loss_weight("constant", k, K, solver) for k in range(K)] == [1, 1, 1]
+    assert [loss_weight("inverse", k, K, solver) for k in range(K)] == [1, 1 / 2, 1 / 3]
     expected = [(1 - solver.alphas_cumprod[state].item()) ** -0.5 for state in (0, 1, 3)]  # ⌊k·5/3⌋
-    assert loss_weights("inverse_std", K, solver) == pytest.approx(expected)
-    relative = loss_weights("training_free", K, solver, samples)
-    assert relative[0] < relative[1] < relative[2]
-    exact = replace(samples, states=samples.states.clone())
-    exact.states[:, 1] = samples.solution + 0.5
-    assert loss_weights("training_free", 1, solver, exact) == pytest.approx([4.0])
+    assert [loss_weight("inverse_std", k, K, solver) for k in range(K)] == pytest.approx(expected)
     with pytest.raises(
         ValueError,
         match="loss_weight must be one of constant, inverse, inverse_std, training_free, got 'x'",
     ):
-        loss_weights("x", K, solver)
+        loss_weight("x", 0, K, solver)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -291,6 +296,8 @@ def test_trajectories_of_another_base_are_refused(
             "loss_weight must be one of constant, inverse, inverse_std, training_free, got 'x'",
         ),
         ("base_iterations=1", "iterations + base_iterations must be at most 3 (those of the trajectories)"),
+        ("loss_weight=training_free", "divides by distances, which floor must keep above 0"),
+        ("floor=-1", "floor must not be negative, got -1.0"),
         ("base_iterations=-1", "base_iterations must not be negative, got -1"),
         ("targets=nothing", "targets 'nothing' match no Linear, Conv1d or ConvTranspose1d layer"),
     ],
