@@ -26,9 +26,10 @@ ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the
 		--build-base build/ros/build --install-base build/ros/install
 	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(BIN)/python -m pytest tests/ros_nodes
 
-soak: $(VENV)/.installed  ## Half an hour of episodes in real time, with memory and deadlines watched
+soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, SAMPLER=…, other SOAK_MINUTES
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
-	$(ROS) $(BIN)/python -m ros_nodes.soak --minutes $(SOAK_MINUTES) --output-dir outputs/soak
+	$(ROS) $(BIN)/python -m ros_nodes.soak --output-dir outputs/soak \
+		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(if $(SAMPLER),sampler:=$(SAMPLER))
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .

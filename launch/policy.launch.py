@@ -34,6 +34,8 @@ PACKAGE = "pcm_policy"
 ARGUMENTS = (
     ("params_file", "", "YAML file with the node's parameters; share/pcm_policy/config/policy.yaml if empty"),
     ("checkpoint", "", "safetensors file of the policy, instead of the one in params_file"),
+    ("pcm", "", "safetensors file of a PCM for it, instead of the one in params_file"),
+    ("sampler", "", "sampler.name, instead of the one in params_file"),
     ("output", "", "topic or follow_joint_trajectory, instead of what params_file says"),
     ("namespace", "", "namespace of the node, its topics and its actions"),
     ("use_sim_time", "false", "true where the observations are stamped with the time of /clock"),
@@ -55,7 +57,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    overrides = {name: value[name] for name in ("checkpoint", "output") if value[name]}
+    named = {"checkpoint": "checkpoint", "pcm": "pcm", "sampler": "sampler.name", "output": "output"}
+    overrides = {parameter: value[name] for name, parameter in named.items() if value[name]}
     policy = LifecycleNode(
         **_executable("policy_node"),
         name="policy",

@@ -62,9 +62,10 @@ ARGUMENTS = (
         str(_share() / "checkpoints" / "pusht_small.safetensors"),
         "safetensors file of the policy",
     ),
-    ("sampler", "", "sampler.name of the policy node, its own default if empty"),
-    ("steps", "10", "sampler.steps of the policy node; on 2 cores more may not be ready in time"),
-    ("iterations", "", "sampler.iterations of the policy node, its own default if empty"),
+    ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
+    ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
+    ("steps", "", "sampler.steps, likewise"),
+    ("iterations", "", "sampler.iterations, likewise"),
     ("params_file", "", "YAML file with more parameters of the policy node"),
     ("episodes", "10", "number of episodes"),
     ("first_seed", "100000", "initial state of the first episode; one more per episode"),
@@ -105,7 +106,12 @@ def _start(context: LaunchContext) -> list[Action]:
         name="policy",
         namespace="",
         output="screen",
-        parameters=[*filter(None, [value["params_file"]]), _policy_parameters(value)],
+        parameters=[
+            str(_share() / "config" / "pusht.yaml"),
+            *_pcm_beside(value["checkpoint"]),
+            *filter(None, [value["params_file"]]),
+            _policy_parameters(value),
+        ],
     )
     runner = Node(
         **_executable("episode_runner"),
@@ -132,12 +138,21 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
         "synchronous": value["mode"] == "lockstep",
         "use_sim_time": True,
     }
+    if value["pcm"]:
+        parameters["pcm"] = value["pcm"]
     if value["sampler"]:
         parameters["sampler.name"] = value["sampler"]
     for name in ("steps", "iterations"):
         if value[name]:
             parameters[f"sampler.{name}"] = int(value[name])
     return parameters
+
+
+def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
+    """The PCM that lies beside a checkpoint, if one does, so that `sampler` alone selects it."""
+    path = Path(checkpoint)
+    pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
+    return [{"pcm": str(pcm)}] if pcm.is_file() else []
 
 
 def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:

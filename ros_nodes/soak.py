@@ -1,4 +1,4 @@
-"""A soak test: episodes in real time for a long time, with memory, latency and deadlines watched.
+"""A soak test: episodes in real time, with memory, latency, deadlines and services watched.
 
 python -m ros_nodes.soak --minutes 30 --output-dir outputs/soak sampler:=ddim steps:=10
 """
@@ -12,30 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 
+from ros_nodes.soak_observer import SoakObserver
+from ros_nodes.soak_report import Sample, duration_report, format_report, memory_report
 from training.evaluate import write_summary
-from training.provenance import code_version, machine
+from training.provenance import code_version, command_line, machine
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "pusht.launch.py"
 WATCHED = ("policy_node", "pusht_simulator_node", "episode_runner")
-SETTLED_SHARE = 0.25
-"""Of the samples, the first ones, in which memory may still grow: caches fill, libraries load."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The processes at one time: seconds since the start, and resident memory in MiB by executable."""
-
-    seconds: float
-    memory: dict[str, float]
 
 
 def memory_of_children(parent: int) -> dict[str, float]:
@@ -48,83 +38,82 @@ def memory_of_children(parent: int) -> dict[str, float]:
         except OSError:  # it ended meanwhile
             continue
         names = [name for name in WATCHED if any(Path(part).name == name for part in command)]
-        if fields["PPid"] == str(parent) and names:
+        if fields["PPid"] == str(parent) and names and "VmRSS" in fields:
             memory[names[0]] = int(fields["VmRSS"].split()[0]) / 1024
     return memory
 
 
-def growth(samples: list[Sample], name: str) -> float:
-    """MiB per hour by which a process grew after it had settled: the slope of a line through its samples."""
-    settled = [s for s in samples[round(SETTLED_SHARE * len(samples)) :] if name in s.memory]
-    if len(settled) < 2:
-        raise RuntimeError(f"{name} was seen {len(settled)} times, too short a soak")
-    hours = np.array([sample.seconds for sample in settled]) / 3600
-    return float(np.polyfit(hours, [sample.memory[name] for sample in settled], 1)[0])
-
-
 def soak(
-    minutes: float, output_dir: Path, launch_arguments: list[str], sample_seconds: float
+    minutes: float | None,
+    episodes: int | None,
+    output_dir: Path,
+    launch_arguments: list[str],
+    sample_seconds: float,
 ) -> dict[str, Any]:
     """Run the launch file in real time; returns and writes what was seen.
+
+    Args:
+        minutes: how long, from the first episode on; None until all episodes ran.
+        episodes: how many; None without end.
+        output_dir: where the report goes, and the log and the summary of the episodes.
+        launch_arguments: name:=value.
+        sample_seconds: time between two looks at the memory.
 
     Raises:
         RuntimeError: if a process ends before its time.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    settings = ["mode:=realtime", "episodes:=100000", f"output_dir:={output_dir}", *launch_arguments]
-    command = ["ros2", "launch", str(LAUNCH_FILE), *settings]
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }
-    diagnostics: dict[str, str] = {}
-
-    def on_diagnostics(message: DiagnosticArray) -> None:
-        diagnostics.update({pair.key: pair.value for status in message.status for pair in status.values})
-
-    rclpy.init()
-    node = rclpy.create_node("soak")
-    node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+    (output_dir / "summary.json").unlink(
+        missing_ok=True
+    )  # or that of another run could be taken for this one's
+    settings = ["mode:=realtime", f"episodes:={episodes or 10**6}", f"output_dir:={output_dir}"]
+    command = ["ros2", "launch", str(LAUNCH_FILE), *settings, *launch_arguments]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     samples: list[Sample] = []
+    seconds = 0.0
+    rclpy.init()
+    observer = SoakObserver()
     with open(output_dir / "log.txt", "wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, "PATH": path}, stdout=log, stderr=log)
         try:
-            started = time.monotonic()
-            while (seconds := time.monotonic() - started) < 60 * minutes:
-                if process.poll() is not None:
-                    raise RuntimeError(f"ended after {seconds:.0f} s, see {output_dir / 'log.txt'}")
-                rclpy.spin_once(node, timeout_sec=0.5)
+            while process.poll() is None:
+                rclpy.spin_once(observer, timeout_sec=0.5)
+                if not observer.has_begun:
+                    started = time.monotonic()
+                seconds = time.monotonic() - started
+                if minutes is not None and seconds >= 60 * minutes:
+                    break
                 if seconds >= sample_seconds * (len(samples) + 1):
                     samples.append(Sample(seconds, memory_of_children(process.pid)))
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-            node.destroy_node()
+            ended = process.poll()
+            if ended is None:
+                _interrupt(process)
+            observer.destroy_node()
             rclpy.try_shutdown()
-    return _report(minutes, command, samples, diagnostics, output_dir)
-
-
-def _report(
-    minutes: float, command: list[str], samples: list[Sample], diagnostics: dict[str, str], output_dir: Path
-) -> dict[str, Any]:
-    episodes = json.loads((output_dir / "summary.json").read_text())
-    memory = {
-        name: {
-            "settled_mib": samples[round(SETTLED_SHARE * len(samples))].memory[name],
-            "end_mib": samples[-1].memory[name],
-            "growth_mib_per_hour": growth(samples, name),
-        }
-        for name in WATCHED
-    }
+    if ended is not None and (ended != 0 or episodes is None):
+        raise RuntimeError(f"the launch ended with {ended}, see {output_dir / 'log.txt'}")
+    if not (output_dir / "summary.json").exists():
+        raise RuntimeError("too short a soak, no episode was over")
+    summary = json.loads((output_dir / "summary.json").read_text())
+    during = observer.answers_while_computing()
     report = {
-        "minutes": minutes,
-        "episodes": len(episodes["episodes"]),
-        "failures": episodes["failures"],
-        "mean_max_reward": episodes["mean_max_reward"],
-        "mean_max_reward_ci95": episodes["mean_max_reward_ci95"],
-        "memory": memory,
-        "diagnostics": diagnostics,
-        "command": " ".join(["python -m ros_nodes.soak", *sys.argv[1:]]),
+        "minutes": seconds / 60,
+        "episodes": len(summary["episodes"]),
+        "failures": summary["failures"],
+        "rewards": {str(row["seed"]): row["max_reward"] for row in summary["episodes"]},
+        "mean_max_reward": summary["mean_max_reward"],
+        "mean_max_reward_ci95": summary["mean_max_reward_ci95"],
+        "success_rate": summary["success_rate"],
+        "policy_parameters": summary["policy_parameters"],
+        "memory": memory_report(samples, WATCHED),
+        "services": {
+            "unanswered": observer.unanswered(),
+            "all": duration_report([answer.seconds for answer in observer.answers]),
+            "while a chunk was computed": duration_report([answer.seconds for answer in during]),
+        },
+        "diagnostics": observer.diagnostics,
+        "command": command_line(),
         "launch": " ".join(["ros2 launch pcm_policy pusht.launch.py", *command[3:]]),
         "ros": os.environ.get("ROS_DISTRO"),
         "rmw": rclpy.get_rmw_implementation_identifier(),
@@ -137,53 +126,32 @@ def _report(
     return report
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    seen = report["diagnostics"]
-    where = report["machine"]
-    lines = [
-        f"# {report['minutes']:g} minutes in real time",
-        "",
-        f"`{report['command']}` on {where['device']}, {where['cores']} cores, ROS 2 {report['ros']} with "
-        f"{report['rmw']}, code {report['code']}.",
-        "",
-        f"{report['episodes']} episodes, {len(report['failures'])} failed, mean maximum reward "
-        f"{report['mean_max_reward']:.3f}.",
-        "",
-        "| | p50 | p95 | p99 |",
-        "|---|---|---|---|",
-    ]
-    for name, text in (
-        ("latency", "observation to chunk, ms"),
-        ("inference", "inference, ms"),
-        ("overhead", "the node's part beyond inference, ms"),
-    ):
-        values = " | ".join(seen[f"{name}_p{percent}_ms"] for percent in (50, 95, 99))
-        lines.append(f"| {text} | {values} |")
-    lines += [
-        "",
-        f"{seen['chunks']} chunks, {seen['deadline_misses']} deadline misses, {seen['rejected_observations']} "
-        f"rejected observations, {seen['clamped_points']} clamped points. Latencies are of the last 1000 chunks.",
-        "",
-        f"| process | MiB after {SETTLED_SHARE:.0%} of the time | MiB at the end | growth in MiB per hour |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {used['settled_mib']:.1f} | {used['end_mib']:.1f} | {used['growth_mib_per_hour']:.2f} |"
-        for name, used in report["memory"].items()
-    ]
-    return "\n".join(lines) + "\n"
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C, and again where `ros2 launch` misses the first, see docs/ros.md."""
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    process.kill()
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="for so long; 30 if nothing is said")
+    length.add_argument("--episodes", type=int, help="or so many episodes")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/soak"))
     parser.add_argument("--sample-seconds", type=float, default=10.0)
     parser.add_argument("launch_arguments", nargs="*", help="name:=value, as of pusht.launch.py")
     options = parser.parse_args(arguments)
+    minutes = 30.0 if options.minutes is None and options.episodes is None else options.minutes
     try:
-        report = soak(options.minutes, options.output_dir, options.launch_arguments, options.sample_seconds)
+        report = soak(
+            minutes, options.episodes, options.output_dir, options.launch_arguments, options.sample_seconds
+        )
         print(format_report(report))
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

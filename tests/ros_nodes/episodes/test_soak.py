@@ -8,18 +8,7 @@ from typing import Any
 
 import pytest
 
-from ros_nodes.soak import Sample, growth, memory_of_children
-
-
-def test_growth_is_the_slope_after_memory_has_settled() -> None:
-    settling = [Sample(10.0 * i, {"policy_node": 50.0 * i}) for i in range(25)]
-    settled = [Sample(10.0 * i, {"policy_node": 300.0 + i / 36}) for i in range(25, 100)]
-    assert growth([*settling, *settled], "policy_node") == pytest.approx(10.0)
-
-
-def test_growth_of_a_process_that_was_not_seen_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="policy_node was seen 0 times"):
-        growth([Sample(float(i), {}) for i in range(9)], "policy_node")
+from ros_nodes.soak import memory_of_children
 
 
 def test_memory_is_that_of_the_children_by_executable() -> None:
@@ -36,18 +25,38 @@ def test_memory_is_that_of_the_children_by_executable() -> None:
     assert 100 < memory["policy_node"] < 200
 
 
-def test_a_short_soak_reports_memory_latency_and_misses(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [("--minutes", "0.2"), ("--episodes", "3")])
+def test_a_short_soak_reports_what_it_saw(
+    graph: Any, checkpoint: Path, tmp_path: Path, length: tuple[str, str]
+) -> None:
     output = graph.run(
-        *(sys.executable, "-m", "ros_nodes.soak", "--minutes", "0.5", "--sample-seconds", "1"),
+        *(sys.executable, "-m", "ros_nodes.soak", *length, "--sample-seconds", "1"),
         *("--output-dir", str(tmp_path / "out")),
         *(f"checkpoint:={checkpoint}", "steps:=2", "max_steps:=20", "real_time_factor:=2.0"),
         timeout=180,
     )
     report = json.loads((tmp_path / "out" / "soak.json").read_text())
-    assert report["episodes"] >= 2
+    if length[0] == "--episodes":
+        assert report["rewards"].keys() == {"100000", "100001", "100002"}
+    assert report["episodes"] == len(report["rewards"]) >= 2
     assert report["failures"] == {}
     assert report["memory"].keys() == {"policy_node", "pusht_simulator_node", "episode_runner"}
     assert all(used["end_mib"] > 10 for used in report["memory"].values())
     assert int(report["diagnostics"]["chunks"]) > 2
+    assert report["services"]["all"]["count"] > 5
+    assert 0 < report["services"]["all"]["p50_ms"] <= report["services"]["all"]["max_ms"]
+    assert report["services"]["unanswered"] == 0
     assert (tmp_path / "out" / "soak.md").read_text().strip() == output.strip()
-    assert "deadline misses" in output
+    assert output.startswith("# ")
+    assert "in real time: ddim, 2 steps\n" in output
+
+
+def test_a_soak_whose_launch_ends_early_is_an_error(graph: Any, tmp_path: Path) -> None:
+    soak = graph.start(
+        *(sys.executable, "-m", "ros_nodes.soak", "--output-dir", str(tmp_path / "out")),
+        "checkpoint:=nowhere.safetensors",
+    )
+    graph.spin_until(lambda: soak.poll() is not None, "the soak ends")
+    assert soak.returncode == 1
+    assert "error: the launch ended with 1" in graph.output(soak)
+    assert "no such checkpoint file" in (tmp_path / "out" / "log.txt").read_text()
