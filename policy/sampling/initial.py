@@ -11,7 +11,7 @@ from policy.denoiser import Denoise
 from policy.sampling.recurrence import gaussian_gain
 from policy.solver import Solver
 
-INITIALISATIONS = ("fresh", "repeated", "gaussian")
+INITIALISATIONS = ("fresh", "repeated", "parasolver", "gaussian")
 
 
 def initial_trajectory(
@@ -21,6 +21,7 @@ def initial_trajectory(
     x0: Tensor,
     draw: Callable[[tuple[int, ...]], Tensor],
     covariance: Tensor | None = None,
+    calls: int = 1,
 ) -> tuple[Tensor, int]:
     """The initial trajectory of that name, and how many network calls it took.
 
@@ -33,6 +34,7 @@ def initial_trajectory(
         x0: (B, H, A).
         draw: source of further noise, of the shape that it is given.
         covariance: (D, D) of the flattened action sequences, for ``gaussian``.
+        calls: M of ``parasolver``, at most T of which are made.
 
     Raises:
         ValueError: for an unknown name, or ``gaussian`` without a covariance.
@@ -41,6 +43,9 @@ def initial_trajectory(
         return fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:]))), 0
     if initialisation == "repeated":
         return repeated_noise(x0, solver.steps), 0
+    if initialisation == "parasolver":
+        calls = min(calls, solver.steps)
+        return parasolver_trajectory(denoise, solver, x0, calls), calls
     if initialisation == "gaussian":
         if covariance is None:
             raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
@@ -63,6 +68,43 @@ def fresh_noise(x0: Tensor, noise: Tensor) -> Tensor:
 def repeated_noise(x0: Tensor, steps: int) -> Tensor:
     """The noise x₀ (B, H, A) in all T+1 states."""
     return x0[:, None].repeat(1, steps + 1, 1, 1)
+
+
+def held_prediction(solver: Solver, state: Tensor, prediction: Tensor, first: int, last: int) -> Tensor:
+    """The states first+1 … last that follow from the state `first` if the data prediction x̂ never changes.
+
+    x_t = (a_t / a_first)·x_first + Σ_{first≤i<t} C_{t,i}·x̂
+
+    Args:
+        solver: T steps.
+        state: (B, H, A).
+        prediction: (B, H, A).
+        first, last: 0 … T.
+
+    Returns:
+        (B, last − first, H, A).
+    """
+    r = (solver.a[first + 1 : last + 1] / solver.a[first])[:, None, None]
+    c = solver.C[first + 1 : last + 1, first:].sum(1)[:, None, None]
+    return r * state[:, None] + c * prediction[:, None]
+
+
+def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: int) -> Tensor:
+    """M sequential steps, the data prediction of the last of them held for the others (ParaSolver, Lu et al. 2025).
+
+    The states 1 … M are exact.
+
+    Args:
+        denoise: the data prediction.
+        solver: T steps.
+        x0: (B, H, A).
+        calls: M, 1 … T.
+    """
+    states = repeated_noise(x0, solver.steps)
+    for i in range(calls):
+        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))[:, 0]
+        states[:, i + 1 :] = held_prediction(solver, states[:, i], prediction, i, solver.steps)
+    return states
 
 
 def gaussian_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, covariance: Tensor) -> Tensor:

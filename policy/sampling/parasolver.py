@@ -1,0 +1,69 @@
+"""ParaSolver (Lu et al. 2025, "ParaSolver: A Hierarchical Parallel Integral Solver for Diffusion Models").
+
+The T steps are divided into N sub-intervals. An iteration runs the solver through all sub-intervals at once, each from
+its own first state on, and corrects these first states by the recurrence with A = I: Picard iteration in which a step
+is a whole sub-interval. The initial states come from M sequential steps; the data prediction of the last of them is
+held for the remaining ones. N = T is ParaDiGMS (Shih et al. 2023) from another initial trajectory.
+
+A sub-interval of an affine solver is an affine step itself, of a weighted mean of its data predictions. That makes
+ParaSolver what `sample_picard` does with the solver and the data prediction defined here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policy.denoiser import Denoise
+from policy.solver import Solver
+
+
+def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:
+    """The solver whose steps are N sub-intervals of equally many steps.
+
+    Raises:
+        ValueError: unless N divides T.
+    """
+    if sub_intervals < 1 or solver.steps % sub_intervals:
+        raise ValueError(f"{sub_intervals} sub-intervals do not divide {solver.steps} solver steps")
+    length = solver.steps // sub_intervals
+    C = solver.C[::length].unflatten(1, (sub_intervals, length)).sum(2)
+    r = solver.r.unflatten(0, (sub_intervals, length)).prod(1)
+    return Solver(
+        solver.timesteps[::length],
+        solver.alphas_cumprod[::length],
+        solver.a[::length],
+        C,
+        single_step=(r, C.diagonal(-1)),
+    )
+
+
+def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -> Denoise:
+    """For the first states of sub-intervals, the data prediction that takes each to its end in one step.
+
+    Args:
+        denoise: the data prediction x̂ of the T steps; evaluated T/N times, one after the other.
+        solver: T steps.
+        sub_intervals: N.
+    """
+    length = solver.steps // sub_intervals
+    weights = (
+        solver.C[length::length].unflatten(1, (sub_intervals, length)).diagonal(dim1=0, dim2=1)
+    )  # (T/N, N)
+    shares = weights / weights.sum(0)
+
+    def denoise_sub_intervals(states: Tensor, which: slice) -> Tensor:
+        mean = torch.zeros_like(states)
+        for step in range(length):
+            steps = slice(which.start * length + step, which.stop * length, length)
+            prediction = denoise(states, steps)
+            mean = mean + shares[step, which, None, None] * prediction
+            states = solver.r[steps, None, None] * states + solver.c[steps, None, None] * prediction
+        return mean
+
+    return denoise_sub_intervals
+
+
+def first_states_denoise(denoise: Denoise, length: int) -> Denoise:
+    """The data prediction of the first states of sub-intervals, for steps that jump to the next one's."""
+    return lambda states, which: denoise(states, slice(which.start * length, which.stop * length, length))
