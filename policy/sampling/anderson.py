@@ -1,0 +1,48 @@
+"""Anderson acceleration of parallel sampling, in its triangular variant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Iterate: TypeAlias = tuple[Tensor, Tensor]
+"""States x^k and the corrections Φ(x^k) − x^k that an iteration found for them, both (B, S, H, A)."""
+
+RIDGE = 1e-4  # of the mean square of the changes; against changes that hardly differ from one another
+
+
+def accelerated_corrections(iterates: Sequence[Iterate]) -> Tensor:
+    """Corrections of the last iterate that combine it with those before (ParaTAA, Tang et al. 2024).
+
+    With ΔX and ΔR the changes of states and corrections from iterate to iterate, the state t moves by
+
+        R_t − Σ_j γ_{t,j}·(ΔX_{j,t} + ΔR_{j,t}),   γ_t = argmin_γ Σ_{i≤t} ‖R_i − Σ_j γ_j·ΔR_{j,i}‖²,
+
+    which looks at no later state: the map from R to the movement is block triangular, as the iteration itself is. The
+    first of the S states moves by R as it is, since that makes it exact, so that T iterations still give the
+    sequential answer.
+
+    Args:
+        iterates: m + 1 of them, the last one newest. The states of a newer one are the last of an older one's.
+
+    Returns:
+        (B, S, H, A).
+    """
+    steps = iterates[-1][0].shape[1]
+    states, corrections = (
+        torch.stack([part[:, -steps:] for part in parts], 2).flatten(3)
+        for parts in zip(*iterates, strict=True)
+    )
+    newest = corrections[:, :, -1]  # (B, S, D)
+    state_changes, correction_changes = states.diff(dim=2), corrections.diff(dim=2)  # (B, S, m, D)
+    gram = (correction_changes @ correction_changes.mT).cumsum(1)
+    right = (correction_changes @ newest[..., None]).cumsum(1)
+    scale = gram.diagonal(dim1=2, dim2=3).mean(2)[..., None, None]
+    ridge = (RIDGE * scale).clamp(min=torch.finfo(gram.dtype).tiny) * torch.eye(gram.shape[-1]).to(gram)
+    gamma = torch.linalg.solve(gram + ridge, right)  # (B, S, m, 1)
+    moved = newest - ((state_changes + correction_changes).mT @ gamma)[..., 0]
+    moved[:, 0] = newest[:, 0]
+    return moved.view_as(iterates[-1][1])
