@@ -1,0 +1,44 @@
+"""Warm starts: the previous chunk's solution as the initial trajectory of the next one.
+
+Only where the iteration begins differs from a cold start. Its fixed point is the sequential answer to the same noise,
+which others change when they start warm by denoising only part of the way (RTI for diffusion policy, arXiv:2508.05396;
+STEP, arXiv:2602.08245).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policy.sampling.initial import held_prediction
+from policy.solver import Solver
+
+WARM_STARTS = ("none", "actions", "actions_and_noise")
+
+DAMPING = 0.7  # of the last action's velocity, per step beyond the end
+
+
+def continued_actions(actions: Tensor, executed: int) -> Tensor:
+    """What is left of an action sequence after its first `executed` actions, continued with a fading velocity.
+
+    Args:
+        actions: (B, H, A), normalised.
+        executed: actions by which time has moved on.
+
+    Returns:
+        (B, H, A), between −1 and 1.
+    """
+    velocity = actions[:, -1:] - actions[:, -2:-1]
+    fading = DAMPING ** torch.arange(1, executed + 1, device=actions.device, dtype=actions.dtype)
+    beyond = actions[:, -1:] + velocity * fading.cumsum(0)[:, None]
+    return torch.cat((actions[:, executed:], beyond), 1).clamp(-1, 1)
+
+
+def continued_noise(noise: Tensor, executed: int, fresh: Tensor) -> Tensor:
+    """The noise x₀ (B, H, A) moved along with the actions; `fresh` (B, H, A) fills what that leaves empty."""
+    return torch.cat((noise[:, executed:], fresh[:, -executed:]), 1)
+
+
+def warm_trajectory(solver: Solver, x0: Tensor, guess: Tensor) -> Tensor:
+    """The trajectory from the noise x₀ to a guess of the actions, both (B, H, A), straight in ε and x̂."""
+    return torch.cat((x0[:, None], held_prediction(solver, x0, guess, 0, solver.steps)), 1)
