@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,8 +19,10 @@ from policy.lora import merge_lora
 from policy.normalizer import Normalizer, Range
 from policy.pcm import PCM
 from policy.sampling import SamplerConfig
+from policy.sampling.anytime import Clock
 from policy.sampling.sampler import Sampler, make_sampler, make_solver
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
+from policy.sampling.warm_start import continued_actions, continued_noise
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
@@ -45,6 +48,8 @@ class Prediction:
         network_evaluations: samples × timesteps that went through networks, over the whole batch.
         residual: (B,) how far the sampler's last iteration moved the normalised actions, root mean square; 0 for a
             sequential sampler.
+        noise: (B, H, A) that the actions came from.
+        cut: whether the sampler was stopped by its deadline.
     """
 
     chunk: Tensor
@@ -52,6 +57,8 @@ class Prediction:
     depth: int
     network_evaluations: int
     residual: Tensor
+    noise: Tensor
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class DiffusionPolicy:
         covariance: (D, D) of the policy's own flattened action sequences given the observation, normalised and
             averaged over observations, or None; some parallel samplers start from it.
         pcm: trained from this network, for the samplers that use one.
+        clock: that the sampler's deadlines are judged by.
     """
 
     network: ConditionalUnet1D
@@ -76,6 +84,7 @@ class DiffusionPolicy:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     covariance: Tensor | None = None
     pcm: PCM | None = None
+    clock: Clock = time.perf_counter
 
     @classmethod
     def load(
@@ -161,13 +170,18 @@ class DiffusionPolicy:
             ValueError: if the policy cannot be sampled that way.
         """
         if not self.sampler.uses_pcm:
-            return make_sampler(self.sampler, self.solver, self.covariance)
+            return make_sampler(self.sampler, self.solver, self.covariance, clock=self.clock)
         if self.pcm is None:
             raise ValueError(f"sampler {self.sampler.name!r} needs a PCM, and the policy has none")
         if self.sampler.name == "pcm_lora" and self.pcm.method != "lora":
             raise ValueError(f"sampler 'pcm_lora' needs a PCM of method 'lora', got {self.pcm.method!r}")
         return make_sampler(
-            self.sampler, self.solver, self.covariance, self.pcm.iterations, self.pcm.initial_weight
+            self.sampler,
+            self.solver,
+            self.covariance,
+            self.pcm.iterations,
+            self.pcm.initial_weight,
+            self.clock,
         )
 
     @cached_property
@@ -207,7 +221,11 @@ class DiffusionPolicy:
 
     @torch.no_grad()
     def predict(
-        self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
+        self,
+        observations: Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
+        previous: Prediction | None = None,
     ) -> Prediction:
         """All that is predicted, and what it took.
 
@@ -216,10 +234,13 @@ class DiffusionPolicy:
             noise: (B, H, A) initial noise; drawn where it is not given.
             generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
                 does not depend on the rest of its batch; their device may differ from the policy's.
+            previous: the prediction for the same robots `action_steps` earlier, which a sampler with a warm start
+                begins with; if that includes the noise, only the end of `noise` is used.
 
         Raises:
             ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
         """
+        called = self.clock()
         config = self.config
         self._check(observations, "observations", (config.observation_steps, config.observation_dim))
         shape = (len(observations), config.horizon, config.action_dim)
@@ -232,21 +253,35 @@ class DiffusionPolicy:
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         count = EvaluationCount()
         switch = self._switch(condition, count)
-        sample = self.sample(switch, noise.to(reference), lambda shape: _randn(shape, generator, reference))
+        noise = noise.to(reference)
+        guess = None
+        if previous is not None and self.sampler.warm_start != "none":
+            if len(previous.actions) != len(observations):
+                sizes = f"{len(previous.actions)}, observations have {len(observations)}"
+                raise ValueError(f"previous has batch size {sizes}")
+            guess = self.normalizer.action.normalize(previous.actions.to(reference))
+            guess = continued_actions(guess, config.action_steps)
+            if self.sampler.warm_start == "actions_and_noise":
+                noise = continued_noise(previous.noise.to(reference), config.action_steps, noise)
+        sample = self.sample(switch, noise, lambda shape: _randn(shape, generator, reference), guess, called)
         actions = self.normalizer.action.unnormalize(sample.actions)
         first = config.observation_steps - 1
         chunk = actions[:, first : first + config.action_steps]
-        return Prediction(chunk, actions, sample.depth, count.evaluations, sample.residual)
+        return Prediction(chunk, actions, sample.depth, count.evaluations, sample.residual, noise, sample.cut)
 
     def predict_chunk(
-        self, observations: Tensor, noise: Tensor | None = None, generator: Generators | None = None
+        self,
+        observations: Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
+        previous: Prediction | None = None,
     ) -> Tensor:
         """The action chunk to execute from the newest observation on; arguments and errors as of `predict`.
 
         Returns:
             (B, action_steps, A) target positions in px, finite and inside the range of the training data.
         """
-        return self.predict(observations, noise, generator).chunk
+        return self.predict(observations, noise, generator, previous).chunk
 
     @staticmethod
     def _check(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, fields
 
 from policy.sampling.initial import INITIALISATIONS
 from policy.sampling.recurrence import FORMULATIONS
+from policy.sampling.warm_start import WARM_STARTS
 
 PCM_SAMPLERS = ("pcm", "pcm_lora")
-SAMPLERS = ("ddim", "ddpm", "dpm_solver", "picard", *PCM_SAMPLERS)
+PARALLEL_SAMPLERS = ("picard", "parasolver", *PCM_SAMPLERS)
+SAMPLERS = ("ddim", "ddpm", "dpm_solver", *PARALLEL_SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class SamplerConfig:
         default="ddim",
         metadata={
             "description": "sequential DDIM, sequential stochastic DDPM, sequential DPM-Solver++(2M), DDIM by parallel "
-            "Picard iteration, or by that with a PCM, switched off in feature space or by the scale of its adapters",
+            "Picard iteration, by ParaSolver, or by Picard iteration with a PCM, switched off in feature space or by "
+            "the scale of its adapters",
             "choices": SAMPLERS,
         },
     )
@@ -56,13 +59,32 @@ class SamplerConfig:
     formulation: str = field(
         default="preconditioned",
         metadata={
-            "description": "parallel: the Jacobian that corrections spread with",
+            "description": "parallel: the Jacobian that corrections spread with; parasolver's is drift",
             "choices": FORMULATIONS,
         },
     )
     initialisation: str = field(
         default="fresh",
-        metadata={"description": "parallel: the initial trajectory", "choices": INITIALISATIONS},
+        metadata={
+            "description": "parallel: the initial trajectory; parasolver's is parasolver",
+            "choices": INITIALISATIONS,
+        },
+    )
+    preconditioning: int = field(
+        default=1,
+        metadata={
+            "description": "parallel: sequential network calls M of the initial trajectory parasolver",
+            "minimum": 1,
+            "maximum": 1000,
+        },
+    )
+    sub_intervals: int = field(
+        default=0,
+        metadata={
+            "description": "parasolver: sub-intervals N, a divisor of the steps; 0 for as many as steps",
+            "minimum": 0,
+            "maximum": 1000,
+        },
     )
     window: int = field(
         default=0,
@@ -70,6 +92,31 @@ class SamplerConfig:
             "description": "parallel: steps that are evaluated at once; 0 for all",
             "minimum": 0,
             "maximum": 1000,
+        },
+    )
+    memory: int = field(
+        default=0,
+        metadata={
+            "description": "parallel: earlier iterates that Anderson acceleration combines with the newest; 0 for none",
+            "minimum": 0,
+            "maximum": 100,
+        },
+    )
+    deadline_ms: float = field(
+        default=0.0,
+        metadata={
+            "description": "parallel: stop before the iteration that would end later after the call, in ms, but not "
+            "before the first; 0 for no deadline",
+            "minimum": 0.0,
+            "maximum": 1e6,
+        },
+    )
+    warm_start: str = field(
+        default="none",
+        metadata={
+            "description": "parallel: begin with the previous chunk's actions instead of the initial trajectory, or "
+            "with its noise too",
+            "choices": WARM_STARTS,
         },
     )
     stiffness: float = field(
@@ -91,10 +138,21 @@ class SamplerConfig:
             if "minimum" in allowed and not allowed["minimum"] <= value <= allowed["maximum"]:
                 limits = f"{allowed['minimum']} … {allowed['maximum']}"
                 raise ValueError(f"sampler.{option.name} must be in {limits}, got {value}")
+        if not self.is_parallel:
+            for name in ("memory", "deadline_ms", "warm_start"):
+                if getattr(self, name) not in (0, "none"):
+                    parallel = ", ".join(PARALLEL_SAMPLERS)
+                    raise ValueError(f"sampler.{name} needs a parallel sampler ({parallel}), not {self.name}")
+        if self.memory > 0 and self.window > 0:
+            raise ValueError("sampler.memory needs all steps at once: sampler.window must be 0")
+        if self.name == "parasolver" and self.steps % (self.sub_intervals or self.steps):
+            raise ValueError(
+                f"sampler.sub_intervals must divide sampler.steps {self.steps}, got {self.sub_intervals}"
+            )
 
     @property
     def is_parallel(self) -> bool:
-        return self.name == "picard" or self.uses_pcm
+        return self.name in PARALLEL_SAMPLERS
 
     @property
     def uses_pcm(self) -> bool:
@@ -103,7 +161,20 @@ class SamplerConfig:
     def __str__(self) -> str:
         label = f"{self.name.upper()}-{self.steps}"
         if self.is_parallel:
-            options = [self.formulation, self.initialisation, f"at most {self.iterations} iterations"]
+            options = [f"at most {self.iterations} iterations"]
+            if self.name == "parasolver":
+                options[:0] = [
+                    f"{self.sub_intervals or self.steps} sub-intervals",
+                    f"{self.preconditioning} calls",
+                ]
+            else:
+                options[:0] = [self.formulation, self.initialisation]
+            if self.memory > 0:
+                options.append(f"memory {self.memory}")
+            if self.warm_start != "none":
+                options.append(f"warm start from {self.warm_start.replace('_', ' ')}")
+            if self.deadline_ms > 0:
+                options.append(f"deadline {self.deadline_ms:g} ms")
             if self.uses_pcm:
                 options.append(f"stiffness {self.stiffness:g}")
             label += f" ({', '.join(options)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
+from policy.sampling.anderson import Iterate, accelerated_corrections
+from policy.sampling.anytime import Deadline
+from policy.sampling.initial import held_prediction
 from policy.sampling.recurrence import Recurrence
 from policy.solver import Solver
 
@@ -21,11 +25,13 @@ class PicardResult:
         states: (B, T+1, H, A), the noise first, the action sequence last.
         iterations: parallel network evaluations that it took.
         residual: (B,) root mean square of the last state's change in the last iteration.
+        cut: whether a deadline ended it.
     """
 
     states: Tensor
     iterations: int
     residual: Tensor
+    cut: bool = False
 
 
 def picard_step(
@@ -43,10 +49,18 @@ def picard_step(
     Returns:
         (B, t − first, H, A) the states first+1 … t of the next trajectory.
     """
+    predictions = denoise(states[:, first:-1], slice(first, states.shape[1] - 1))
+    return states[:, first + 1 :] + _corrections(solver, recurrence, states, predictions, first)
+
+
+def _corrections(
+    solver: Solver, recurrence: Recurrence, states: Tensor, predictions: Tensor, first: int
+) -> Tensor:
+    """Φ(x) − x of the states first+1 … t, from (B, t+1, H, A) states and (B, t − first, H, A) data predictions."""
     steps = slice(first, states.shape[1] - 1)
     r, c = solver.r[steps, None, None], solver.c[steps, None, None]
-    residuals = r * states[:, first:-1] + c * denoise(states[:, first:-1], steps) - states[:, first + 1 :]
-    return states[:, first + 1 :] + recurrence.corrections(residuals, first)
+    residuals = r * states[:, first:-1] + c * predictions - states[:, first + 1 :]
+    return recurrence.corrections(residuals, first)
 
 
 def sample_picard(
@@ -59,6 +73,9 @@ def sample_picard(
     window: int | None = None,
     first: int = 0,
     switching: Sequence[Denoise] = (),
+    memory: int = 0,
+    renew: bool = False,
+    deadline: Deadline | None = None,
 ) -> PicardResult:
     """Iterate x_{i+1} ← F_i(x_i) + A_i·(change of x_i) over all i at once (PCM, So et al. 2025, eq. 10 with A = I).
 
@@ -78,6 +95,10 @@ def sample_picard(
         window: steps that are evaluated at once, by default all.
         first: steps whose result in `states` is exact already.
         switching: the data predictions of the first iterations, before those by `denoise`.
+        memory: earlier iterates, all of them by `denoise`, for `accelerated_corrections`; needs all steps at once.
+        renew: begin the states that the window reaches with its last data prediction, held (ParaSolver), instead of
+            the initial trajectory.
+        deadline: ends the iteration when the next one would be late, but not before the first.
 
     Raises:
         ValueError: for a stochastic solver.
@@ -86,22 +107,37 @@ def sample_picard(
         raise ValueError("Picard iteration needs a deterministic solver")
     limits = tolerance**2 * _step_variance(solver)
     residual = states.new_zeros(len(states))
+    iterates: deque[Iterate] = deque(maxlen=memory + 1)
     done = 0
     while done < iterations and first < solver.steps:
         stop = min(solver.steps, first + (window or solver.steps))
+        evaluations = len(states) * (stop - first)
+        if deadline is not None:
+            if done > 0 and not deadline.allows(evaluations):
+                return PicardResult(states, done, residual, cut=True)
+            deadline.begin()
         model = switching[done] if done < len(switching) else denoise
-        replaced = picard_step(model, solver, recurrence, states[:, : stop + 1], first)
-        changes = (replaced - states[:, first + 1 : stop + 1]).square().mean((2, 3))  # (B, S)
-        states[:, first + 1 : stop + 1] = replaced
+        predictions = model(states[:, first:stop], slice(first, stop))
+        corrections = _corrections(solver, recurrence, states[:, : stop + 1], predictions, first)
+        if memory > 0 and done >= len(switching):
+            iterates.append((states[:, first + 1 :].clone(), corrections))
+            corrections = accelerated_corrections(iterates)
+        states[:, first + 1 : stop + 1] += corrections
+        changes = corrections.square().mean((2, 3))  # (B, S)
         residual = changes[:, -1].sqrt()
         done += 1
-        if done <= len(switching):
-            continue
-        if tolerance > 0:
-            converged = (changes <= limits[first:stop]).cumprod(1).sum(1).min()
-            first += max(1, int(converged))
-        else:
-            first += 1
+        if done > len(switching):
+            converged = 1
+            if tolerance > 0:
+                converged = max(1, int((changes <= limits[first:stop]).cumprod(1).sum(1).min()))
+            first += converged
+            if renew:
+                reached = min(solver.steps, first + (window or solver.steps))
+                states[:, stop + 1 : reached + 1] = held_prediction(
+                    solver, states[:, stop], predictions[:, -1], stop, reached
+                )
+        if deadline is not None:
+            deadline.end(evaluations)
     return PicardResult(states, done, residual)
 
 

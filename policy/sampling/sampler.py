@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
+from policy.sampling.anytime import Clock, Deadline, IterationTimes, device_clock
 from policy.sampling.config import SamplerConfig
 from policy.sampling.initial import initial_trajectory
+from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
 from policy.sampling.switching import Switch, switching_weights
+from policy.sampling.warm_start import warm_trajectory
 from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -28,15 +32,36 @@ class Sample:
         actions: (B, H, A), normalised.
         depth: network evaluations, one after the other.
         residual: (B,) root mean square of how far the last iteration moved the actions; 0 for a sequential sampler.
+        cut: whether a deadline ended it before the sampler would have.
     """
 
     actions: Tensor
     depth: int
     residual: Tensor
+    cut: bool = False
 
 
-Sampler: TypeAlias = Callable[[Switch, Tensor, Draw], Sample]
-"""(weight of a PCM → denoise, noise x₀ (B, H, A), source of further noise) → action sequences."""
+class Sampler(Protocol):
+    """Noise → action sequences."""
+
+    def __call__(
+        self,
+        switch: Switch,
+        x0: Tensor,
+        draw: Draw,
+        guess: Tensor | None = None,
+        called: float | None = None,
+    ) -> Sample:
+        """Sample.
+
+        Args:
+            switch: weight of a PCM → denoise.
+            x0: (B, H, A) noise.
+            draw: source of further noise.
+            guess: (B, H, A) normalised actions that a parallel sampler starts from, in place of its initial trajectory.
+            called: time by the sampler's clock from which its deadline counts, by default now.
+        """
+        ...
 
 
 def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
@@ -55,6 +80,7 @@ def make_sampler(
     covariance: Tensor | None = None,
     trained_iterations: int = 1,
     initial_weight: float = 0.0,
+    clock: Clock = time.perf_counter,
 ) -> Sampler:
     """Prepare everything that does not depend on the observation.
 
@@ -63,36 +89,60 @@ def make_sampler(
         solver: its solver, on the device and in the precision to sample in.
         covariance: (D, D) of the policy's flattened action sequences given the observation, normalised.
         trained_iterations: K of the PCM, if the sampler uses one.
-        initial_weight: of the PCM in the network call of a ``gaussian`` initial trajectory.
+        initial_weight: of the PCM in the network calls of the initial trajectory.
+        clock: that deadlines are judged by. The sampler remembers its iterations' times for the next call.
 
     Raises:
         ValueError: if the sampler needs a covariance and there is none.
     """
     if not config.is_parallel:
 
-        def sequential(switch: Switch, x0: Tensor, draw: Draw) -> Sample:
+        def sequential(
+            switch: Switch, x0: Tensor, draw: Draw, guess: Tensor | None = None, called: float | None = None
+        ) -> Sample:
             step_noise = None if solver.N is None else draw((len(x0), solver.steps, *x0.shape[1:]))
             actions = sample_sequential(switch(0.0), solver, x0, step_noise)[:, -1]
             return Sample(actions, solver.steps, x0.new_zeros(len(x0)))
 
         return sequential
 
-    recurrence = make_recurrence(config.formulation, solver, covariance)
-    if config.initialisation == "gaussian" and covariance is None:
+    parasolver = config.name == "parasolver"
+    formulation = "drift" if parasolver else config.formulation
+    initialisation = "parasolver" if parasolver else config.initialisation
+    sub_intervals = config.sub_intervals if parasolver and config.sub_intervals else solver.steps
+    length = solver.steps // sub_intervals
+    coarse = solver if length == 1 else sub_interval_solver(solver, sub_intervals)
+    recurrence = make_recurrence(formulation, coarse, covariance)
+    if initialisation == "gaussian" and covariance is None:
         raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
     weights: list[float] = []
     last_weight = 0.0
     if config.uses_pcm:
         weights, last_weight = switching_weights(config.stiffness, trained_iterations, config.iterations)
+    times = IterationTimes()
 
-    def picard(switch: Switch, x0: Tensor, draw: Draw) -> Sample:
-        states, initial_calls = initial_trajectory(
-            config.initialisation, switch(initial_weight), solver, x0, draw, covariance
-        )
-        first = initial_calls if initial_weight == last_weight else 0  # what another model made is not exact
+    def parallel(
+        switch: Switch, x0: Tensor, draw: Draw, guess: Tensor | None = None, called: float | None = None
+    ) -> Sample:
+        deadline = None
+        if config.deadline_ms > 0:
+            now = device_clock(clock, x0.device)
+            deadline = Deadline((now() if called is None else called) + config.deadline_ms / 1000, now, times)
+        denoise, initial_denoise = switch(last_weight), switch(initial_weight)
+        if length > 1:
+            denoise = sub_interval_denoise(denoise, solver, sub_intervals)
+            initial_denoise = first_states_denoise(initial_denoise, length)
+        if guess is None:
+            states, initial_calls = initial_trajectory(
+                initialisation, initial_denoise, coarse, x0, draw, covariance, config.preconditioning
+            )
+        else:
+            states, initial_calls = warm_trajectory(coarse, x0, guess), 0
+        # What another model made, or a longer step, is not exact.
+        first = initial_calls if initial_weight == last_weight and length == 1 else 0
         result = sample_picard(
-            switch(last_weight),
-            solver,
+            denoise,
+            coarse,
             states,
             recurrence,
             config.iterations,
@@ -100,7 +150,11 @@ def make_sampler(
             config.window or None,
             first,
             [switch(weight) for weight in weights],
+            config.memory,
+            renew=parasolver,
+            deadline=deadline,
         )
-        return Sample(result.states[:, -1], initial_calls + result.iterations, result.residual)
+        depth = initial_calls + length * result.iterations
+        return Sample(result.states[:, -1], depth, result.residual, result.cut)
 
-    return picard
+    return parallel

@@ -134,7 +134,7 @@ def test_impossible_shapes_are_refused(arguments: dict, message: str) -> None:
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         ValueError,
-        match=r"sampler\.name must be one of ddim, ddpm, dpm_solver, picard, pcm, pcm_lora, got 'euler'",
+        match=r"sampler\.name must be one of ddim, ddpm, dpm_solver, picard, parasolver, pcm, pcm_lora, got 'euler'",
     ):
         SamplerConfig("euler")
     with pytest.raises(ValueError, match=r"sampler\.steps must be in 1 … 1000, got 0"):

@@ -259,7 +259,7 @@ def test_wrong_use_is_refused() -> None:
     [
         ("name", "euler", f"must be one of {', '.join(SAMPLERS)}, got 'euler'"),
         ("formulation", "newton", "must be one of jacobi, drift, semilinear, preconditioned, got 'newton'"),
-        ("initialisation", "zero", "must be one of fresh, repeated, gaussian, got 'zero'"),
+        ("initialisation", "zero", "must be one of fresh, repeated, parasolver, gaussian, got 'zero'"),
         ("iterations", 0, "must be in 1 … 1000, got 0"),
         ("tolerance", float("nan"), r"must be in 0\.0 … 10\.0, got nan"),
         ("stiffness", -1.0, r"must be in 0\.0 … 1000\.0, got -1\.0"),
