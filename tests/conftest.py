@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,15 +22,21 @@ def demonstrations_path() -> Path:
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
-@pytest.fixture
-def policy() -> DiffusionPolicy:
-    """A small untrained policy with PushT's shapes and px ranges."""
+@pytest.fixture(scope="session")
+def untrained() -> DiffusionPolicy:
+    """A small untrained policy with PushT's shapes and px ranges, not to be changed."""
     torch.manual_seed(0)
     normalizer = Normalizer(
         Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
     return DiffusionPolicy(TINY.build_network().eval(), TINY, normalizer, {"seed": 0})
+
+
+@pytest.fixture
+def policy(untrained: DiffusionPolicy) -> DiffusionPolicy:
+    """One that a test may change."""
+    return replace(untrained, network=deepcopy(untrained.network))
 
 
 @pytest.fixture

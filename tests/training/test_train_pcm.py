@@ -54,14 +54,14 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def sampled(policy: DiffusionPolicy) -> DiffusionPolicy:
+@pytest.fixture(scope="module")
+def sampled(untrained: DiffusionPolicy) -> DiffusionPolicy:
     """The small policy, trained for a moment on actions that follow from the observation, with some noise."""
     generator = torch.Generator().manual_seed(0)
     condition = torch.rand(256, 40, generator=generator) * 2 - 1
     actions = 0.5 * condition[:, None, :2] + 0.2 * torch.randn(256, 1, 2, generator=generator)
     data = TrainingData(condition, actions.expand(-1, 16, -1))
-    network, alphas_cumprod = policy.network, squared_cosine_alphas_cumprod(100).float()
+    network, alphas_cumprod = deepcopy(untrained.network), squared_cosine_alphas_cumprod(100).float()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     for _ in range(150):
         optimizer.zero_grad()
@@ -69,26 +69,29 @@ def sampled(policy: DiffusionPolicy) -> DiffusionPolicy:
         noise_prediction_loss(network, data, rows, alphas_cumprod, generator, slice(None)).backward()
         optimizer.step()
     config = SamplerConfig("picard", T, formulation="preconditioned", initialisation="gaussian")
-    return replace(policy, covariance=0.02 * torch.eye(32)).with_sampler(config)
+    return replace(untrained, network=network, covariance=0.02 * torch.eye(32)).with_sampler(config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def samples(sampled: DiffusionPolicy) -> Samples:
     conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     condition, noise = draw_samples(sampled, conditions, range(16), seed=0)
     return Samples(condition, *picard_trajectories(sampled, condition, noise, K))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def picard(sampled: DiffusionPolicy) -> PicardMap:
     recurrence = make_recurrence("preconditioned", sampled.solver, sampled.covariance)
     return PicardMap(sampled.solver, recurrence, exact=1)
 
 
-@pytest.fixture
-def arguments(policy: DiffusionPolicy, small_demonstrations: Path, tmp_path: Path) -> list[str]:
-    checkpoint, store = tmp_path / "base.safetensors", tmp_path / "store.zarr"
-    replace(policy, covariance=0.1 * torch.eye(32)).save(checkpoint)
+@pytest.fixture(scope="module")
+def arguments(
+    untrained: DiffusionPolicy, small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    directory = tmp_path_factory.mktemp("trajectories")
+    checkpoint, store = directory / "base.safetensors", directory / "store.zarr"
+    replace(untrained, covariance=0.1 * torch.eye(32)).save(checkpoint)
     small = [
         "samples=40",
         f"steps={T}",
@@ -269,7 +272,8 @@ def test_trajectories_of_another_base_are_refused(
     arguments: list[str], policy: DiffusionPolicy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     covariance = 0.1 * torch.eye(32)
-    other = tmp_path / "base.safetensors"
+    other = tmp_path / "other.safetensors"
+    arguments = [*arguments, f"checkpoint={other}"]
     replace(policy, covariance=2 * covariance).save(other)
     assert main([*arguments, f"output_dir={tmp_path / 'run'}"]) == 1
     assert "store.zarr: trajectories by a covariance with sha256" in capsys.readouterr().err
