@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gymnasium
@@ -52,7 +53,7 @@ class Episode:
         chunk_seconds: wall time of each policy call that it waited for.
         frames: pictures of it, the initial state first, if they were asked for.
         chunks: those that arrived, if it was seen.
-        hold_steps: control steps in which there was no target to move to.
+        hold_steps: control steps in which there was no target to move to, if it was seen.
     """
 
     seed: int
@@ -61,7 +62,7 @@ class Episode:
     chunk_seconds: tuple[float, ...]
     frames: tuple[NDArray[np.uint8], ...] = ()
     chunks: tuple[ChunkRecord, ...] = ()
-    hold_steps: int = 0
+    hold_steps: int | None = None
 
     @property
     def max_reward(self) -> float:
@@ -70,6 +71,12 @@ class Episode:
     @property
     def steps(self) -> int:
         return len(self.rewards)
+
+
+def hold_share(episodes: Sequence[Episode]) -> float | None:
+    """Share of all control steps in which there was no target to move to; None if that was not seen."""
+    held = [episode.hold_steps for episode in episodes if episode.hold_steps is not None]
+    return sum(held) / sum(episode.steps for episode in episodes) if len(held) == len(episodes) else None
 
 
 class RunningEpisode:

@@ -18,7 +18,7 @@ from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
 from training.command import run_command
 from training.distributed import choose_device
-from training.episode import Episode
+from training.episode import Episode, hold_share
 from training.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
 from training.latency import LatencyConfig
 from training.provenance import code_version, command_line, machine
@@ -70,7 +70,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
-    _warm_up(policy)
     rollout = run_episodes(
         policy,
         range(config.first_seed, config.first_seed + config.episodes),
@@ -131,9 +130,10 @@ def summarize(rollout: Rollout) -> dict[str, Any]:
 
 def _world_summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """How the chunks met the world, if that was seen: nothing of it is known of episodes on ROS."""
-    chunks = [chunk for episode in episodes for chunk in episode.chunks]
-    if not chunks:
+    held = hold_share(episodes)
+    if held is None:
         return {}
+    chunks = [chunk for episode in episodes for chunk in episode.chunks]
     return {
         "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
         "world": {
@@ -141,7 +141,7 @@ def _world_summary(episodes: Sequence[Episode]) -> dict[str, Any]:
             "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
             "skipped_points_per_chunk": _mean([chunk.skipped_points for chunk in chunks]),
             "deadline_misses": sum(chunk.missed for chunk in chunks),
-            "hold_share": sum(e.hold_steps for e in episodes) / sum(e.steps for e in episodes),
+            "hold_share": held,
         },
     }
 
@@ -181,19 +181,20 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"chunk latency {latency['p50']:.1f} ms median, {latency['p99']:.1f} ms p99")
     if depth := summary["depth"]:
         lines.append(f"{depth['mean']:g} network evaluations one after the other per chunk")
-    if (world := summary.get("world")) and world["latency_ms"]["mean"] > 0:
-        lines.append(
-            f"the world went on for {world['latency_ms']['mean']:.0f} ms per chunk: "
-            f"{world['skipped_points_per_chunk']:.1f} points skipped, "
-            f"on hold in {100 * world['hold_share']:.0f} % of the steps"
-        )
+    if world := summary.get("world"):
+        lines.append(_format_world(world))
     return "\n".join(lines)
 
 
-def _warm_up(policy: DiffusionPolicy) -> None:
-    """Keep the first call's one-time work out of the latencies, and find an impossible sampler early."""
-    middle = (policy.normalizer.observation.minimum + policy.normalizer.observation.maximum) / 2
-    policy.predict_chunk(middle.expand(1, policy.config.observation_steps, -1))
+def _format_world(world: dict[str, Any]) -> str:
+    if world["latency_ms"] is None:
+        return "the world went on, and no chunk arrived"
+    if world["latency_ms"]["mean"] == 0:
+        return "the world waited for each chunk"
+    return (
+        f"the world went on for {world['latency_ms']['mean']:.0f} ms per chunk: "
+        f"{world['skipped_points_per_chunk']:.1f} points skipped, on hold in {world['hold_share']:.0%} of the steps"
+    )
 
 
 def _run(config: EvaluateConfig) -> None:

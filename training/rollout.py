@@ -69,6 +69,7 @@ def run_episodes(
         if batch_size not in (None, 1):
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
         batch_size = 1
+    _warm_up(policy)
     waiting = deque(enumerate(seeds))
     active: dict[int, RunningEpisode] = {}
     finished: dict[int, Episode] = {}
@@ -115,3 +116,10 @@ def run_episodes(
         tuple(depths),
         evaluations,
     )
+
+
+def _warm_up(policy: DiffusionPolicy) -> None:
+    """Keep the first call's one-time work out of the latencies, and find an impossible sampler early."""
+    middle = (policy.normalizer.observation.minimum + policy.normalizer.observation.maximum) / 2
+    observations = middle.expand(1, policy.config.observation_steps, -1)
+    policy.predict(observations, generator=torch.Generator().manual_seed(0))

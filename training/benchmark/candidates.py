@@ -98,11 +98,11 @@ def candidates(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Candida
             method = f"Picard, {formulation}, {initialisation}"
             rows += [Candidate(method, *at_depth) for at_depth in _depths(sampler, table.depths)]
     for file in pcms:
-        rows += _pcm_candidates(file, table.depths, table.stiffness)
+        rows += pcm_candidates(file, table.depths, table.stiffness)
     return rows
 
 
-def _pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
+def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
     """A PCM with the T, formulation and initial trajectory that it was trained with, and each stiffness."""
     pcm = file.pcm
     rows: dict[tuple[Any, ...], Candidate] = {}

@@ -47,6 +47,37 @@ class Table3Config:
 
 
 @dataclass(frozen=True)
+class LatencyReportConfig:
+    """Section `latency` of `training/conf/benchmark.yaml`."""
+
+    fixed_ms: list[float] = field(default_factory=lambda: [0, 100, 200, 300, 400, 500, 600, 700, 800])
+    measured: bool = True
+    margin_ms: float = 50.0
+    ddim_steps: list[int] = field(default_factory=lambda: [50, 10, 8])
+    picard_steps: int = 10
+    depth: int = 3
+    episodes: int = 50
+    max_steps: int = 200
+    first_seed: int = 100000
+    noise_seeds: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        if not self.noise_seeds:
+            raise ValueError("latency.noise_seeds must not be empty")
+        if not (self.fixed_ms or self.measured):
+            raise ValueError("latency.fixed_ms must not be empty if latency.measured is false")
+        for name in ("episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"latency.{name} must be at least 1, got {getattr(self, name)}")
+        if not 2 <= self.depth < self.picard_steps:
+            raise ValueError(f"latency.depth must be in 2 … {self.picard_steps - 1}, got {self.depth}")
+        if not 0 <= self.first_seed <= 2**32 - self.episodes:
+            raise ValueError(
+                f"latency.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
+            )
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """See `training/conf/benchmark.yaml`."""
 
@@ -62,6 +93,7 @@ class BenchmarkConfig:
     seed: int = 0
     device: str = "auto"
     table3: Table3Config = field(default_factory=Table3Config)
+    latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
 
     def __post_init__(self) -> None:
         for name in ("conditions", "held_out_episodes", "iterations"):
