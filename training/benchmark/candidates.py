@@ -14,13 +14,15 @@ from policy.sampling.switching import switching_weights
 from training.benchmark.config import BenchmarkConfig
 
 PICARD = (
-    ("jacobi", "fresh"),
-    ("drift", "fresh"),
-    ("semilinear", "fresh"),
-    ("preconditioned", "fresh"),
-    ("preconditioned", "gaussian"),
+    ("jacobi", "fresh", 0),
+    ("drift", "fresh", 0),
+    ("semilinear", "fresh", 0),
+    ("preconditioned", "fresh", 0),
+    ("preconditioned", "gaussian", 0),
+    ("drift", "fresh", 3),
+    ("preconditioned", "gaussian", 3),
 )
-"""Formulation and initial trajectory: those as published, and the two of ours of which none is always better."""
+"""Formulation, initial trajectory and memory: those as published, and ours, of which none is always the best."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,25 @@ def candidates(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Candida
         for steps in all_steps
     ]
     for steps in config.steps:
-        for formulation, initialisation in PICARD:
-            sampler = SamplerConfig("picard", steps, formulation=formulation, initialisation=initialisation)
-            method = f"Picard, {formulation}, {initialisation}"
+        for method, sampler in _training_free(steps):
             rows += [Candidate(method, *at_depth) for at_depth in _depths(sampler, table.depths)]
     for file in pcms:
         rows += pcm_candidates(file, table.depths, table.stiffness)
     return rows
+
+
+def _training_free(steps: int) -> Iterator[tuple[str, SamplerConfig]]:
+    """The parallel samplers that need no PCM, and what they are called."""
+    for formulation, initialisation, memory in PICARD:
+        method = f"Picard, {formulation}, {initialisation}" + (f", memory {memory}" if memory else "")
+        yield (
+            method,
+            SamplerConfig(
+                "picard", steps, formulation=formulation, initialisation=initialisation, memory=memory
+            ),
+        )
+    # As Picard iteration with drift from an initial trajectory by one call: each step is a sub-interval of its own.
+    yield "ParaSolver", SamplerConfig("parasolver", steps, formulation="drift", initialisation="parasolver")
 
 
 def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
@@ -128,7 +142,7 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
 
 def _depths(sampler: SamplerConfig, depths: Sequence[int]) -> Iterator[tuple[SamplerConfig, int]]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
-    initial_calls = 1 if sampler.initialisation == "gaussian" else 0
+    initial_calls = {"gaussian": 1, "parasolver": sampler.preconditioning}.get(sampler.initialisation, 0)
     for depth in depths:
         if initial_calls < depth < sampler.steps:
             yield replace(sampler, iterations=depth - initial_calls), depth

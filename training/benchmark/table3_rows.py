@@ -25,6 +25,7 @@ def make_row(
         "sampler": sampler.name,
         "formulation": sampler.formulation if sampler.is_parallel else None,
         "initialisation": sampler.initialisation if sampler.is_parallel else None,
+        "memory": sampler.memory if sampler.is_parallel else None,
         "stiffness": sampler.stiffness if sampler.uses_pcm else None,
         "steps": sampler.steps,
         "iterations": sampler.iterations if sampler.is_parallel else None,

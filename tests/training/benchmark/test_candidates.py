@@ -27,6 +27,8 @@ def test_depth_is_what_the_sampler_takes(
     assert "DPM-Solver++(2M), T = 2" in labels
     assert "Picard, drift, fresh, T = 3, depth 1" in labels
     assert "Picard, preconditioned, gaussian, T = 3, depth 2" in labels
+    assert "Picard, drift, fresh, memory 3, T = 5, depth 4" in labels
+    assert "ParaSolver, T = 5, depth 4" in labels
     # Its one call is that of the initial trajectory, which leaves no iteration.
     assert "Picard, preconditioned, gaussian, T = 3, depth 1" not in labels
     assert not any("T = 3, depth 4" in label for label in labels)

@@ -45,8 +45,8 @@ def test_report_has_every_row_and_the_rewards_asked_for(
 ) -> None:
     assert main(arguments) == 0
     rows = read_rows(tmp_path)
-    # DDIM 2, DPM-Solver++ 1; T = 4: five kinds of Picard iteration at two depths; two samplers with the PCM.
-    assert len(rows) == 3 + 10 + 4
+    # DDIM 2, DPM-Solver++ 1; T = 4: seven kinds of Picard iteration and ParaSolver at two depths; the PCM in two ways.
+    assert len(rows) == 3 + 16 + 4
     rewarded = {(row["sampler"], row["steps"], row["depth"]) for row in rows if row["reward_200"]}
     assert rewarded == {("ddim", "2", "2"), ("pcm_lora", "5", "2")}
     for row in rows:
@@ -57,7 +57,7 @@ def test_report_has_every_row_and_the_rewards_asked_for(
     (reference,) = [row for row in rows if row["sampler"] == "ddim" and row["steps"] == "4"]
     assert float(reference["speedup"]) == 1
     assert float(reference["error_p95_reference"]) == 0
-    (drift,) = [row for row in rows if row["formulation"] == "drift" and row["sampler"] == "picard"][:1]
+    drift = next(row for row in rows if row["method"] == "Picard, drift, fresh")
     assert (drift["depth"], drift["network_evaluations"]) == (
         "3",
         "9.0",
@@ -93,13 +93,13 @@ def test_after_an_interruption_nothing_is_measured_twice(
     monkeypatch.setattr(measurements, "run_episodes", interrupted)
     assert main(arguments) == 130
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
-    assert len(files) == 17 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
+    assert len(files) == 23 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
     assert not (tmp_path / "out" / "table3.md").exists()
 
     assert main(arguments) == 0
     assert len(calls) == interrupted_at + 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
-    assert len(after) == 22
+    assert len(after) == 28
     assert files.items() <= after.items()
     first = read_rows(tmp_path)
 
