@@ -226,6 +226,7 @@ class DiffusionPolicy:
         noise: Tensor | None = None,
         generator: Generators | None = None,
         previous: Prediction | None = None,
+        executed: int | None = None,
     ) -> Prediction:
         """All that is predicted, and what it took.
 
@@ -234,11 +235,14 @@ class DiffusionPolicy:
             noise: (B, H, A) initial noise; drawn where it is not given.
             generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
                 does not depend on the rest of its batch; their device may differ from the policy's.
-            previous: the prediction for the same robots `action_steps` earlier, which a sampler with a warm start
-                begins with; if that includes the noise, only the end of `noise` is used.
+            previous: the prediction for the same robots from earlier observations, which a sampler with a warm start
+                begins with; if that includes the noise, only the end of `noise` is used. None of it is used once its
+                horizon is over.
+            executed: control steps from its observations to these, by default `action_steps`.
 
         Raises:
-            ValueError: for a wrong shape or a value that is not finite, naming the first bad index.
+            ValueError: for a wrong shape or a value that is not finite, naming the first bad index, or if `executed`
+                is less than 1.
         """
         called = self.clock()
         config = self.config
@@ -255,14 +259,17 @@ class DiffusionPolicy:
         switch = self._switch(condition, count)
         noise = noise.to(reference)
         guess = None
-        if previous is not None and self.sampler.warm_start != "none":
+        executed = config.action_steps if executed is None else executed
+        if executed < 1:
+            raise ValueError(f"executed must be at least 1, got {executed}")
+        if previous is not None and self.sampler.warm_start != "none" and executed < config.horizon:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
             guess = self.normalizer.action.normalize(previous.actions.to(reference))
-            guess = continued_actions(guess, config.action_steps)
+            guess = continued_actions(guess, executed)
             if self.sampler.warm_start == "actions_and_noise":
-                noise = continued_noise(previous.noise.to(reference), config.action_steps, noise)
+                noise = continued_noise(previous.noise.to(reference), executed, noise)
         sample = self.sample(switch, noise, lambda shape: _randn(shape, generator, reference), guess, called)
         actions = self.normalizer.action.unnormalize(sample.actions)
         first = config.observation_steps - 1
@@ -275,13 +282,14 @@ class DiffusionPolicy:
         noise: Tensor | None = None,
         generator: Generators | None = None,
         previous: Prediction | None = None,
+        executed: int | None = None,
     ) -> Tensor:
         """The action chunk to execute from the newest observation on; arguments and errors as of `predict`.
 
         Returns:
             (B, action_steps, A) target positions in px, finite and inside the range of the training data.
         """
-        return self.predict(observations, noise, generator, previous).chunk
+        return self.predict(observations, noise, generator, previous, executed).chunk
 
     @staticmethod
     def _check(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:

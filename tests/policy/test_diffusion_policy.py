@@ -139,3 +139,38 @@ def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
         SamplerConfig("euler")
     with pytest.raises(ValueError, match=r"sampler\.steps must be in 1 … 1000, got 0"):
         SamplerConfig(steps=0)
+
+
+def test_a_warm_start_continues_where_time_already_is(
+    policy: DiffusionPolicy, observations: torch.Tensor
+) -> None:
+    noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(2))
+    sampler = SamplerConfig("picard", 10, 1, formulation="drift", warm_start="actions_and_noise")
+    warm = policy.with_sampler(sampler)
+    previous = warm.predict(observations, noise)
+    later = warm.predict(observations, torch.zeros_like(noise), previous=previous, executed=3)
+    assert torch.equal(later.noise[:, :13], noise[:, 3:])
+    assert not later.noise[:, 13:].any()
+    usual = warm.predict(observations, noise, previous=previous)
+    assert torch.equal(
+        usual.actions, warm.predict(observations, noise, previous=previous, executed=8).actions
+    )
+    assert not torch.allclose(
+        usual.actions, warm.predict(observations, noise, previous=previous, executed=7).actions
+    )
+
+
+def test_nothing_is_left_of_a_prediction_whose_horizon_is_over(
+    policy: DiffusionPolicy, observations: torch.Tensor
+) -> None:
+    noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(2))
+    warm = policy.with_sampler(
+        SamplerConfig("picard", 10, 1, formulation="drift", initialisation="repeated", warm_start="actions")
+    )
+    previous = warm.predict(observations, noise)
+    cold = warm.predict(observations, noise)
+    assert torch.equal(
+        warm.predict(observations, noise, previous=previous, executed=16).actions, cold.actions
+    )
+    with pytest.raises(ValueError, match="executed must be at least 1, got 0"):
+        warm.predict(observations, noise, previous=previous, executed=0)
