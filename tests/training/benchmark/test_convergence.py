@@ -1,90 +1,142 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
-from training.benchmark.convergence import format_convergence, measure_convergence
+from policy.sampling.initial import INITIALISATIONS
+from policy.sampling.recurrence import FORMULATIONS
+from training.benchmark.candidates import load_pcm_files
+from training.benchmark.config import BenchmarkConfig
+from training.benchmark.convergence import convergence_row
+from training.benchmark.convergence_curves import (
+    ACCELERATED,
+    STIFFNESS,
+    Setting,
+    curves,
+    follow_newton,
+    follow_picard,
+    follow_predictions,
+)
+from training.benchmark.convergence_layout import format_convergence
 from training.benchmark.run import main
+
+COLUMNS = "sampler,formulation,initialisation,stiffness,steps,iterations,depth,error_p50,error_p95"
 
 
 @pytest.fixture
-def policy_with_covariance(policy: DiffusionPolicy) -> DiffusionPolicy:
-    return replace(policy, covariance=0.1 * torch.eye(32))
+def setting(policy_with_covariance: DiffusionPolicy, observations: Tensor) -> Setting:
+    return Setting(policy_with_covariance, observations, 20, seed=0)
 
 
-def test_errors_are_those_of_the_sampler_and_end_at_0(
-    policy_with_covariance: DiffusionPolicy, observations: torch.Tensor
+@pytest.mark.parametrize(
+    ("formulation", "initialisation"), [("drift", "fresh"), ("preconditioned", "gaussian")]
+)
+def test_following_an_iteration_gives_the_errors_of_the_policys_predictions(
+    setting: Setting, formulation: str, initialisation: str
 ) -> None:
-    rows = measure_convergence(policy_with_covariance, observations, [6], 20, seed=0)
-    kinds = {(row.formulation, row.initialisation) for row in rows}
-    assert len(kinds) == 12
-    for row in rows:
-        assert row.depth == row.iterations + (row.initialisation == "gaussian")
-        assert row.depth < 6 or row.error_p95 < 1e-5
-
-    noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
-    picard = SamplerConfig("picard", 6, iterations=2, formulation="drift", initialisation="repeated")
-    actions, exact = (
-        policy_with_covariance.with_sampler(sampler).predict(observations, noise).actions
-        for sampler in (picard, SamplerConfig("ddim", 6))
-    )
-    scale = policy_with_covariance.normalizer.action
-    largest = (scale.normalize(actions) - scale.normalize(exact)).abs().amax((1, 2))
-    (row,) = [
-        row
-        for row in rows
-        if (row.formulation, row.initialisation, row.iterations) == ("drift", "repeated", 2)
-    ]
-    assert row.error_p50 == pytest.approx(largest.median().item(), rel=1e-3)
+    sampler = SamplerConfig("picard", 6, formulation=formulation, initialisation=initialisation)
+    iterated = list(follow_picard(6, formulation, initialisation, setting))[1:]
+    predicted = list(follow_predictions(sampler, None, setting))
+    assert [point[:2] for point in predicted] == [point[:2] for point in iterated][: len(predicted)]
+    assert len(predicted) >= 4
+    for point, expected in zip(predicted, iterated, strict=False):
+        assert point.error_p50 == pytest.approx(expected.error_p50, abs=1e-5)
+        assert point.error_p95 == pytest.approx(expected.error_p95, abs=1e-5)
+    assert predicted[1].error_p95 > 0.01
 
 
-def test_report_is_written(
-    policy_with_covariance: DiffusionPolicy,
-    small_demonstrations: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_every_curve_ends_at_the_sequential_answer(setting: Setting) -> None:
+    config = BenchmarkConfig("convergence", "", "", "", steps=[4])
+    followed = curves(config, [])
+    kinds = {(curve.sampler, curve.formulation, curve.initialisation) for curve in followed}
+    assert kinds >= {("picard", f, i) for f in FORMULATIONS for i in INITIALISATIONS}
+    assert kinds >= {("newton", "newton", i) for i in INITIALISATIONS}
+    assert kinds >= {("picard_memory_2", *kind) for kind in ACCELERATED}
+    assert ("parasolver", "drift", "parasolver") in kinds
+    for curve in followed:
+        last = list(curve.follow(setting))[-1]
+        assert last.error_p95 < 1e-5, curve.label
+        assert curve.sampler in ("newton", "parasolver") or last.depth <= 4
+
+
+def test_an_iteration_of_newtons_method_is_as_deep_as_the_states_that_it_changes(setting: Setting) -> None:
+    depths = [point.depth for point in follow_newton(6, "gaussian", setting)]
+    assert len(depths) >= 3
+    assert depths == [1, 6, 10, 13, 15, 16][: len(depths)]
+
+
+def test_a_pcm_is_followed_at_the_steps_that_it_was_trained_for(
+    setting: Setting, policy_with_covariance: DiffusionPolicy, pcm_path: Path
 ) -> None:
-    policy_with_covariance.save(tmp_path / "policy.safetensors")
-    arguments = [
-        f"checkpoint={tmp_path}/policy.safetensors",
-        f"demonstrations={small_demonstrations}",
-        f"output_dir={tmp_path}/out",
-        "conditions=2",
-        "held_out_episodes=1",
-        "steps=[3,4]",
-        "iterations=2",
+    config = BenchmarkConfig("convergence", "", "", "", steps=[])
+    files = load_pcm_files([str(pcm_path)], policy_with_covariance)
+    followed = curves(config, files)
+    assert [(curve.sampler, curve.stiffness) for curve in followed] == [
+        (sampler, stiffness) for sampler in ("pcm", "pcm_lora") for stiffness in STIFFNESS
     ]
+    assert {(curve.steps, curve.formulation, curve.initialisation) for curve in followed} == {
+        (5, "drift", "fresh")
+    }
+    # It is switched off after one iteration if s ≥ K = 2, and never if s = 0.
+    never, soon, at_once = (list(followed[index].follow(setting)) for index in (6, 7, -1))
+    assert never[-1].error_p95 > 1e-2
+    assert soon == at_once
+    assert soon[-1].error_p95 < never[-1].error_p95
+    assert {str(curve.decisive) for curve in followed if curve.stiffness} == {str(followed[1].decisive)}
+
+
+def test_report_is_written_and_goes_on_where_it_was(
+    benchmark_arguments: list[str], pcm_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*benchmark_arguments, "report=convergence", f"pcm=[{pcm_path}]", "steps=[3]", "iterations=2"]
     assert main(arguments) == 0
-    with open(tmp_path / "out" / "convergence.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["steps"] for row in rows} == {"3", "4"}
+    assert "T = 5" in capsys.readouterr().out
+    text = (tmp_path / "out" / "convergence.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {(row["steps"], row["stiffness"] != "") for row in rows} == {("3", False), ("5", True)}
+    assert {row["iterations"] for row in rows} == {"0", "1", "2"}
     report = (tmp_path / "out" / "convergence.md").read_text()
-    assert "### T = 3" in report
-    assert "| preconditioned | gaussian |" in report
-    assert "checkpoint_sha256" in report
+    for part in (
+        "### T = 3",
+        "| picard | preconditioned | gaussian |",
+        "### Newton's method",
+        "checkpoint_sha256",
+    ):
+        assert part in report
     assert (tmp_path / "out" / "convergence.png").stat().st_size > 10_000
-    assert "T = 4" in capsys.readouterr().out
+
+    saved = sorted((tmp_path / "out" / "convergence_rows").glob("*.json"))
+    kept = saved[0].stat().st_mtime_ns
+    saved[-1].unlink()
+    assert main(arguments) == 0
+    assert sorted((tmp_path / "out" / "convergence_rows").glob("*.json")) == saved
+    assert saved[0].stat().st_mtime_ns == kept
+    assert (tmp_path / "out" / "convergence.csv").read_text() == text
 
 
-def test_table_leaves_out_depths_that_are_not_there(
-    policy_with_covariance: DiffusionPolicy, observations: torch.Tensor
-) -> None:
-    rows = measure_convergence(policy_with_covariance, observations, [3], 1, seed=0)
-    header, _, first, *_ = format_convergence(rows, depths=(1, 2, 5)).splitlines()[2:]
-    assert header == "| formulation | initial trajectory | depth 1 | depth 2 |"
-    assert first.startswith("| jacobi | fresh | ")
-    assert first.endswith("|  |")  # only one iteration was asked for
+def test_table_leaves_out_depths_that_are_not_there(setting: Setting) -> None:
+    followed = curves(BenchmarkConfig("convergence", "", "", "", steps=[3], iterations=1), [])[:1]
+    points = list(follow_picard(3, "jacobi", "fresh", setting))[:2]
+    rows = [convergence_row(followed[0], point) for point in points]
+    header, _, first, *_ = format_convergence(rows).splitlines()[2:]
+    assert header == "| sampler | formulation | initial trajectory | s | depth 1 | depth 2 | depth 3 |"
+    assert first.startswith("| picard | jacobi | fresh |  | ")
+    assert first.endswith(" |  |  |")
 
 
 def test_wrong_input_is_named(
-    policy: DiffusionPolicy, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    policy: DiffusionPolicy,
+    benchmark_arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(ValueError, match="no covariance; add it with pcm-estimate-covariance"):
-        measure_convergence(policy, torch.zeros(1, 2, 20), [3], 1, seed=0)
-    assert main(["demonstrations=nowhere", "report=beauty"]) == 1
-    assert "report must be one of convergence, got 'beauty'" in capsys.readouterr().err
+    policy.save(tmp_path / "policy.safetensors")
+    assert main([*benchmark_arguments, "report=convergence"]) == 1
+    assert "has no covariance; add it with pcm-estimate-covariance" in capsys.readouterr().err
+    assert main([*benchmark_arguments, "report=beauty"]) == 1
+    assert "convergence, " in capsys.readouterr().err
