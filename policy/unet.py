@@ -48,8 +48,9 @@ class ConditionalResidualBlock1D(nn.Module):
             nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         )
 
-    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
-        scale, bias = self.film(feature).unsqueeze(-1).chunk(2, dim=1)  # (B, C, 1) each
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """One of the hidden states; film is this block's (B, 2·C) of the timestep and the observation."""
+        scale, bias = film.unsqueeze(-1).chunk(2, dim=1)  # (B, C, 1) each
         hidden = torch.addcmul(bias, scale, self.conv_in(x))
         return self.conv_out(hidden) + self.residual(x)
 
@@ -95,6 +96,7 @@ class ConditionalUnet1D(nn.Module):
                 in_channels, out_channels, step_embed_dim + cond_dim, kernel_size, n_groups
             )
 
+        self.action_dim, self.cond_dim = action_dim, cond_dim
         levels = list(zip((action_dim, *down_dims[:-1]), down_dims, strict=True))
         deepest = down_dims[-1]
         # The order of these attributes is the order of parameters().
@@ -132,6 +134,12 @@ class ConditionalUnet1D(nn.Module):
             nn.Conv1d(down_dims[0], action_dim, 1),
         )
 
+    @property
+    def blocks(self) -> list[ConditionalResidualBlock1D]:
+        """All that FiLM modulates, in the order of evaluation."""
+        levels = (*self.down, self.middle, *self.up)
+        return [block for level in levels for block in list(level.children())[:2]]  # type: ignore[misc]
+
     def forward(self, sample: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Predict the noise in ``sample``.
 
@@ -144,17 +152,30 @@ class ConditionalUnet1D(nn.Module):
             (B, H, A) predicted noise.
         """
         feature = torch.cat((self.timestep_encoder(timestep), condition), dim=-1)
+        return self.forward_modulated(sample, [block.film(feature) for block in self.blocks])
+
+    def forward_modulated(self, sample: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """`forward` from the FiLM scales and biases on.
+
+        Args:
+            sample: (B, H, A) noisy action sequences; H a multiple of 2^(levels − 1).
+            films: for each of the `blocks` a (B, 2·C), its C scales before its C biases.
+
+        Returns:
+            (B, H, A) predicted noise.
+        """
+        film = iter(films)
         x = sample.transpose(1, 2)  # (B, A, H): convolutions run along the horizon
         skips = []
         for level in self.down:
             first, second, halve = level.children()
-            x = second(first(x, feature), feature)
+            x = second(first(x, next(film)), next(film))
             skips.append(x)
             x = halve(x)
         for middle in self.middle:
-            x = middle(x, feature)
+            x = middle(x, next(film))
         for level in self.up:
             first, second, double = level.children()
             x = torch.cat((x, skips.pop()), dim=1)
-            x = double(second(first(x, feature), feature))
+            x = double(second(first(x, next(film)), next(film)))
         return self.head(x).transpose(1, 2)
