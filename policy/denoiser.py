@@ -15,14 +15,13 @@ from policy.unet import ConditionalUnet1D
 Denoise: TypeAlias = Callable[[Tensor, slice], Tensor]
 """(states (B, S, H, A), slice of S solver steps) → clipped data predictions x̂ (B, S, H, A), in one evaluation."""
 
+BindNetwork: TypeAlias = Callable[[ConditionalUnet1D, Solver, Tensor], Denoise]
+"""(network, solver, observations (B, C)) → the network's data prediction for them, as by `make_denoise`."""
+
 
 def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-    """Bind an ε-predicting network to the observations (B, C) that it shall act on.
-
-    The data prediction is x̂ = clip((x − √(1−ᾱ)·ε_θ(x, t)) / √ᾱ, −1, 1).
-    """
-    alpha = solver.alphas_cumprod[:-1, None, None]  # (T, 1, 1)
-    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    """Bind an ε-predicting network to the observations (B, C) that it shall act on."""
+    predict_data = data_prediction(solver)
 
     def denoise(states: Tensor, steps: slice) -> Tensor:
         timesteps = solver.timesteps[steps]
@@ -32,9 +31,20 @@ def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) 
             timesteps.repeat(batch),
             condition.repeat_interleave(parallel, dim=0),
         ).view_as(states)
-        return torch.clamp((states - noise[steps] * epsilon) / signal[steps], -1, 1)
+        return predict_data(states, epsilon, steps)
 
     return denoise
+
+
+def data_prediction(solver: Solver) -> Callable[[Tensor, Tensor, slice], Tensor]:
+    """x̂ = clip((x − √(1−ᾱ)·ε) / √ᾱ, −1, 1) of states x and noises ε, both (B, S, H, A), at a slice of solver steps."""
+    alpha = solver.alphas_cumprod[:-1, None, None]  # (T, 1, 1)
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+
+    def predict_data(states: Tensor, epsilon: Tensor, steps: slice) -> Tensor:
+        return torch.clamp((states - noise[steps] * epsilon) / signal[steps], -1, 1)
+
+    return predict_data
 
 
 @dataclass

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from policy.config import PolicyConfig
-from policy.denoiser import Denoise, EvaluationCount, make_denoise
-from policy.lora import merge_lora
+from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
 from policy.normalizer import Normalizer, Range
 from policy.pcm import PCM
 from policy.sampling import SamplerConfig
@@ -75,6 +74,7 @@ class DiffusionPolicy:
             averaged over observations, or None; some parallel samplers start from it.
         pcm: trained from this network, for the samplers that use one.
         clock: that the sampler's deadlines are judged by.
+        bind_network: how a network is evaluated; `policy.runtime` has other ways.
     """
 
     network: ConditionalUnet1D
@@ -85,6 +85,7 @@ class DiffusionPolicy:
     covariance: Tensor | None = None
     pcm: PCM | None = None
     clock: Clock = time.perf_counter
+    bind_network: BindNetwork = make_denoise
 
     @classmethod
     def load(
@@ -195,10 +196,7 @@ class DiffusionPolicy:
                 self.sampler.stiffness, self.pcm.iterations, self.sampler.iterations
             )
             weights = [weight for weight in (self.pcm.initial_weight, *changing, last) if weight > 0]
-        return {
-            weight: merge_lora(self.pcm.network, weight)
-            for weight in [*dict.fromkeys(weights)][:MERGED_COPIES]
-        }
+        return {weight: self.pcm.merged(weight) for weight in [*dict.fromkeys(weights)][:MERGED_COPIES]}
 
     @property
     def networks(self) -> Sequence[ConditionalUnet1D]:
@@ -209,7 +207,7 @@ class DiffusionPolicy:
         """The data predictions for these observations (B, C), normalised, and counted."""
 
         def bind(network: ConditionalUnet1D) -> Denoise:
-            return count.counting(make_denoise(network, self.solver, condition))
+            return count.counting(self.bind_network(network, self.solver, condition))
 
         base = bind(self.network)
         if self.pcm is None or not self.sampler.uses_pcm:

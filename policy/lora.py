@@ -106,7 +106,7 @@ def add_lora(network: nn.Module, rank: int, targets: str, generator: torch.Gener
         ValueError: for a rank below 1, targets that are no regular expression or match no layer, or a network that
             has adapters already.
     """
-    if any(True for _ in _adapted(network)):
+    if has_lora(network):
         raise ValueError("the network has adapters already")
     try:
         pattern = re.compile(targets)
@@ -124,6 +124,10 @@ def add_lora(network: nn.Module, rank: int, targets: str, generator: torch.Gener
         adapted.A.requires_grad_(True)
         adapted.B.requires_grad_(True)
         _replace(network, name, adapted)
+
+
+def has_lora(network: nn.Module) -> bool:
+    return any(True for _ in _adapted(network))
 
 
 def lora_parameters(network: nn.Module) -> list[nn.Parameter]:

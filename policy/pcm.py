@@ -6,14 +6,16 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
-from policy.lora import add_lora, load_lora_state, lora_state
+from policy.lora import add_lora, load_lora_state, lora_state, merge_lora
 from policy.unet import ConditionalUnet1D
 
 PCM_FORMAT = "pcm_policy.pcm/1"
@@ -67,6 +69,17 @@ class PCM:
     def initial_weight(self) -> float:
         """Of this model in the network call of a ``gaussian`` initial trajectory."""
         return 1.0 if self.initial_model == "pcm" else 0.0
+
+    @cached_property
+    def _merged(self) -> WeakValueDictionary[float, ConditionalUnet1D]:
+        return WeakValueDictionary()
+
+    def merged(self, weight: float) -> ConditionalUnet1D:
+        """The network with its adapters, scaled by λ, inside its weights; one copy for all that use it at a time."""
+        network = self._merged.get(weight)
+        if network is None:
+            network = self._merged[weight] = merge_lora(self.network, weight)
+        return network
 
 
 def save_pcm(path: str | Path, pcm: PCM) -> None:

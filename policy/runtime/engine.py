@@ -1,0 +1,82 @@
+"""What an engine is: a way to evaluate one network, from its FiLM on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from policy.unet import ConditionalUnet1D
+
+Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(noisy action sequences (N, H, A), FiLM of all blocks (N, F)) → predicted noise (N, H, A).
+
+The next call may overwrite the answer.
+"""
+
+MakeEngine: TypeAlias = Callable[["ModulatedUnet", int], Evaluate]
+"""(network, CPU threads) → its evaluation, which may compile the network for each N that it sees for the first time.
+
+Raises `EngineError` if it cannot.
+"""
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot serve the policy; the message names the engine, and what it needs."""
+
+
+class ModulatedUnet(nn.Module):
+    """A network from its FiLM on, as one graph of two inputs.
+
+    Args:
+        network: without adapters, in evaluation mode.
+        horizon: H, of the action sequences.
+        widths: of its blocks' FiLM, as in `HoistedFilm`.
+    """
+
+    def __init__(self, network: ConditionalUnet1D, horizon: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.horizon = horizon
+        self.widths = widths
+
+    def forward(self, sample: Tensor, film: Tensor) -> Tensor:
+        """Predicted noise (N, H, A) for samples (N, H, A) and FiLM (N, F)."""
+        return self.network.forward_modulated(sample, film.split(self.widths, dim=1))
+
+    def buffers_for(self, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros of the shapes (N, H, A), (N, F) and (N, H, A) of both inputs and the output."""
+        weight = next(self.network.parameters())
+        shape = (samples, self.horizon, self.network.action_dim)
+        return weight.new_zeros(shape), weight.new_zeros(samples, sum(self.widths)), weight.new_zeros(shape)
+
+
+def require_float32_on_cpu(engine: str, unet: ModulatedUnet) -> None:
+    """Refuse a network that only PyTorch itself can evaluate.
+
+    Raises:
+        EngineError: for another device or precision.
+    """
+    weight = next(unet.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise EngineError(
+            f"engine {engine!r} needs float32 on the CPU, got {weight.dtype} on {weight.device}"
+        )
+
+
+def require_library(engine: str, library: str) -> ModuleType:
+    """Import an optional library.
+
+    Raises:
+        EngineError: if it is not installed.
+    """
+    if find_spec(library) is None:
+        raise EngineError(
+            f"engine {engine!r} needs the Python package {library}: pip install 'pcm_policy[engines]'"
+        )
+    return import_module(library)

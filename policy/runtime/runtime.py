@@ -1,0 +1,180 @@
+"""A policy made ready for one batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from policy.config import PolicyConfig
+from policy.denoiser import Denoise, data_prediction, make_denoise
+from policy.diffusion_policy import DiffusionPolicy, Generators, Prediction
+from policy.film import HoistedFilm, hoist_film
+from policy.lora import has_lora
+from policy.runtime.engine import Evaluate, MakeEngine, ModulatedUnet
+from policy.runtime.onnxruntime_engine import onnxruntime
+from policy.runtime.openvino_engine import openvino
+from policy.runtime.torch_engines import compiled, eager
+from policy.sampling import SamplerConfig
+from policy.solver import Solver
+from policy.unet import ConditionalUnet1D
+
+ENGINES: Mapping[str, MakeEngine] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What one network needs, whatever the observation is."""
+
+    film: HoistedFilm
+    evaluate: Evaluate
+    predict_data: Callable[[Tensor, Tensor, slice], Tensor]
+
+
+class Runtime:
+    """A policy with its sampler, for a control loop: `predict` of the same arguments gives the same answer, faster.
+
+    FiLM is computed once for each timestep and once for each chunk, networks of a PCM are merged beforehand, and all
+    is compiled, and has run, when the constructor returns.
+
+    Args:
+        policy: with the sampler to use.
+        batch_size: B, of every call.
+        engine: one of `ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed, else ``eager``.
+        threads: of the CPU, by default as many as PyTorch uses.
+
+    Raises:
+        ValueError: for an unknown engine, a batch size or number of threads below 1, or a sampler that the policy
+            cannot be sampled with.
+        EngineError: for an engine whose library is not installed, or that cannot serve this policy.
+    """
+
+    def __init__(
+        self, policy: DiffusionPolicy, batch_size: int = 1, engine: str = "auto", threads: int | None = None
+    ) -> None:
+        if engine not in ENGINES and engine != "auto":
+            raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.engine = _choose_engine(policy) if engine == "auto" else engine
+        self.batch_size = batch_size
+        self.threads = threads or torch.get_num_threads()
+        self._prepared: dict[ConditionalUnet1D, _Prepared] = {}
+        self._policy = replace(policy, bind_network=self._bind)
+        self._warm_up()
+
+    @property
+    def config(self) -> PolicyConfig:
+        return self._policy.config
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        return self._policy.sampler
+
+    def predict(
+        self,
+        observations: Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
+        previous: Prediction | None = None,
+        executed: int | None = None,
+    ) -> Prediction:
+        """As `DiffusionPolicy.predict`.
+
+        Raises:
+            ValueError: as there, and for another batch size.
+        """
+        if len(observations) != self.batch_size:
+            raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
+        with self._threads():
+            return self._policy.predict(observations, noise, generator, previous, executed)
+
+    def predict_chunk(
+        self,
+        observations: Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
+        previous: Prediction | None = None,
+        executed: int | None = None,
+    ) -> Tensor:
+        """As `DiffusionPolicy.predict_chunk`.
+
+        Raises:
+            ValueError: as there, and for another batch size.
+        """
+        return self.predict(observations, noise, generator, previous, executed).chunk
+
+    def _bind(self, network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
+        if has_lora(network):  # whose scale may change, and FiLM with it
+            return make_denoise(network, solver, condition)
+        if network not in self._prepared:
+            self._prepared[network] = self._prepare(network, solver)
+        prepared = self._prepared[network]
+        film: Tensor | None = None
+
+        def denoise(states: Tensor, steps: slice) -> Tensor:
+            nonlocal film
+            if film is None:  # of a network that this chunk needs
+                film = prepared.film(condition)
+            epsilon = prepared.evaluate(states.flatten(0, 1), film[:, steps].flatten(0, 1)).view_as(states)
+            return prepared.predict_data(states, epsilon, steps)
+
+        return denoise
+
+    def _prepare(self, network: ConditionalUnet1D, solver: Solver) -> _Prepared:
+        film = hoist_film(network, solver.timesteps)
+        unet = ModulatedUnet(network, self.config.horizon, film.widths).eval()
+        return _Prepared(film, ENGINES[self.engine](unet, self.threads), data_prediction(solver))
+
+    @torch.no_grad()
+    def _warm_up(self) -> None:
+        """Let the engine see every number of samples that will come."""
+        config, solver = self.config, self._policy.solver
+        # A deadline would cut what compiles, and remember how long that took.
+        policy = self._policy.with_sampler(replace(self.sampler, deadline_ms=0.0))
+        observations = self._policy.normalizer.observation.minimum.expand(
+            self.batch_size, config.observation_steps, -1
+        )
+        generator = torch.Generator().manual_seed(0)
+        with self._threads():
+            first = policy.predict(observations, generator=generator)
+            policy.predict(observations, generator=generator, previous=first)
+            if self.sampler.tolerance > 0:  # any number of steps may be left
+                condition = solver.a.new_zeros(self.batch_size, config.cond_dim)
+                shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
+                states = solver.a.new_zeros(shape)
+                for network in list(self._prepared):
+                    denoise = self._bind(network, solver, condition)
+                    for count in range(1, solver.steps + 1):
+                        denoise(states[:, :count], slice(count))
+
+    def _threads(self) -> AbstractContextManager[None]:
+        # Threads of PyTorch's own beside those of another library would only be in their way.
+        return _torch_threads(self.threads if self.engine in ("eager", "compile") else 1)
+
+
+def _choose_engine(policy: DiffusionPolicy) -> str:
+    reference = policy.solver.a
+    on_cpu = reference.device.type == "cpu" and reference.dtype == torch.float32
+    return "openvino" if on_cpu and find_spec("openvino") is not None else "eager"
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

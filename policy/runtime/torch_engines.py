@@ -1,0 +1,18 @@
+"""PyTorch's own engines, on any device and in any precision. One that captures CUDA graphs belongs here."""
+
+from __future__ import annotations
+
+import torch
+
+from policy.runtime.engine import Evaluate, ModulatedUnet
+
+
+def eager(unet: ModulatedUnet, threads: int) -> Evaluate:
+    """One operation after the other."""
+    return unet
+
+
+def compiled(unet: ModulatedUnet, threads: int) -> Evaluate:
+    """`torch.compile`, which needs a C++ compiler and takes minutes."""
+    evaluate: Evaluate = torch.compile(unet, dynamic=True)
+    return evaluate
