@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import pusht_env  # noqa: F401, registers the environment
-from policy import PolicyConfig
+from policy import PolicyConfig, Prediction
 from policy.chunk_schedule import ChunkSchedule
 from pusht_env.physics import CONTROL_HZ
 from training.latency import NS_PER_MS
@@ -90,6 +90,8 @@ class RunningEpisode:
     last target; before the first one, its position. A chunk that arrives after its last point is refused. Without
     latency this is the synchronous execution: all points of each chunk, and then the next.
 
+    `prediction` is for its owner to keep the last one in, which a warm start continues.
+
     Args:
         config: of the policy.
         seed: of the initial state.
@@ -110,6 +112,7 @@ class RunningEpisode:
     ) -> None:
         self.seed = seed
         self.generator = torch.Generator().manual_seed(combine_seeds(noise_seed, seed))
+        self.prediction: Prediction | None = None
         self.ended = False
         self._env = gymnasium.make(
             "pusht_env/PushT-v0",
@@ -142,8 +145,8 @@ class RunningEpisode:
         return len(self._rewards)
 
     @property
-    def shift(self) -> int | None:
-        """Control steps from the last prediction's newest observation to the next one's; None without a last one."""
+    def executed(self) -> int | None:
+        """Control steps from the observations of the last prediction to those of the next; None before the first."""
         return None if self._predicted_step is None else self._step - self._predicted_step
 
     def observations(self) -> NDArray[np.float64]:
@@ -221,9 +224,9 @@ class RunningEpisode:
         self._success = self.ended and bool(info["is_success"])
 
     def _jump(self, predicted: NDArray[np.float64]) -> float | None:
-        if self._predicted is None or self.shift is None:
+        if self._predicted is None or self.executed is None:
             return None
-        before = self._predicted[self.shift :][: self._config.action_steps]
+        before = self._predicted[self.executed :][: self._config.action_steps]
         if not len(before):
             return None
         return float(np.linalg.norm(predicted[: len(before)] - before, axis=-1).mean())

@@ -114,6 +114,7 @@ def summarize(rollout: Rollout) -> dict[str, Any]:
         "policy_calls": len(rollout.call_seconds),
         "network_evaluations": rollout.network_evaluations,
         "depth": _percentiles(rollout.sequential_evaluations),
+        "cut_share": _mean(rollout.cuts),
         **_world_summary(rollout.episodes),
         "episodes": [
             {

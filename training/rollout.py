@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from policy import DiffusionPolicy
+from policy import DiffusionPolicy, Prediction
 from training.episode import Episode, RunningEpisode
 from training.latency import LatencyConfig
 
@@ -23,15 +24,17 @@ class Rollout:
     Attributes:
         episodes: in the order of their seeds.
         call_seconds: wall time of each policy call.
-        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk); none
-            where they cannot be seen.
+        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk; with a
+            tolerance, of the chunk in the batch that converges last); none where they cannot be seen.
         network_evaluations: samples × timesteps that went through networks, in all, if they can be seen.
+        cuts: whether a deadline stopped the sampler, per policy call; none where it cannot be seen.
     """
 
     episodes: tuple[Episode, ...]
     call_seconds: tuple[float, ...]
     sequential_evaluations: tuple[int, ...] = ()
     network_evaluations: int | None = None
+    cuts: tuple[bool, ...] = ()
 
 
 def run_episodes(
@@ -70,11 +73,13 @@ def run_episodes(
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
         batch_size = 1
     _warm_up(policy)
+    warm = policy.sampler.warm_start != "none"
     waiting = deque(enumerate(seeds))
     active: dict[int, RunningEpisode] = {}
     finished: dict[int, Episode] = {}
     call_seconds: list[float] = []
     depths: list[int] = []
+    cuts: list[bool] = []
     evaluations = 0
     with tqdm(
         total=max_steps * len(seeds), desc="episodes", unit="step", disable=not show_progress
@@ -90,20 +95,19 @@ def run_episodes(
                     latency.margin_ns,
                     frame_size if position < record else None,
                 )
-            episodes = list(active.values())
-            observations = torch.from_numpy(np.stack([e.observations() for e in episodes])).float()
-            started = time.perf_counter()
-            # Moved to the CPU inside the clock: a robot has its chunk only then.
-            prediction = policy.predict(observations, generator=[e.generator for e in episodes])
-            actions = prediction.actions.cpu()
-            seconds = time.perf_counter() - started
-            call_seconds.append(seconds)
-            depths.append(prediction.depth)
-            evaluations += prediction.network_evaluations
-            for episode, predicted in zip(episodes, actions.double().numpy(), strict=True):
-                before = episode.steps
-                episode.receive(predicted, seconds, latency.latency_ns(seconds))
-                progress.update(episode.steps - before)
+            for episodes in _batches(active.values(), warm):
+                predictions, seconds = _predict(policy, episodes, warm)
+                call_seconds.append(seconds)
+                depths.append(predictions[0].depth)
+                cuts.append(predictions[0].cut)
+                evaluations += predictions[0].network_evaluations
+                for episode, prediction in zip(episodes, predictions, strict=True):
+                    before = episode.steps
+                    episode.prediction = prediction
+                    episode.receive(
+                        prediction.actions[0].double().numpy(), seconds, latency.latency_ns(seconds)
+                    )
+                    progress.update(episode.steps - before)
             for position in [position for position, episode in active.items() if episode.ended]:
                 finished[position] = active.pop(position).finish()
                 progress.update(max_steps - finished[position].steps)
@@ -115,7 +119,51 @@ def run_episodes(
         tuple(call_seconds),
         tuple(depths),
         evaluations,
+        tuple(cuts),
     )
+
+
+def _batches(episodes: Iterable[RunningEpisode], warm: bool) -> list[list[RunningEpisode]]:
+    """The episodes that can share a policy call: a warm start needs predictions that are equally old."""
+    batches: dict[int | None, list[RunningEpisode]] = {}
+    for episode in episodes:
+        batches.setdefault(episode.executed if warm else None, []).append(episode)
+    return list(batches.values())
+
+
+def _predict(
+    policy: DiffusionPolicy, episodes: Sequence[RunningEpisode], warm: bool
+) -> tuple[list[Prediction], float]:
+    """A prediction (B = 1) for each episode, and the wall time in s that all of them took together."""
+    observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
+    generators = [episode.generator for episode in episodes]
+    previous = _joined([e.prediction for e in episodes if e.prediction is not None]) if warm else None
+    started = time.perf_counter()
+    prediction = policy.predict(observations, None, generators, previous, episodes[0].executed)
+    actions = prediction.actions.cpu()  # inside the clock: a robot has its chunk only then
+    seconds = time.perf_counter() - started
+    return _split(replace(prediction, actions=actions)), seconds
+
+
+def _joined(predictions: Sequence[Prediction]) -> Prediction | None:
+    """One prediction for the whole batch."""
+    if not predictions:
+        return None
+    batch: dict[str, Any] = {
+        name: torch.cat([getattr(p, name) for p in predictions]) for name in _tensors(predictions[0])
+    }
+    return replace(predictions[0], **batch)
+
+
+def _split(prediction: Prediction) -> list[Prediction]:
+    names = _tensors(prediction)
+    samples = zip(*(getattr(prediction, name).split(1) for name in names), strict=True)
+    return [replace(prediction, **dict(zip(names, sample, strict=True))) for sample in samples]
+
+
+def _tensors(prediction: Prediction) -> list[str]:
+    """Fields with one entry a sample."""
+    return [f.name for f in fields(prediction) if isinstance(getattr(prediction, f.name), torch.Tensor)]
 
 
 def _warm_up(policy: DiffusionPolicy) -> None:

@@ -146,7 +146,7 @@ def test_the_first_observation_stands_for_those_before_it() -> None:
     oldest, newest = running.observations()
     assert np.array_equal(oldest, newest)
     running.receive(actions(0), 0.0, 250 * MS)
-    assert running.shift == 5
+    assert running.executed == 5
     oldest, newest = running.observations()
     assert oldest.shape == (20,)
     assert not np.array_equal(oldest, newest)

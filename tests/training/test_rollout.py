@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -119,3 +120,76 @@ def test_measured_latency_is_that_of_each_policy_call(fast_policy: DiffusionPoli
 def test_measured_latency_needs_one_episode_at_a_time(fast_policy: DiffusionPolicy) -> None:
     with pytest.raises(ValueError, match="latency=measured needs batch_size=1, got 2"):
         run_episodes(fast_policy, SEEDS, batch_size=2, latency=LatencyConfig("measured"))
+
+
+def warm(policy: DiffusionPolicy, warm_start: str) -> DiffusionPolicy:
+    sampler = SamplerConfig(
+        "picard", 6, 2, formulation="drift", initialisation="repeated", warm_start=warm_start
+    )
+    return policy.with_sampler(sampler)
+
+
+@pytest.mark.parametrize("latency", [LatencyConfig(), LatencyConfig("fixed", ms=320)])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_each_episode_starts_warm_from_its_own_last_chunk(
+    policy: DiffusionPolicy, batch_size: int | None, latency: LatencyConfig
+) -> None:
+    together = jumps(warm(policy, "actions_and_noise"), latency, batch_size=batch_size)
+    for episode, seed in zip(together, SEEDS, strict=True):
+        (alone,) = jumps(warm(policy, "actions_and_noise"), latency, seeds=[seed])
+        np.testing.assert_allclose(episode, alone, rtol=1e-3)
+    assert together != jumps(warm(policy, "none"), latency)
+    assert together != jumps(warm(policy, "actions"), latency)
+
+
+def test_episodes_that_join_start_cold(policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where so little is success, the first episode ends with its first step, and the third takes its place.
+    monkeypatch.setattr("pusht_env.env.SUCCESS_COVERAGE", 0.1)
+    seeds = [100001, 100000, 100002]
+    together = jumps(warm(policy, "actions"), LatencyConfig(), seeds, batch_size=2)
+    assert [len(episode) for episode in together] == [0, 2, 2]
+    for episode, seed in zip(together, seeds, strict=True):
+        (alone,) = jumps(warm(policy, "actions"), LatencyConfig(), [seed])
+        np.testing.assert_allclose(episode, alone, rtol=1e-3)
+
+
+def test_a_late_chunk_starts_warm_from_where_time_is(policy: DiffusionPolicy) -> None:
+    late = warm(policy, "actions_and_noise")
+    ((jump, *_),) = jumps(late, LatencyConfig("fixed", ms=320), SEEDS[:1])
+
+    env = gymnasium.make("pusht_env/PushT-v0")
+    observation, info = env.reset(seed=SEEDS[0])
+    history, generator = [observation, observation], torch.Generator().manual_seed(SEEDS[0])
+    first = late.predict(torch.tensor(np.array([history]), dtype=torch.float32), generator=generator)
+    # The first chunk is there for step 4, and from then on the second one is computed.
+    history += [env.step(info["pusher_position"])[0] for _ in range(4)]
+    newest = torch.tensor(np.array([history[-2:]]), dtype=torch.float32)
+    second = late.predict(newest, generator=generator, previous=first, executed=4)
+    distances = (second.actions[0, 1:9] - first.actions[0, 5:13]).norm(dim=-1)
+    assert jump == pytest.approx(distances.mean().item(), rel=1e-4)
+
+
+def jumps(
+    policy: DiffusionPolicy, latency: LatencyConfig, seeds: list[int] = SEEDS, batch_size: int | None = None
+) -> list[list[float]]:
+    rollout = run_episodes(policy, seeds, 24, 0, batch_size, latency=latency, show_progress=False)
+    return [[chunk.jump for chunk in episode.chunks[1:]] for episode in rollout.episodes]
+
+
+def test_converged_chunks_are_those_of_a_cold_start(policy: DiffusionPolicy) -> None:
+    def converged(warm_start: str) -> list[list[float]]:
+        sampler = SamplerConfig(
+            "picard", 4, formulation="drift", initialisation="repeated", warm_start=warm_start
+        )
+        return jumps(policy.with_sampler(sampler), LatencyConfig())
+
+    np.testing.assert_allclose(converged("actions"), converged("none"), rtol=1e-3)
+
+
+def test_calls_that_a_deadline_cut_are_counted(policy: DiffusionPolicy) -> None:
+    sampler = SamplerConfig("picard", 8, formulation="drift", initialisation="repeated")
+    for deadline_ms, cut in ((1e6, False), (1e-3, True)):
+        hurried = policy.with_sampler(replace(sampler, deadline_ms=deadline_ms))
+        rollout = run_episodes(hurried, SEEDS[:1], 16, show_progress=False)
+        assert rollout.cuts == (cut, cut)
+        assert (max(rollout.sequential_evaluations) < 8) is cut
