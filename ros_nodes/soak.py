@@ -60,8 +60,10 @@ def soak(
         sample_seconds: time between two looks at the memory.
 
     Raises:
-        RuntimeError: if a process ends before its time.
+        RuntimeError: if a process ends before its time, or no episode does.
     """
+    # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "summary.json").unlink(
         missing_ok=True
@@ -88,7 +90,8 @@ def soak(
         finally:
             ended = process.poll()
             if ended is None:
-                _interrupt(process)
+                process.send_signal(signal.SIGINT)
+                process.wait(timeout=60)
             observer.destroy_node()
             rclpy.try_shutdown()
     if ended is not None and (ended != 0 or episodes is None):
@@ -124,18 +127,6 @@ def soak(
     write_summary(output_dir / "soak.json", report)
     (output_dir / "soak.md").write_text(format_report(report), encoding="utf-8")
     return report
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Press Ctrl-C, and again where `ros2 launch` misses the first, see docs/ros.md."""
-    for _ in range(4):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-    process.kill()
 
 
 def main(arguments: list[str] | None = None) -> int:

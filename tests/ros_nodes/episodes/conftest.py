@@ -6,23 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def checkpoint(checkpoints: Path) -> Path:
     """A small untrained policy, quick even in many samples; its actions go all over the workspace."""
-    torch.manual_seed(0)
-    config = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
-    normalizer = Normalizer(
-        Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
-        Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
-    )
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    DiffusionPolicy(config.build_network().eval(), config, normalizer, {"seed": 0}).save(path)
-    return path
+    return checkpoints / "tiny.safetensors"
 
 
 class Stack:
@@ -52,6 +41,7 @@ class Stack:
         self.policy = self.graph.start(
             "ros_nodes.policy_node",
             checkpoint=self.checkpoint,
+            engine="plain",
             sampler__steps=4,
             synchronous=self.mode == "lockstep",
             use_sim_time=True,

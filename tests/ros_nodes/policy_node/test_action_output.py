@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from control_msgs.action import FollowJointTrajectory
+from policy_peer import STEP, observation
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
-STEP = 100_000_000
 Result = FollowJointTrajectory.Result
-
-
-def observation(number: float) -> np.ndarray:
-    return 100.0 + 10 * np.arange(20) + number
 
 
 class Controller:

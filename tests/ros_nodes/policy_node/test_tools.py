@@ -9,17 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from lifecycle_msgs.srv import GetState
+from policy_peer import observation
 
 MODULE = (sys.executable, "-m", "ros_nodes.policy_node")
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def observation(number: float) -> np.ndarray:
-    return 100.0 + 10 * np.arange(20) + number
 
 
 @pytest.fixture
@@ -100,13 +96,13 @@ def test_the_template_starts_a_node_for_the_simulator(start_policy: Callable[...
     policy.graph.spin_until(lambda: policy.observe(policy.now(), observation(0)) or policy.chunks, "a chunk")
 
 
-def test_policy_launch_brings_the_node_up(graph: Any, checkpoint: Callable[[str], Path]) -> None:
+def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path) -> None:
     graph.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), graph.env["PATH"]])
     launched = graph.start(
         "ros2",
         "launch",
         str(ROOT / "launch" / "policy.launch.py"),
-        f"checkpoint:={checkpoint('tiny')}",
+        f"checkpoint:={checkpoints / 'tiny.safetensors'}",
         "namespace:=robot",
     )
 
@@ -114,5 +110,5 @@ def test_policy_launch_brings_the_node_up(graph: Any, checkpoint: Callable[[str]
         return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
 
     graph.spin_until(lambda: state() == "active", "the node is active")
-    assert graph.stop_launch(launched) == 0
+    assert graph.stop(launched) == 0
     assert "Traceback" not in graph.output(launched)

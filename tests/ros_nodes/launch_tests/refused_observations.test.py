@@ -1,0 +1,152 @@
+"""Observations that no policy should act on."""
+
+from __future__ import annotations
+
+import time
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+import launch_testing
+import launch_testing.asserts
+import node_actions
+import numpy as np
+from launch import LaunchDescription
+from policy_peer import STEP, PolicyPeer, observation
+from policy_test_case import PolicyTestCase
+
+FRAME = "world"
+
+
+def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
+    node = node_actions.policy(keypoints__frame_id=FRAME)
+    return node_actions.description(node), {"node": node}
+
+
+def with_value(index: int, value: float) -> np.ndarray:
+    values = observation(0)
+    values[index] = value
+    return values
+
+
+Malformed = Callable[[PolicyPeer, int], None]
+
+
+def nan_joint(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(stamp, [np.nan, 100.0])
+
+
+def infinite_keypoint(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_keypoints(stamp, with_value(3, np.inf)[:18], FRAME)
+
+
+def too_few_keypoints(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_keypoints(stamp, np.zeros(16), FRAME)
+
+
+def too_few_positions(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(stamp, [100.0])
+
+
+def far_out_of_range(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(stamp, [100.0, 3000.0])
+
+
+def missing_joint(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(stamp, [1.0, 2.0], ("elbow", "pusher_x"))
+
+
+def wrong_frame(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_keypoints(stamp, observation(0)[:18], "elsewhere")
+
+
+MALFORMED = (
+    nan_joint,
+    infinite_keypoint,
+    too_few_keypoints,
+    too_few_positions,
+    far_out_of_range,
+    missing_joint,
+    wrong_frame,
+)
+
+
+class TestRefusedObservations(PolicyTestCase):
+    def refuse(self, process: node_actions.Process, send: Malformed, source: str, reason: str) -> None:
+        """A message is refused, counted and named; the next good observation is acted on."""
+        named = f"{source}: observation refused ({reason}): "
+        send(self.policy, self.start)
+        self.wait_for(f"rejected_observations.{source}.{reason}", 1)
+        assert self.counted("rejected_observations") == 1
+        # Throttled to one in 2 s, it may be that of the test before.
+        assert process.wait_for_output(lambda output: named in output, timeout=60)
+        assert not self.policy.chunks
+        self.policy.observe(self.start + 10 * STEP, observation(0), FRAME)
+        assert self.policy.chunk(0)[0] == self.start + 10 * STEP
+
+    def test_nan(self, node, proc_info, proc_output) -> None:
+        self.refuse(node_actions.Process(node, proc_info, proc_output), nan_joint, "pusher", "not_finite")
+
+    def test_infinity(self, node, proc_info, proc_output) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        self.refuse(process, infinite_keypoint, "keypoints", "not_finite")
+
+    def test_wrong_number_of_points(self, node, proc_info, proc_output) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        self.refuse(process, too_few_keypoints, "keypoints", "length")
+
+    def test_wrong_number_of_positions(self, node, proc_info, proc_output) -> None:
+        self.refuse(node_actions.Process(node, proc_info, proc_output), too_few_positions, "pusher", "length")
+
+    def test_far_out_of_range(self, node, proc_info, proc_output) -> None:
+        self.refuse(node_actions.Process(node, proc_info, proc_output), far_out_of_range, "pusher", "range")
+
+    def test_missing_joint(self, node, proc_info, proc_output) -> None:
+        self.refuse(node_actions.Process(node, proc_info, proc_output), missing_joint, "pusher", "joint")
+
+    def test_wrong_frame(self, node, proc_info, proc_output) -> None:
+        self.refuse(node_actions.Process(node, proc_info, proc_output), wrong_frame, "keypoints", "frame")
+
+    def test_stamps_out_of_order(self) -> None:
+        self.policy.observe(self.start, observation(0), FRAME)
+        self.policy.chunk(0)
+        self.policy.observe(self.start - 2 * STEP, observation(0), FRAME)
+        self.wait_for("rejected_observations.keypoints.order", 1)
+        self.wait_for("rejected_observations.pusher.order", 1)
+        assert len(self.policy.chunks) == 1
+        self.policy.observe(self.start + 10 * STEP, observation(0), FRAME)
+        assert self.policy.chunk(1)[0] == self.start + 10 * STEP
+
+    def test_ten_thousand_malformed_messages_leave_the_node_as_it_was(
+        self, node, proc_info, proc_output
+    ) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        printed = process.output.count("observation refused")
+        sent = 0
+
+        def send_until(refused: int) -> bool:
+            nonlocal sent
+            for _ in range(100):
+                sent += 1
+                MALFORMED[sent % len(MALFORMED)](self.policy, self.start + sent * STEP)
+                if sent % 5 == 0:
+                    time.sleep(0.002)  # or newer messages would replace older ones in the queues
+            return self.counted("rejected_observations") >= refused
+
+        self.graph.spin_until(lambda: send_until(2_000), "2,000 refusals")
+        memory, threads = process.memory, process.threads
+        self.graph.spin_until(lambda: send_until(12_000), "12,000 refusals", timeout=300)
+        assert process.memory - memory < 5e6
+        assert process.threads == threads
+        assert not self.policy.chunks
+        # Throttled: a warning of each kind every 2 s, not one for each message.
+        assert process.output.count("observation refused") - printed < 2000
+        end = self.start + (sent + 10) * STEP
+        self.policy.observe(end, observation(0), FRAME)
+        assert self.policy.chunk(0)[0] == end
+
+
+@launch_testing.post_shutdown_test()
+class TestEnd(unittest.TestCase):
+    def test_it_ends_cleanly(self, proc_info) -> None:
+        launch_testing.asserts.assertExitCodes(proc_info)
