@@ -5,6 +5,7 @@ Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environ
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +67,7 @@ ARGUMENTS = (
     ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
     ("steps", "", "sampler.steps, likewise"),
     ("iterations", "", "sampler.iterations, likewise"),
+    ("engine", "", "engine of the policy node, its own default if empty; plain computes as pcm-evaluate"),
     ("params_file", "", "YAML file with more parameters of the policy node"),
     ("episodes", "10", "number of episodes"),
     ("first_seed", "100000", "initial state of the first episode; one more per episode"),
@@ -138,10 +140,9 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
         "synchronous": value["mode"] == "lockstep",
         "use_sim_time": True,
     }
-    if value["pcm"]:
-        parameters["pcm"] = value["pcm"]
-    if value["sampler"]:
-        parameters["sampler.name"] = value["sampler"]
+    for name, parameter in (("pcm", "pcm"), ("engine", "engine"), ("sampler", "sampler.name")):
+        if value[name]:
+            parameters[parameter] = value[name]
     for name in ("steps", "iterations"):
         if value[name]:
             parameters[f"sampler.{name}"] = int(value[name])
@@ -232,6 +233,6 @@ def _require(package: str, argument: str) -> None:
         get_package_prefix(package)
     except PackageNotFoundError:
         raise RuntimeError(
-            f"{argument} needs the ROS package {package}, which is not installed "
-            f"(apt install ros-$ROS_DISTRO-{package})"
+            f"{argument} needs the ROS package {package} "
+            f"(apt install ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package})"
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from visualization_msgs.msg import MarkerArray
 from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
 from ros_nodes.chunk_messages import path_markers, trajectory_message
-from ros_nodes.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
+from ros_nodes.inference_worker import ChunkComputer, ChunkRequest, ComputedChunk, InferenceWorker
 from ros_nodes.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
 from ros_nodes.observation_messages import (
     MESSAGE_TYPES,
@@ -30,6 +31,7 @@ from ros_nodes.observation_messages import (
 )
 from ros_nodes.policy_parameters import PolicyParameters, PolicySettings, SourceSettings
 from ros_nodes.policy_statistics import PolicyStatistics
+from ros_nodes.previous_prediction import PreviousPrediction
 from ros_nodes.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
 
 WARNING_PERIOD = 2.0  # s
@@ -70,20 +72,21 @@ class ActionLoop:
         self._settings = settings
         self._policy = policy
         self._on_failure = on_failure
+        self._computer = ChunkComputer(settings.engine, settings.threads)
         self._chunk_ns = config.action_steps * settings.control_period_ns
         self._schedule = ChunkSchedule(
             self._chunk_ns,
             settings.control_period_ns,
             settings.inference_margin_ns,
             settings.synchronous,
-            round(_warm_up(policy) * 1e9),
+            round(_warm_up(self._computer, policy) * 1e9),
         )
         self._active = False
         self._request: ChunkRequest | None = None  # whose chunk is waited for
         self._sent: tuple[float, int, object] | None = None
+        self._previous = PreviousPrediction(settings.control_period_ns)
         self._warned: dict[tuple[str, str], float] = {}
-        self._seed = parameters.seed()
-        self._generator = torch.Generator().manual_seed(self._seed)
+        self._start_noises(parameters.seed())
         with ExitStack() as resources:
             self._open(resources)
             self._resources = resources.pop_all()
@@ -101,7 +104,7 @@ class ActionLoop:
         resources.callback(node.destroy_lifecycle_publisher, self._path)
         self._ready = node.create_guard_condition(self._on_chunk)
         resources.callback(node.destroy_guard_condition, self._ready)
-        self._worker = InferenceWorker(self._ready.trigger)
+        self._worker = InferenceWorker(self._computer, self._ready.trigger)
         resources.callback(self._worker.close)
         for source in settings.sources:
             subscription = node.create_subscription(
@@ -132,11 +135,15 @@ class ActionLoop:
         self._restart()
 
     def _restart(self) -> None:
-        self._seed = self._parameters.seed()
-        self._generator = torch.Generator().manual_seed(self._seed)
+        self._start_noises(self._parameters.seed())
         self._schedule.restart()
         self._request = None
         self._sent = None
+
+    def _start_noises(self, seed: int) -> None:
+        self._seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
+        self._previous.forget()
 
     def obstacle(self) -> str | None:
         """Why no chunk can be computed now, or None."""
@@ -194,11 +201,19 @@ class ActionLoop:
             return
         sampler, seed = self._parameters.sampler(), self._parameters.seed()
         if sampler != self._policy.sampler:
-            self._policy = self._policy.with_sampler(sampler)
+            # What it can prepare it prepares in the worker: the merging of a PCM's weights takes its time.
+            self._policy = replace(self._policy, sampler=sampler)
         if seed != self._seed:
-            self._seed, self._generator = seed, torch.Generator().manual_seed(seed)
-        observations = self.history.sample(stamp_ns)
-        self._request = ChunkRequest(self._policy, observations, self._generator, stamp_ns, now_ns, arrived)
+            self._start_noises(seed)
+        self._request = ChunkRequest(
+            self._policy,
+            self.history.sample(stamp_ns),
+            self._generator,
+            stamp_ns,
+            now_ns,
+            arrived,
+            *self._previous.at(stamp_ns),
+        )
         self._schedule.started(stamp_ns)
         self._worker.submit(self._request)
 
@@ -232,12 +247,18 @@ class ActionLoop:
         self._output.send(trajectory)
         sent, now = time.perf_counter(), self._now()
         self._sent = time.monotonic(), request.stamp_ns, trajectory
+        self._previous.remember(computed.prediction, request.stamp_ns)
         statistics.chunks += 1
-        statistics.iterations, statistics.residual = computed.iterations, computed.residual
+        statistics.iterations = computed.prediction.depth
+        statistics.network_evaluations = computed.prediction.network_evaluations
+        statistics.residual = float(computed.prediction.residual[0])
+        statistics.deadline_cuts += computed.prediction.cut
         statistics.clamped_points += clamped
-        statistics.latencies.append(sent - request.arrived)
+        # Preparation happens once, which neither statistics nor schedule shall take for the policy's pace.
+        statistics.latencies.append(sent - request.arrived - computed.preparation)
         statistics.inference_seconds.append(computed.seconds)
-        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
+        latency_ns = max(0, now - request.started_ns - round(computed.preparation * 1e9))
+        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, latency_ns, now)
         self._path.publish(
             path_markers(chunk, settings.joints, settings.frame_id, request.stamp_ns, self._chunk_ns)
         )
@@ -257,11 +278,11 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
     )
 
 
-def _warm_up(policy: DiffusionPolicy) -> float:
+def _warm_up(computer: ChunkComputer, policy: DiffusionPolicy) -> float:
     """Seconds that a chunk takes; the first one of a process takes longer."""
     limits = policy.normalizer.observation.to("cpu")
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
     request = ChunkRequest(policy, observations, torch.Generator().manual_seed(0), 0, 0, 0.0)
-    compute_chunk(request)
-    return compute_chunk(request).seconds
+    computer.compute(request)
+    return computer.compute(request).seconds

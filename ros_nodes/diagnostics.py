@@ -39,7 +39,9 @@ def statistics_values(statistics: PolicyStatistics) -> dict[str, str]:
         for percent in (50, 95, 99):
             values[f"{name}_p{percent}_ms"] = f"{percentile(seconds, percent) * 1e3:.2f}"
     values["iterations"] = str(statistics.iterations)
+    values["network_evaluations"] = str(statistics.network_evaluations)
     values["residual"] = f"{statistics.residual:.3g}"
+    values["deadline_cuts"] = str(statistics.deadline_cuts)
     values["clamped_points"] = str(statistics.clamped_points)
     values["deadline_misses"] = str(statistics.deadline_misses)
     values["non_finite_chunks"] = str(statistics.non_finite_chunks)

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policy import DiffusionPolicy
+from policy import DiffusionPolicy, Prediction
+from policy.runtime import ENGINES, Runtime
+
+PLAIN = "plain"
+"""Instead of an engine: the policy as it is, which prepares nothing."""
+
+ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class ChunkRequest:
         stamp_ns: time of the newest observation, in ns.
         started_ns: when it was requested, on the node's clock, in ns.
         arrived: when the newest observation arrived, by `time.perf_counter`, in s.
+        previous: the prediction before, for a warm start.
+        executed: control periods from its observations to these.
     """
 
     policy: DiffusionPolicy
@@ -33,6 +41,8 @@ class ChunkRequest:
     stamp_ns: int
     started_ns: int
     arrived: float
+    previous: Prediction | None = None
+    executed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,34 +52,59 @@ class ComputedChunk:
     Attributes:
         chunk: (action_steps, action_dim), float64.
         seconds: of inference.
-        iterations: network evaluations, one after the other.
-        residual: how far the last iteration moved the normalised actions; 0 for a sequential sampler.
+        preparation: seconds before that, which a policy that was not used before takes once.
+        prediction: that it is from.
     """
 
     chunk: NDArray[np.float64]
     seconds: float
-    iterations: int
-    residual: float
+    preparation: float
+    prediction: Prediction
 
 
-def compute_chunk(request: ChunkRequest) -> ComputedChunk:
-    """Ask the policy."""
-    started = time.perf_counter()
-    observations = torch.from_numpy(request.observations).float()[None]
-    prediction = request.policy.predict(observations, generator=request.generator)
-    chunk = prediction.chunk[0].double().cpu().numpy()
-    residual = float(prediction.residual[0])
-    return ComputedChunk(chunk, time.perf_counter() - started, prediction.depth, residual)
+class ChunkComputer:
+    """Asks the policy, which an engine prepares whenever it is another one than before.
+
+    Args:
+        engine: of `policy.runtime.Runtime`, or `PLAIN`.
+        threads: of the CPU, 0 for as many as PyTorch uses; `PLAIN` always uses those.
+    """
+
+    def __init__(self, engine: str, threads: int) -> None:
+        self._engine = engine
+        self._threads = threads or None
+        self._policy: DiffusionPolicy | None = None
+        self._prepared: DiffusionPolicy | Runtime | None = None
+
+    def compute(self, request: ChunkRequest) -> ComputedChunk:
+        began = time.perf_counter()
+        prepared = self._prepare(request.policy)
+        started = time.perf_counter()
+        observations = torch.from_numpy(request.observations).float()[None]
+        prediction = prepared.predict(
+            observations, generator=request.generator, previous=request.previous, executed=request.executed
+        )
+        chunk = prediction.chunk[0].double().cpu().numpy()
+        return ComputedChunk(chunk, time.perf_counter() - started, started - began, prediction)
+
+    def _prepare(self, policy: DiffusionPolicy) -> DiffusionPolicy | Runtime:
+        if self._prepared is None or policy is not self._policy:
+            plain = self._engine == PLAIN
+            self._prepared = policy if plain else Runtime(policy, 1, self._engine, self._threads)
+            self._policy = policy
+        return self._prepared
 
 
 class InferenceWorker:
     """Computes one chunk at a time.
 
     Args:
+        computer: of the chunks.
         notify: called from the worker's thread when a chunk is ready to be taken.
     """
 
-    def __init__(self, notify: Callable[[], None]) -> None:
+    def __init__(self, computer: ChunkComputer, notify: Callable[[], None]) -> None:
+        self._computer = computer
         self._notify = notify
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._request: ChunkRequest | None = None
@@ -83,7 +118,7 @@ class InferenceWorker:
     def submit(self, request: ChunkRequest) -> None:
         """Start computing a chunk; the worker must not be busy."""
         assert not self.busy, "chunks must not queue up"
-        self._request, self._future = request, self._pool.submit(compute_chunk, request)
+        self._request, self._future = request, self._pool.submit(self._computer.compute, request)
         self._future.add_done_callback(lambda _: self._notify())
 
     def take(self) -> tuple[ChunkRequest, ComputedChunk | Exception] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from policy import SamplerConfig
+from ros_nodes.inference_worker import ENGINE_CHOICES
 from ros_nodes.observation_messages import MESSAGE_TYPES
 
 OUTPUTS = ("topic", "follow_joint_trajectory")
@@ -74,6 +75,13 @@ NODE_PARAMETERS = (
         "pcm", "", "safetensors file of a PCM for the policy, which sampler.name pcm and pcm_lora need"
     ),
     ParameterSpec("device", "cpu", "where the network runs, as torch names it: cpu, cuda, cuda:1"),
+    ParameterSpec(
+        "engine",
+        "auto",
+        "what evaluates the network: auto, openvino on a CPU where it is installed, else eager; plain as pcm-evaluate",
+        choices=ENGINE_CHOICES,
+    ),
+    ParameterSpec("threads", 0, "of the engine on the CPU; 0 for as many as PyTorch uses", 0, 1024),
     *_sampler_specs(),
     ParameterSpec("seed", 0, "of the noises; the same seed repeats the same chunks", 0, 2**63 - 1, live=True),
     ParameterSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -57,6 +57,8 @@ class PolicySettings:
     checkpoint: str
     pcm: str
     device: str
+    engine: str
+    threads: int
     control_period_ns: int
     synchronous: bool
     inference_margin_ns: int
@@ -111,6 +113,8 @@ class PolicyParameters:
             checkpoint=value("checkpoint"),
             pcm=value("pcm"),
             device=value("device"),
+            engine=value("engine"),
+            threads=value("threads"),
             control_period_ns=_nanoseconds(value("control_period")),
             synchronous=value("synchronous"),
             inference_margin_ns=_nanoseconds(value("inference_margin")),
@@ -188,7 +192,7 @@ class PolicyParameters:
         }
         sampler = SamplerConfig(**values)
         if self._policy is not None:
-            self._policy.with_sampler(sampler)
+            _ = replace(self._policy, sampler=sampler).sample
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -23,7 +23,9 @@ class PolicyStatistics:
         latencies: of the newest chunks, from the observation's arrival to the chunk's publication, in s.
         inference_seconds: the policy's part of that, in s.
         iterations: of the newest chunk, network evaluations one after the other.
+        network_evaluations: of the newest chunk, all of them.
         residual: of the newest chunk, how far the last iteration moved the normalised actions.
+        deadline_cuts: chunks whose sampler was stopped by its deadline.
         clamped_points: points outside of the joint limits.
         deadline_misses: chunks that came after the last point of the chunk before them.
         non_finite_chunks: never sent.
@@ -35,7 +37,9 @@ class PolicyStatistics:
     latencies: deque[float] = field(default_factory=_window)
     inference_seconds: deque[float] = field(default_factory=_window)
     iterations: int = 0
+    network_evaluations: int = 0
     residual: float = 0.0
+    deadline_cuts: int = 0
     clamped_points: int = 0
     deadline_misses: int = 0
     non_finite_chunks: int = 0

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-LAUNCH_FILE = str(Path(__file__).resolve().parents[3] / "launch" / "pusht.launch.py")
+from policy import DiffusionPolicy
+from policy.lora import add_lora
+from policy.pcm import PCM, save_pcm, weights_sha256
+
+LAUNCH_FOLDER = Path(__file__).resolve().parents[3] / "launch"
+LAUNCH_FILE = str(LAUNCH_FOLDER / "pusht.launch.py")
 
 
 def arguments(**values: Any) -> list[str]:
-    return [f"{name}:={value}" for name, value in {"steps": 4, "first_seed": 0, **values}.items()]
+    return [
+        f"{name}:={value}"
+        for name, value in {"steps": 4, "engine": "eager", "first_seed": 0, **values}.items()
+    ]
 
 
 @pytest.mark.parametrize(("mode", "factor"), [("lockstep", 1.0), ("realtime", 2.0)])
@@ -59,10 +74,96 @@ def test_a_launch_that_cannot_work_ends_with_an_error(
     assert message in graph.output(launch)
 
 
+def test_interrupted_it_ends_with_0_and_keeps_the_episodes_that_are_over(
+    graph: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    values = arguments(
+        checkpoint=checkpoint, output_dir=tmp_path, mode="lockstep", episodes=10**5, max_steps=8
+    )
+    launch = graph.start("ros2", "launch", LAUNCH_FILE, *values)
+    graph.spin_until(lambda: graph.output(launch).count("maximum reward") >= 2, "two episodes")
+    os.killpg(launch.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
+    assert launch.wait(60) == 0
+    assert len(json.loads((tmp_path / "summary.json").read_text())["episodes"]) >= 2
+    assert "Traceback" not in graph.output(launch)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(launch.pid, 0)
+
+
+@pytest.mark.parametrize("killed", ["episode_runner", "policy_node"])
+def test_a_process_that_dies_ends_the_launch_with_an_error(
+    graph: Any, checkpoint: Path, tmp_path: Path, killed: str
+) -> None:
+    values = arguments(checkpoint=checkpoint, output_dir=tmp_path, mode="lockstep", episodes=10**5)
+    launch = graph.start("ros2", "launch", LAUNCH_FILE, *values)
+    graph.spin_until(lambda: "maximum reward" in graph.output(launch), "an episode")
+    (pid,) = re.findall(rf"\[{killed}-\d\]: process started with pid \[(\d+)\]", graph.output(launch))
+    os.kill(int(pid), signal.SIGKILL)
+    assert launch.wait(60) == 1
+    assert re.search(rf"{killed}-\d ended with -9", graph.output(launch))
+
+
+def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    shutil.copy(checkpoint, own)
+    network = DiffusionPolicy.load(own).network
+    sha256 = weights_sha256(network.state_dict())
+    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    save_pcm(
+        tmp_path / "own_pcm_lora.safetensors",
+        PCM(network, "lora", sha256, 4, "drift", "repeated", iterations=2, rank=2, targets=".*"),
+    )
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(
+        "policy: {ros__parameters: {sampler: {formulation: drift, initialisation: repeated, iterations: 3}}}"
+    )
+    values = arguments(
+        checkpoint=own,
+        output_dir=tmp_path / "out",
+        mode="lockstep",
+        episodes=1,
+        max_steps=16,
+        sampler="pcm_lora",
+        params_file=parameters,
+    )
+    graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
+    assert summary["policy_parameters"]["sampler.name"] == "pcm_lora"
+    assert summary["policy_parameters"]["sampler.steps"] == 4
+    assert summary["policy_diagnostics"]["iterations"] == 3
+
+
+def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:
+    launch = graph.start("ros2", "launch", LAUNCH_FILE, "rviz:=true", "checkpoint:=nowhere.safetensors")
+    graph.spin_until(lambda: launch.poll() is not None, "the launch ends")
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        expected = (
+            f"rviz:=true needs the ROS package rviz2 (apt install ros-{os.environ['ROS_DISTRO']}-rviz2)"
+        )
+    else:
+        expected = "[rviz2-"
+    assert expected in graph.output(launch)
+    assert launch.returncode == 1
+
+
+def test_rviz_is_told_of_topics_that_are_there() -> None:
+    displays = yaml.safe_load((LAUNCH_FOLDER.parent / "config" / "pusht.rviz").read_text())
+    topics = {
+        display["Topic"]["Value"]
+        for display in displays["Visualization Manager"]["Displays"]
+        if "Topic" in display
+    }
+    assert topics == {"/pusht_simulator/markers", "/policy/predicted_path"}
+
+
 def test_all_arguments_are_described(graph: Any) -> None:
     output = graph.run("ros2", "launch", LAUNCH_FILE, "--show-args")
     for name in (
         "checkpoint",
+        "pcm",
         "sampler",
         "iterations",
         "episodes",

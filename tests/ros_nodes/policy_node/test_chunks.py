@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from policy_peer import STEP, observation
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-STEP = 100_000_000
-
-
-def observation(number: float) -> np.ndarray:
-    return 100.0 + 10 * np.arange(20) + number
+from policy import DiffusionPolicy, Prediction, SamplerConfig
 
 
 @pytest.fixture
@@ -74,6 +72,50 @@ def test_a_parallel_sampler_reports_iterations_and_residual(lockstep: Any) -> No
     lockstep.wait_for_value("chunks", 1)
     assert lockstep.values()["iterations"] == "2"
     assert float(lockstep.values()["residual"]) > 0
+
+
+def test_a_warm_start_continues_the_chunk_before(lockstep: Any, checkpoints: Path) -> None:
+    sampler = SamplerConfig(
+        "picard",
+        4,
+        iterations=2,
+        formulation="drift",
+        initialisation="repeated",
+        warm_start="actions_and_noise",
+    )
+    # In an order in which every change fits the others.
+    for name in ("formulation", "initialisation", "iterations", "name", "warm_start"):
+        lockstep.graph.set_parameters("policy", **{f"sampler__{name}": getattr(sampler, name)})
+    policy = DiffusionPolicy.load(checkpoints / "tiny.safetensors", sampler=sampler)
+    generator = torch.Generator().manual_seed(0)
+
+    def expected(first: float, second: float, previous: Prediction | None = None) -> Prediction:
+        observations = torch.from_numpy(np.stack([observation(first), observation(second)])).float()[None]
+        return policy.predict(observations, generator=generator, previous=previous, executed=8)
+
+    lockstep.observe(STEP, observation(0))
+    begun = expected(0, 0)
+    np.testing.assert_allclose(lockstep.chunk(0)[1], begun.chunk[0].numpy(), atol=1e-4)
+    for step in range(1, 9):
+        lockstep.observe((1 + step) * STEP, observation(step))
+    _, chunk = lockstep.chunk(1)
+    noises = generator.get_state()
+    np.testing.assert_allclose(chunk, expected(7, 8, begun).chunk[0].numpy(), atol=1e-4)
+    generator.set_state(noises)
+    assert not np.allclose(chunk, expected(7, 8).chunk[0].numpy(), atol=1.0), "a cold start is something else"
+    assert lockstep.graph.call(Trigger, "/policy/reset").success
+    lockstep.observe(STEP, observation(0))
+    np.testing.assert_allclose(lockstep.chunk(2)[1], begun.chunk[0].numpy(), atol=1e-4)
+
+
+def test_chunks_that_a_deadline_cut_short_are_counted(lockstep: Any) -> None:
+    options = {"sampler__formulation": "drift", "sampler__initialisation": "repeated"}
+    lockstep.graph.set_parameters("policy", **options, sampler__name="picard", sampler__deadline_ms=0.001)
+    lockstep.observe(STEP, observation(0))
+    lockstep.chunk(0)
+    lockstep.wait_for_value("deadline_cuts", 1)
+    assert lockstep.values()["iterations"] == "1"
+    assert int(lockstep.values()["network_evaluations"]) >= 1
 
 
 def test_reset_forgets_history_and_noises(lockstep: Any) -> None:
