@@ -16,6 +16,7 @@ from omegaconf import MISSING
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
+from policy.runtime import ENGINES, Runtime
 from training.command import run_command
 from training.distributed import choose_device
 from training.episode import Episode, hold_share
@@ -23,6 +24,8 @@ from training.episode_pictures import plot_film_strip, plot_final_frames, plot_r
 from training.latency import LatencyConfig
 from training.provenance import code_version, command_line, machine
 from training.rollout import Rollout, run_episodes
+
+ENGINE_CHOICES = ("auto", "plain", *ENGINES)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class EvaluateConfig:
     noise_seed: int = 0
     batch_size: int | None = None
     recorded_episodes: int = 10
+    engine: str = "auto"
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -50,6 +54,10 @@ class EvaluateConfig:
             raise ValueError(
                 f"batch_size must be at least 1, or null for all episodes, got {self.batch_size}"
             )
+        if self.engine not in ENGINE_CHOICES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINE_CHOICES)}, got {self.engine!r}")
+        if self.engine in ENGINES and not self.one_at_a_time:
+            raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
             raise ValueError(f"sampler {self.sampler.name!r} needs pcm=….safetensors")
         if not 0 <= self.first_seed <= 2**32 - self.episodes:
@@ -58,6 +66,10 @@ class EvaluateConfig:
             raise ValueError(f"noise_seed must be in 0 … {2**31 - 1}, got {self.noise_seed}")
         if self.recorded_episodes < 0:
             raise ValueError(f"recorded_episodes must not be negative, got {self.recorded_episodes}")
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.batch_size == 1 or self.latency.mode == "measured"
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -70,8 +82,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
+    runtime = (
+        Runtime(policy, engine=config.engine) if config.one_at_a_time and config.engine != "plain" else None
+    )
     rollout = run_episodes(
-        policy,
+        runtime or policy,
         range(config.first_seed, config.first_seed + config.episodes),
         config.max_steps,
         config.noise_seed,
@@ -82,6 +97,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     summary = {
         **summarize(rollout),
         "config": asdict(config),
+        "engine": "plain" if runtime is None else runtime.engine,
         "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
         "pcm": None
         if config.pcm is None or policy.pcm is None

@@ -6,15 +6,18 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from policy import DiffusionPolicy, Prediction
+from policy.runtime import Runtime
 from training.episode import Episode, RunningEpisode
 from training.latency import LatencyConfig
+
+Policy: TypeAlias = DiffusionPolicy | Runtime
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Rollout:
 
 
 def run_episodes(
-    policy: DiffusionPolicy,
+    policy: Policy,
     seeds: Sequence[int],
     max_steps: int = 200,
     noise_seed: int = 0,
@@ -54,7 +57,7 @@ def run_episodes(
     noises from a generator of its own.
 
     Args:
-        policy: observes keypoints.
+        policy: observes keypoints. A runtime of batch size 1 serves one episode at a time.
         seeds: initial states.
         max_steps: control steps after which an episode is cut.
         noise_seed: of the policy's noises.
@@ -132,7 +135,7 @@ def _batches(episodes: Iterable[RunningEpisode], warm: bool) -> list[list[Runnin
 
 
 def _predict(
-    policy: DiffusionPolicy, episodes: Sequence[RunningEpisode], warm: bool
+    policy: Policy, episodes: Sequence[RunningEpisode], warm: bool
 ) -> tuple[list[Prediction], float]:
     """A prediction (B = 1) for each episode, and the wall time in s that all of them took together."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
@@ -166,8 +169,7 @@ def _tensors(prediction: Prediction) -> list[str]:
     return [f.name for f in fields(prediction) if isinstance(getattr(prediction, f.name), torch.Tensor)]
 
 
-def _warm_up(policy: DiffusionPolicy) -> None:
+def _warm_up(policy: Policy) -> None:
     """Keep the first call's one-time work out of the latencies, and find an impossible sampler early."""
-    middle = (policy.normalizer.observation.minimum + policy.normalizer.observation.maximum) / 2
-    observations = middle.expand(1, policy.config.observation_steps, -1)
+    observations = torch.zeros(1, policy.config.observation_steps, policy.config.observation_dim)
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

@@ -97,9 +97,10 @@ def test_the_world_goes_on_by_choice(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["config"]["latency"] == {"mode": "fixed", "ms": 250.0, "margin_ms": 0.0}
     assert summary["world"]["hold_share"] == 0.25
-    assert main([*arguments, "recorded_episodes=0", "latency=measured"]) == 0
+    assert main([*arguments, "recorded_episodes=0", "latency=measured", "engine=eager"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["world"]["latency_ms"]["p50"] > 0
+    assert summary["engine"] == "eager"
     assert main([*arguments, "latency=measured", "batch_size=3"]) == 1
     assert "latency=measured needs batch_size=1, got 3" in capsys.readouterr().err
 
@@ -125,6 +126,24 @@ def test_summary_numbers() -> None:
         "steps": 3,
         "chunk_ms": pytest.approx(3),
     }
+
+
+def test_the_runtime_serves_one_episode_at_a_time(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewards = {}
+    arguments = [*arguments, "recorded_episodes=0"]
+    for engine in ("eager", "plain"):
+        assert main([*arguments, "batch_size=1", f"engine={engine}"]) == 0
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert summary["engine"] == engine
+        rewards[engine] = [row["max_reward"] for row in summary["episodes"]]
+    assert rewards["eager"] == pytest.approx(rewards["plain"], abs=1e-3)
+    capsys.readouterr()
+    assert main([*arguments, "engine=eager"]) == 1
+    assert "engine=eager needs batch_size=1, got null" in capsys.readouterr().err
+    assert main([*arguments, "engine=steam"]) == 1
+    assert "engine must be one of auto, plain, eager, " in capsys.readouterr().err
 
 
 def test_summary_of_a_world_that_went_on() -> None:

@@ -53,6 +53,7 @@ class LatencyReportConfig:
     fixed_ms: list[float] = field(default_factory=lambda: [0, 100, 200, 300, 400, 500, 600, 700, 800])
     measured: bool = True
     margin_ms: float = 50.0
+    engine: str = "auto"
     ddim_steps: list[int] = field(default_factory=lambda: [50, 10, 8])
     picard_steps: int = 10
     depth: int = 3

@@ -13,6 +13,7 @@ import numpy as np
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
+from policy.runtime import Runtime
 from pusht_env.physics import CONTROL_HZ
 from training.benchmark.candidates import Candidate, PCMFile, load_pcm_files, pcm_candidates
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
@@ -23,7 +24,7 @@ from training.benchmark.table3_rows import mean_and_interval
 from training.episode import hold_share
 from training.latency import NS_PER_MS, LatencyConfig
 from training.provenance import machine
-from training.rollout import run_episodes
+from training.rollout import Policy, run_episodes
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -99,7 +100,7 @@ def latency_candidates(options: LatencyReportConfig, pcms: Sequence[PCMFile]) ->
 
 
 def measure_latency(
-    policy: DiffusionPolicy, options: LatencyReportConfig, latency: LatencyConfig, noise_seed: int
+    policy: Policy, options: LatencyReportConfig, latency: LatencyConfig, noise_seed: int
 ) -> Row:
     """Rewards of one rollout, and how its chunks met the world.
 
@@ -134,6 +135,7 @@ def make_row(candidate: Candidate, latency: LatencyConfig, measured: Sequence[Ro
         "steps": candidate.sampler.steps,
         "depth": candidate.depth,
         "latency": latency.mode,
+        "engine": measured[0].get("engine"),
         "ms_p50": float(np.percentile(latencies, 50)),
         "ms_p99": float(np.percentile(latencies, 99)),
         "reward": reward,
@@ -165,6 +167,7 @@ def _task(
         "max_steps": options.max_steps,
         "noise_seed": noise_seed,
         "machine": this_machine if latency.mode == "measured" else None,
+        "engine": options.engine if latency.mode == "measured" else None,
         **candidate.identity,
     }
     chunks = options.episodes * math.ceil(options.max_steps / _cycle(latency, base.config.action_steps))
@@ -185,7 +188,11 @@ def _measure(
     latency: LatencyConfig,
     noise_seed: int,
 ) -> Row:
-    return measure_latency(candidate.policy(base), options, latency, noise_seed)
+    policy = candidate.policy(base)
+    if latency.mode != "measured":
+        return measure_latency(policy, options, latency, noise_seed)
+    runtime = Runtime(policy, engine=options.engine)
+    return {**measure_latency(runtime, options, latency, noise_seed), "engine": runtime.engine}
 
 
 def _cycle(latency: LatencyConfig, action_steps: int) -> float:

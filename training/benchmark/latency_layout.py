@@ -26,13 +26,14 @@ def describe_latency(options: LatencyReportConfig) -> str:
     return (
         "The simulator goes on while the policy computes: the pusher follows the rest of the chunk before, then holds "
         "its last target, and the points of a chunk that are over when it arrives are skipped. The next inference "
-        "starts from the last observation that leaves enough time, one at a time, as in the policy node. Reward: mean "
-        f"over {options.episodes} episodes (initial states from seed {options.first_seed}) × {seeds} of the largest "
-        f"reward in {options.max_steps} control steps of 100 ms, with its 95 % interval over episodes. Fixed: every "
-        "chunk takes as long. Measured: each chunk takes the wall time of its own policy call at batch size 1 on this "
-        f"machine, and inferences start {options.margin_ms:g} ms earlier than needed. A latency counts up to the end "
-        "of the control step that it ends in. Skipped: points per chunk. Missed: chunks that came after the end of "
-        "the one before. Hold: control steps without a target to move to."
+        "starts from the last observation that leaves enough time, one at a time, as in the policy node. A latency "
+        "counts up to the end of the control step that it ends in.\n\n"
+        f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × {seeds} of "
+        f"the largest reward in {options.max_steps} control steps of 100 ms, with its 95 % interval over episodes. "
+        "Fixed: every chunk takes as long. Measured: each chunk takes the wall time of its own call of the runtime at "
+        f"batch size 1 on this machine, and inferences start {options.margin_ms:g} ms earlier than needed. Skipped: "
+        "points per chunk. Missed: chunks that came after the end of the one before. Hold: control steps without a "
+        "target to move to."
     )
 
 
@@ -59,10 +60,18 @@ def format_latency(rows: Sequence[Mapping[str, Any]]) -> str:
         columns = ["sampler", *(f"{ms:g} ms" for ms in latencies)]
         parts.append(f"### Reward at fixed latencies\n\n{markdown_table(columns, cells)}")
     if measured:
-        columns = ["sampler", "ms p50", "ms p99", "reward", *(title for title, _, _ in WORLD_COLUMNS)]
+        columns = [
+            "sampler",
+            "engine",
+            "ms p50",
+            "ms p99",
+            "reward",
+            *(title for title, _, _ in WORLD_COLUMNS),
+        ]
         cells = [
             [
                 label_of(row),
+                row["engine"],
                 f"{row['ms_p50']:.1f}",
                 f"{row['ms_p99']:.1f}",
                 _reward(row),
@@ -70,7 +79,7 @@ def format_latency(rows: Sequence[Mapping[str, Any]]) -> str:
             ]
             for row in measured
         ]
-        parts.append(f"### Measured latencies\n\n{markdown_table(columns, cells)}")
+        parts.append(f"### Measured latencies\n\n{markdown_table(columns, cells, text_columns=2)}")
     return "\n\n".join(parts)
 
 

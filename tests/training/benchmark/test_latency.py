@@ -26,6 +26,7 @@ def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
         "latency.depth=2",
         "latency.episodes=2",
         "latency.max_steps=24",
+        "latency.engine=eager",
         "latency.noise_seeds=[0]",
     ]
 
@@ -51,6 +52,7 @@ def test_report_has_a_curve_and_a_measured_point_for_each_sampler(
         assert float(row["hold_share"]) > 0
     for row in rows[8:]:
         assert 0 < float(row["ms_p50"]) <= float(row["ms_p99"])
+        assert row["engine"] == "eager"
     page = (tmp_path / "out" / "latency.md").read_text()
     for expected in (
         "| sampler | 0 ms | 320 ms |",
