@@ -101,7 +101,7 @@ def test_the_world_goes_on_by_choice(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["world"]["latency_ms"]["p50"] > 0
     assert summary["engine"] == "eager"
-    assert main([*arguments, "latency=measured", "batch_size=3"]) == 1
+    assert main([*arguments, "latency=measured", "batch_size=3", "engine=plain"]) == 1
     assert "latency=measured needs batch_size=1, got 3" in capsys.readouterr().err
 
 
