@@ -198,11 +198,6 @@ class DiffusionPolicy:
             weights = [weight for weight in (self.pcm.initial_weight, *changing, last) if weight > 0]
         return {weight: self.pcm.merged(weight) for weight in [*dict.fromkeys(weights)][:MERGED_COPIES]}
 
-    @property
-    def networks(self) -> Sequence[ConditionalUnet1D]:
-        """All that a prediction may evaluate, for those who count."""
-        return [self.network, *self._merged.values(), *([] if self.pcm is None else [self.pcm.network])]
-
     def _switch(self, condition: Tensor, count: EvaluationCount) -> Switch:
         """The data predictions for these observations (B, C), normalised, and counted."""
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import ConditionalUnet1D, DiffusionPolicy, SamplerConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.lora import merge_lora
 from policy.pcm import PCM
@@ -17,6 +17,7 @@ from policy.sampling import picard_step, sample_picard
 from policy.sampling.initial import INITIALISATIONS, repeated_noise
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
+from policy.solver import Solver
 
 MakePCM = Callable[..., PCM]
 PX = 250  # half the range of the actions
@@ -33,12 +34,22 @@ def noise(seed: int = 0) -> Tensor:
     return torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(seed))
 
 
-def count_calls(policy: DiffusionPolicy) -> list[str]:
+def watched(policy: DiffusionPolicy) -> tuple[DiffusionPolicy, list[ConditionalUnet1D], list[str]]:
+    """The same policy, the networks that it may evaluate, and the model of each evaluation."""
+    bound: list[ConditionalUnet1D] = []
     calls: list[str] = []
-    for network in policy.networks:
-        model = "base" if network is policy.network else "pcm"
-        network.register_forward_pre_hook(lambda *_, model=model: calls.append(model))
-    return calls
+
+    def bind(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
+        bound.append(network)
+        denoise = make_denoise(network, solver, condition)
+
+        def watching(states: Tensor, steps: slice) -> Tensor:
+            calls.append("base" if network is policy.network else "pcm")
+            return denoise(states, steps)
+
+        return watching
+
+    return replace(policy, bind_network=bind), bound, calls
 
 
 @pytest.mark.parametrize(
@@ -194,8 +205,7 @@ def test_no_model_of_weight_zero_is_evaluated(
 ) -> None:
     pcm = make_pcm(gaussian_policy, "lora", iterations=2, initial_model=initial_model)
     sampler = SamplerConfig(name, 6, iterations=3, initialisation="gaussian", stiffness=1)
-    policy = gaussian_policy.with_pcm(pcm).with_sampler(sampler)
-    calls = count_calls(policy)
+    policy, _, calls = watched(gaussian_policy.with_pcm(pcm).with_sampler(sampler))
     prediction = policy.predict(observations, noise())
     assert calls == expected
     assert prediction.depth == 4  # the two models of one iteration do not wait for each other
@@ -213,10 +223,10 @@ def test_many_weights_take_no_more_memory_than_some(
     answers = []
     for copies in (8, 0):
         monkeypatch.setattr("policy.diffusion_policy.MERGED_COPIES", copies)
-        policy = trained.with_sampler(sampler)
-        assert len(policy.networks) == 2 + copies
+        policy, bound, _ = watched(trained.with_sampler(sampler))
         generator = torch.Generator().manual_seed(0)
         answers.append(policy.predict(observations, noise(), generator).actions)
+        assert len(bound) == 2 + copies
     torch.testing.assert_close(answers[0], answers[1], atol=1e-4 * PX, rtol=0)
 
 
