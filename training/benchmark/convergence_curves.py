@@ -103,7 +103,7 @@ def curves(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Curve]:
                 follow = partial(follow_picard, steps, formulation, initialisation)
                 found.append(Curve("picard", formulation, initialisation, steps, follow, cost))
             newton = partial(follow_newton, steps, initialisation)
-            found.append(Curve("newton", "newton", initialisation, steps, newton, cost))
+            found.append(Curve("newton", "newton", initialisation, steps, newton, 8 * cost))
         found += _accelerated_curves(steps, cost)
     for file in pcms:
         suffix = f":{file.path.stem}" if len(pcms) > 1 else ""
