@@ -6,8 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy.denoiser import Denoise
+from policy import PolicyConfig
+from policy.denoiser import Denoise, make_denoise
 from policy.solver import Solver
+
+TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+
+
+@pytest.fixture
+def network_denoise() -> Callable[[Solver, int, int], Denoise]:
+    def denoise(solver: Solver, batch: int, seed: int) -> Denoise:
+        """A random network's data prediction of (16, 2) actions: nonlinear and clipped, as a real policy's."""
+        torch.manual_seed(seed)
+        network = TINY.build_network().to(solver.a.dtype).requires_grad_(False)
+        return make_denoise(network, solver, torch.randn(batch, TINY.cond_dim, dtype=solver.a.dtype))
+
+    return denoise
 
 
 def _gaussian_denoise(solver: Solver, mean: Tensor, covariance: Tensor) -> Denoise:
