@@ -96,7 +96,7 @@ def candidates(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Candida
     ]
     for steps in config.steps:
         for method, sampler in _training_free(steps):
-            rows += [Candidate(method, *at_depth) for at_depth in _depths(sampler, table.depths)]
+            rows += [Candidate(method, *at_depth) for at_depth in at_depths(sampler, table.depths)]
     for file in pcms:
         rows += pcm_candidates(file, table.depths, table.stiffness)
     return rows
@@ -117,7 +117,10 @@ def _training_free(steps: int) -> Iterator[tuple[str, SamplerConfig]]:
 
 
 def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
-    """A PCM with the T, formulation and initial trajectory that it was trained with, and each stiffness."""
+    """A PCM with the T, formulation and initial trajectory that it was trained with, and each stiffness.
+
+    Adapters are sampled in parameter space and, where that differs, in feature space.
+    """
     pcm = file.pcm
     rows: dict[tuple[Any, ...], Candidate] = {}
     for name, method in (("pcm_lora", "PCM-LoRA"), ("pcm", "PCM")):
@@ -131,16 +134,19 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
                 initialisation=pcm.initialisation,
                 stiffness=s,
             )
-            for at_depth, depth in _depths(sampler, depths):
+            for at_depth, depth in at_depths(sampler, depths):
                 # Where it falls in the same way, a stiffness is the same sampler as the one before it.
                 weights, last = switching_weights(s, pcm.iterations, at_depth.iterations)
                 weights += [last] * (at_depth.iterations - len(weights))
+                # Where it is all or nothing, both samplers are the same.
+                if name == "pcm" and pcm.method == "lora" and set(weights) <= {0.0, 1.0}:
+                    continue
                 candidate = Candidate(f"{method}, {file.path.stem}, s = {s:g}", at_depth, depth, file)
                 rows.setdefault((name, depth, *weights), candidate)
     return list(rows.values())
 
 
-def _depths(sampler: SamplerConfig, depths: Sequence[int]) -> Iterator[tuple[SamplerConfig, int]]:
+def at_depths(sampler: SamplerConfig, depths: Sequence[int]) -> Iterator[tuple[SamplerConfig, int]]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
     initial_calls = {"gaussian": 1, "parasolver": sampler.preconditioning}.get(sampler.initialisation, 0)
     for depth in depths:

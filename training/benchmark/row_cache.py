@@ -50,22 +50,39 @@ class RowCache:
     directory: Path
     shared: Mapping[str, Any]
 
+    def path(self, identity: Mapping[str, Any]) -> Path:
+        """Of the row's file, which need not be there."""
+        text = json.dumps(self._whole(identity), sort_keys=True)
+        return self.directory / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
     def find(self, identity: Mapping[str, Any]) -> Row | None:
         """The row of that identity, if it has been measured. A file that cannot be read counts as not there."""
         whole = self._whole(identity)
         try:
-            saved = json.loads(self._path(whole).read_text(encoding="utf-8"))
+            saved = json.loads(self.path(identity).read_text(encoding="utf-8"))
             return dict(saved["row"]) if saved["identity"] == whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def read(self, task: Task) -> Row:
+        """The row of a task that has been measured.
+
+        Raises:
+            RuntimeError: if it is not there.
+        """
+        row = self.find(task.identity)
+        if row is None:
+            raise RuntimeError(
+                f"{self.path(task.identity)}, the {task.label}, has gone while this was running"
+            )
+        return row
 
     def find_or_measure(self, identity: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
         """The row of that identity; measured, and written, if it is not there. Its column `code` says by which code."""
         row = self.find(identity)
         if row is None:
             row = {**measure(), "code": code_version()}
-            whole = self._whole(identity)
-            path = self._path(whole)
+            whole, path = self._whole(identity), self.path(identity)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Of this process alone: another one may be measuring the same.
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -88,7 +105,3 @@ class RowCache:
         # Through JSON, as the saved one: it knows no tuples.
         whole: dict[str, Any] = json.loads(json.dumps({**self.shared, **identity}, sort_keys=True))
         return whole
-
-    def _path(self, whole: Mapping[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-        return self.directory / f"{digest[:24]}.json"

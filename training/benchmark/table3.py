@@ -58,12 +58,12 @@ def report(config: BenchmarkConfig) -> None:
 
     milliseconds: list[list[float]] = [[] for _ in compared]
     for task in timings:
-        for found, calls in zip(milliseconds, _found(cache, task)["milliseconds"], strict=True):
+        for found, calls in zip(milliseconds, cache.read(task)["milliseconds"], strict=True):
             found += calls
     rows = []
     codes = set()
     for index, candidate in enumerate(compared):
-        accurate = _found(cache, accuracy[index])
+        accurate = cache.read(accuracy[index])
         rewarded = [row for task in rewards[index] if (row := cache.find(task.identity)) is not None]
         codes |= {row["code"] for row in (accurate, *rewarded)}
         complete = rewarded if len(rewarded) == len(table.noise_seeds) else []
@@ -168,12 +168,3 @@ def _gets_reward(candidate: Candidate, table: Table3Config) -> bool:
             (table.reward_depths, candidate.depth),
         )
     )
-
-
-def _found(cache: RowCache, task: Task) -> Row:
-    row = cache.find(task.identity)
-    if row is None:
-        raise RuntimeError(
-            f"{cache.directory}: the row with the {task.label} has gone while this was running"
-        )
-    return row

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
 
 from training.benchmark.config import Table3Config
 from training.benchmark.measurements import EPISODE_STEPS
@@ -16,6 +18,8 @@ from training.benchmark.table3_rows import TableRow, reward_columns
 
 MARKERS = "osD^vP*X<>hpd"
 PLOTTED_STEPS = EPISODE_STEPS[0]
+REWARD_TICKS = (0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1)
+STRETCHED_TO = 1.05
 DEPTH_TICKS = (2, 3, 4, 5, 8, 10, 15, 25, 50)
 
 
@@ -66,7 +70,7 @@ def _cells(row: TableRow) -> list[str]:
     rewards = []
     for steps in EPISODE_STEPS:
         mean, low, high = (row[name] for name in reward_columns(steps))
-        interval = "" if low is None else f" ({low:.3f} … {min(1.0, high):.3f})"
+        interval = "" if low is None else f" ({max(0.0, low):.3f} … {min(1.0, high):.3f})"
         rewards.append("" if mean is None else f"{mean:.3f}{interval}")
     return [
         row["method"],
@@ -111,13 +115,16 @@ def plot_table(rows: Sequence[TableRow]) -> Figure:
                 points = [row for row in shown if row["method"] == method and row[x] is not None]
                 _plot_method(axes, points, x, mean, method, methods.index(method))
             axes.set(xscale="log", xlabel="depth" if x == "depth" else "ms per chunk, median")
+            axes.xaxis.set_major_locator(
+                FixedLocator(DEPTH_TICKS) if x == "depth" else LogLocator(subs=(1, 2, 5))
+            )
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.grid(alpha=0.3)
         panels[0, column].set(title="" if steps is None else f"parallel: T = {steps}")
-        panels[0, column].xaxis.set_major_locator(FixedLocator(DEPTH_TICKS))
-        panels[0, column].xaxis.set_minor_locator(NullLocator())
-        panels[0, column].xaxis.set_major_formatter(ScalarFormatter())
     for axes in panels[:, 0]:
-        axes.set_ylabel(f"mean maximum reward, {PLOTTED_STEPS} steps")
+        axes.set_yscale("function", functions=(_stretch, _shrink))
+        axes.set(yticks=REWARD_TICKS, ylabel=f"mean maximum reward, {PLOTTED_STEPS} steps")
     handles: dict[str, Artist] = {}
     for axes in panels.flat:
         found, labels = axes.get_legend_handles_labels()
@@ -125,6 +132,15 @@ def plot_table(rows: Sequence[TableRow]) -> Figure:
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def _stretch(reward: NDArray[np.float64]) -> NDArray[np.float64]:
+    """To an axis on which good rewards, most of what is plotted, can be told apart."""
+    return -np.log(np.maximum(STRETCHED_TO - reward, 1e-9))
+
+
+def _shrink(height: NDArray[np.float64]) -> NDArray[np.float64]:
+    return STRETCHED_TO - np.exp(-height)
 
 
 def _plot_method(axes: Axes, rows: Sequence[TableRow], x: str, y: str, label: str, number: int) -> None:

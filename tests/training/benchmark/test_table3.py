@@ -201,7 +201,7 @@ def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> 
         ("table3.reward_samplers=[picad]", "table3.reward_samplers must be among ddim, "),
         ("table3.depth=2", "there is no key"),
         ("pcm=[nowhere.safetensors]", "nowhere.safetensors"),
-        ("report=table4", "report must be one of convergence, table3"),
+        ("report=table4", "report must be one of "),
     ],
 )
 def test_a_bad_argument_is_named_in_one_line(
@@ -226,5 +226,9 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for line in text.splitlines():
         key = line.partition(":")[0].strip()
-        if line.strip() and not line.startswith(("#", "  #")) and key != "table3":
+        if (
+            line.strip()
+            and not line.startswith(("#", "  #"))
+            and key not in ("table3", "ablations", "latency", "profile")
+        ):
             assert "#" in line, line
