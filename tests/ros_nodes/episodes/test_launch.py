@@ -22,10 +22,8 @@ LAUNCH_FILE = str(LAUNCH_FOLDER / "pusht.launch.py")
 
 
 def arguments(**values: Any) -> list[str]:
-    return [
-        f"{name}:={value}"
-        for name, value in {"steps": 4, "engine": "eager", "first_seed": 0, **values}.items()
-    ]
+    defaults = {"sampler": "ddim", "steps": 4, "engine": "eager", "first_seed": 0}
+    return [f"{name}:={value}" for name, value in {**defaults, **values}.items()]
 
 
 @pytest.mark.parametrize(("mode", "factor"), [("lockstep", 1.0), ("realtime", 2.0)])

@@ -32,7 +32,14 @@ def test_a_short_soak_reports_what_it_saw(
     output = graph.run(
         *(sys.executable, "-m", "ros_nodes.soak", *length, "--sample-seconds", "1"),
         *("--output-dir", str(tmp_path / "out")),
-        *(f"checkpoint:={checkpoint}", "engine:=eager", "steps:=2", "max_steps:=20", "real_time_factor:=2.0"),
+        *(
+            f"checkpoint:={checkpoint}",
+            "engine:=eager",
+            "sampler:=ddim",
+            "steps:=2",
+            "max_steps:=20",
+            "real_time_factor:=2.0",
+        ),
         timeout=180,
     )
     report = json.loads((tmp_path / "out" / "soak.json").read_text())
