@@ -47,6 +47,29 @@ class Table3Config:
 
 
 @dataclass(frozen=True)
+class AblationsConfig:
+    """Section `ablations` of `training/conf/benchmark.yaml`."""
+
+    depths: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6])
+    isotropic: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.3])
+    trajectories: str | None = None
+    training: list[str] = field(default_factory=list)
+    loss_weights: list[str] = field(default_factory=lambda: ["inverse_std", "inverse"])
+    without_ema: bool = True
+    ranks: list[int] = field(default_factory=lambda: [4, 64])
+    stiffness: list[float] = field(default_factory=lambda: [1.0, 3.0])
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "stiffness"):
+            if not getattr(self, name):
+                raise ValueError(f"ablations.{name} must not be empty")
+        if min(self.depths) < 2:
+            raise ValueError(f"ablations.depths must be at least 2, got {self.depths}")
+        if min(self.isotropic, default=1.0) <= 0:
+            raise ValueError(f"ablations.isotropic must be above 0, got {self.isotropic}")
+
+
+@dataclass(frozen=True)
 class LatencyReportConfig:
     """Section `latency` of `training/conf/benchmark.yaml`."""
 
@@ -94,6 +117,7 @@ class BenchmarkConfig:
     seed: int = 0
     device: str = "auto"
     table3: Table3Config = field(default_factory=Table3Config)
+    ablations: AblationsConfig = field(default_factory=AblationsConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
 
     def __post_init__(self) -> None:
