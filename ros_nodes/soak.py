@@ -72,7 +72,7 @@ def soak(
     command = ["ros2", "launch", str(LAUNCH_FILE), *settings, *launch_arguments]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     samples: list[Sample] = []
-    seconds = 0.0
+    seconds, next_sample = 0.0, sample_seconds
     rclpy.init()
     observer = SoakObserver()
     with open(output_dir / "log.txt", "wb") as log:
@@ -85,8 +85,11 @@ def soak(
                 seconds = time.monotonic() - started
                 if minutes is not None and seconds >= 60 * minutes:
                     break
-                if seconds >= sample_seconds * (len(samples) + 1):
-                    samples.append(Sample(seconds, memory_of_children(process.pid)))
+                if seconds >= next_sample:
+                    next_sample += sample_seconds
+                    memory = memory_of_children(process.pid)
+                    if memory.keys() == set(WATCHED):  # one that ends has less and less of it
+                        samples.append(Sample(seconds, memory))
         finally:
             ended = process.poll()
             if ended is None:
