@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,8 +18,9 @@ from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
+from policy.runtime import EngineError
 from ros_nodes.chunk_messages import path_markers, trajectory_message
-from ros_nodes.inference_worker import ChunkComputer, ChunkRequest, ComputedChunk, InferenceWorker
+from ros_nodes.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
 from ros_nodes.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
 from ros_nodes.observation_messages import (
     MESSAGE_TYPES,
@@ -30,6 +30,7 @@ from ros_nodes.observation_messages import (
     message_values,
 )
 from ros_nodes.policy_parameters import PolicyParameters, PolicySettings, SourceSettings
+from ros_nodes.policy_preparation import PolicyPreparation, PreparedPolicy, prepare
 from ros_nodes.policy_statistics import PolicyStatistics
 from ros_nodes.previous_prediction import PreviousPrediction
 from ros_nodes.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
@@ -70,16 +71,15 @@ class ActionLoop:
         self._node = node
         self._parameters = parameters
         self._settings = settings
-        self._policy = policy
+        self._policy = prepare(policy, settings.engine, settings.threads)
         self._on_failure = on_failure
-        self._computer = ChunkComputer(settings.engine, settings.threads)
         self._chunk_ns = config.action_steps * settings.control_period_ns
         self._schedule = ChunkSchedule(
             self._chunk_ns,
             settings.control_period_ns,
             settings.inference_margin_ns,
             settings.synchronous,
-            round(_warm_up(self._computer, policy) * 1e9),
+            round(_warm_up(self._policy, policy) * 1e9),
         )
         self._active = False
         self._request: ChunkRequest | None = None  # whose chunk is waited for
@@ -88,11 +88,11 @@ class ActionLoop:
         self._warned: dict[tuple[str, str], float] = {}
         self._start_noises(parameters.seed())
         with ExitStack() as resources:
-            self._open(resources)
+            self._open(resources, policy)
             self._resources = resources.pop_all()
 
-    def _open(self, resources: ExitStack) -> None:
-        """Make what the loop holds in the node, and the worker; `resources` gives it up again."""
+    def _open(self, resources: ExitStack, policy: DiffusionPolicy) -> None:
+        """Make what the loop holds in the node, and the threads; `resources` gives it up again."""
         node, settings = self._node, self._settings
         self._output: TrajectoryOutput = (
             ActionOutput(node, settings.action_name, self.statistics)
@@ -102,9 +102,11 @@ class ActionLoop:
         resources.callback(self._output.close)
         self._path = node.create_lifecycle_publisher(MarkerArray, "~/predicted_path", 10)
         resources.callback(node.destroy_lifecycle_publisher, self._path)
-        self._ready = node.create_guard_condition(self._on_chunk)
+        self._ready = node.create_guard_condition(self._on_ready)
         resources.callback(node.destroy_guard_condition, self._ready)
-        self._worker = InferenceWorker(self._computer, self._ready.trigger)
+        self._preparation = PolicyPreparation(policy, settings.engine, settings.threads, self._ready.trigger)
+        resources.callback(self._preparation.close)
+        self._worker = InferenceWorker(self._ready.trigger)
         resources.callback(self._worker.close)
         for source in settings.sources:
             subscription = node.create_subscription(
@@ -199,11 +201,14 @@ class ActionLoop:
     def _consider(self, stamp_ns: int, now_ns: int, arrived: float) -> None:
         if self._worker.busy or not self._schedule.due(now_ns) or self.obstacle():
             return
-        sampler, seed = self._parameters.sampler(), self._parameters.seed()
-        if sampler != self._policy.sampler:
-            # What it can prepare it prepares in the worker: the merging of a PCM's weights takes its time.
-            self._policy = replace(self._policy, sampler=sampler)
-        if seed != self._seed:
+        try:
+            prepared = self._follow_sampler()
+        except (ValueError, EngineError) as error:
+            self._on_failure(error)
+            return
+        if not prepared and self._settings.synchronous:
+            return
+        if (seed := self._parameters.seed()) != self._seed:
             self._start_noises(seed)
         self._request = ChunkRequest(
             self._policy,
@@ -217,12 +222,18 @@ class ActionLoop:
         self._schedule.started(stamp_ns)
         self._worker.submit(self._request)
 
-    def _on_chunk(self) -> None:
+    def _follow_sampler(self) -> bool:
+        """Change to the sampler of the parameters as soon as it is prepared; whether it is in use."""
+        sampler = self._parameters.sampler()
+        if sampler != self._policy.sampler and (prepared := self._preparation.prepared(sampler)):
+            self._policy = prepared
+        return sampler == self._policy.sampler
+
+    def _on_ready(self) -> None:
+        """A chunk, or another sampler, is ready."""
         taken = self._worker.take()
-        if taken is None:
-            return
-        request, computed = taken
-        if request is self._request:
+        if taken is not None and taken[0] is self._request:
+            request, computed = taken
             self._request = None
             if isinstance(computed, Exception):
                 self._on_failure(computed)
@@ -254,11 +265,9 @@ class ActionLoop:
         statistics.residual = float(computed.prediction.residual[0])
         statistics.deadline_cuts += computed.prediction.cut
         statistics.clamped_points += clamped
-        # Preparation happens once, which neither statistics nor schedule shall take for the policy's pace.
-        statistics.latencies.append(sent - request.arrived - computed.preparation)
+        statistics.latencies.append(sent - request.arrived)
         statistics.inference_seconds.append(computed.seconds)
-        latency_ns = max(0, now - request.started_ns - round(computed.preparation * 1e9))
-        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, latency_ns, now)
+        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
         self._path.publish(
             path_markers(chunk, settings.joints, settings.frame_id, request.stamp_ns, self._chunk_ns)
         )
@@ -278,11 +287,11 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
     )
 
 
-def _warm_up(computer: ChunkComputer, policy: DiffusionPolicy) -> float:
+def _warm_up(prepared: PreparedPolicy, policy: DiffusionPolicy) -> float:
     """Seconds that a chunk takes; the first one of a process takes longer."""
     limits = policy.normalizer.observation.to("cpu")
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
-    request = ChunkRequest(policy, observations, torch.Generator().manual_seed(0), 0, 0, 0.0)
-    computer.compute(request)
-    return computer.compute(request).seconds
+    request = ChunkRequest(prepared, observations, torch.Generator().manual_seed(0), 0, 0, 0.0)
+    compute_chunk(request)
+    return compute_chunk(request).seconds
