@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.denoiser import Denoise
+from policy.pcm import PCM
+from policy.sampling import sample_picard, sample_sequential
+from policy.sampling.recurrence import make_recurrence
+from policy.sampling.warm_start import continued_actions, continued_noise, warm_trajectory
+from policy.schedule import squared_cosine_alphas_cumprod
+from policy.solver import Solver, ddim_solver
+
+ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
+PX = 250  # half the range of the actions
+
+
+def noise(seed: int = 0) -> Tensor:
+    return torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(seed))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    name=st.sampled_from(["picard", "parasolver", "pcm", "pcm_lora"]),
+    warm_start=st.sampled_from(["actions", "actions_and_noise"]),
+    formulation=st.sampled_from(["drift", "semilinear", "preconditioned"]),
+    steps=st.integers(1, 10),
+    memory=st.integers(0, 2),
+    executed=st.integers(1, 15),
+)
+def test_the_answer_is_the_cold_starts_with_the_same_noise(
+    policy: DiffusionPolicy,
+    make_pcm: Callable[..., PCM],
+    random_covariance: Callable[[int, int], Tensor],
+    observations: Tensor,
+    name: str,
+    warm_start: str,
+    formulation: str,
+    steps: int,
+    memory: int,
+    executed: int,
+) -> None:
+    policy = replace(policy, covariance=random_covariance(32, 0).float())
+    if name.startswith("pcm"):
+        policy = policy.with_pcm(make_pcm(policy, "lora"))
+    sampler = SamplerConfig(name, steps, formulation=formulation, memory=memory)
+    cold, warm = (
+        policy.with_sampler(sampler),
+        policy.with_sampler(replace(sampler, warm_start=warm_start)),
+    )
+    previous = warm.predict(observations.flip(0), noise(1))
+    prediction = warm.predict(observations, noise(), previous=previous, executed=executed)
+    if warm_start == "actions":
+        assert torch.equal(prediction.noise, noise())
+    expected = cold.predict(observations, prediction.noise, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prediction.actions, expected.actions, atol=1e-4 * PX, rtol=0)
+
+
+def test_the_right_guess_is_a_trajectory_from_noise_to_answer(
+    network_denoise: Callable[[Solver, int, int], Denoise],
+) -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+    guess = noise(1).double().clamp(-1, 1)
+    states = warm_trajectory(solver, noise().double(), guess)
+    assert states.shape == (3, 11, 16, 2)
+    assert torch.equal(states[:, 0], noise().double())
+    torch.testing.assert_close(states[:, -1], guess)
+    # A policy that is certain of its answer needs no iteration at all.
+    certain = sample_sequential(lambda states, _: guess[:, None].expand_as(states), solver, noise().double())
+    torch.testing.assert_close(states, certain)
+
+
+def test_a_close_guess_saves_iterations(
+    network_denoise: Callable[[Solver, int, int], Denoise],
+) -> None:
+    solver = ddim_solver(ALPHAS_CUMPROD, 25)
+    denoise = network_denoise(solver, 3, 0)
+    x0 = noise().double()
+    exact = sample_sequential(denoise, solver, x0)[:, -1]
+    recurrence = make_recurrence("semilinear", solver)
+
+    def error(guess: Tensor) -> float:
+        result = sample_picard(denoise, solver, warm_trajectory(solver, x0, guess), recurrence, 3)
+        return float((result.states[:, -1] - exact).abs().max())
+
+    assert error(exact + 0.01) < 0.5 * error(torch.zeros_like(exact))
+
+
+def test_actions_go_on_from_where_they_end() -> None:
+    actions = torch.linspace(-0.4, 0.2, 7).repeat(2, 1).T[None]  # (1, 7, 2), 0.1 a step
+    continued = continued_actions(actions, 3)
+    torch.testing.assert_close(continued[:, :4], actions[:, 3:])
+    steps = continued.diff(dim=1)[0, 3:, 0]
+    assert (steps > 0).all()
+    assert (steps.diff() < 0).all()
+    assert steps[0] < 0.1
+
+
+def test_actions_stay_in_their_range_and_hold_when_they_were_held() -> None:
+    racing = torch.tensor([0.0, 0.9]).repeat(2, 1).T[None]
+    assert continued_actions(racing, 1).max() == 1
+    held = torch.full((1, 6, 2), 0.3)
+    assert torch.equal(continued_actions(held, 5), held)
+
+
+@pytest.mark.parametrize("executed", [1, 8, 15])
+def test_noise_moves_along_and_its_end_is_fresh(executed: int) -> None:
+    moved = continued_noise(noise(1), executed, noise(2))
+    assert torch.equal(moved[:, : 16 - executed], noise(1)[:, executed:])
+    assert torch.equal(moved[:, 16 - executed :], noise(2)[:, 16 - executed :])
+
+
+def test_without_a_warm_start_the_previous_prediction_counts_nothing(
+    policy: DiffusionPolicy, observations: Tensor
+) -> None:
+    sampler = SamplerConfig("picard", 10, 2, formulation="drift", initialisation="repeated")
+    cold = policy.with_sampler(sampler)
+    previous = cold.predict(observations, noise(1))
+    actions = cold.predict(observations, noise(), previous=previous).actions
+    assert torch.equal(actions, cold.predict(observations, noise()).actions)
+    warm = policy.with_sampler(replace(sampler, warm_start="actions"))
+    assert torch.equal(actions, warm.predict(observations, noise()).actions)
+    assert not torch.equal(actions, warm.predict(observations, noise(), previous=previous).actions)
+
+
+def test_a_prediction_for_other_robots_is_refused(policy: DiffusionPolicy, observations: Tensor) -> None:
+    warm = policy.with_sampler(SamplerConfig("picard", 4, formulation="drift", warm_start="actions"))
+    previous = warm.predict(observations[:2])
+    with pytest.raises(ValueError, match="previous has batch size 2, observations have 3"):
+        warm.predict(observations, previous=previous)
+
+
+def test_warm_starts_of_sequential_samplers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sampler\.warm_start needs a parallel sampler .*, not ddim"):
+        SamplerConfig("ddim", 10, warm_start="actions")
+    with pytest.raises(
+        ValueError, match=r"sampler\.warm_start must be one of none, actions, actions_and_noise"
+    ):
+        SamplerConfig("picard", 10, warm_start="noise")
