@@ -77,8 +77,9 @@ def format_report(report: dict[str, Any]) -> str:
         f"{report['episodes']} episodes, {len(report['failures'])} failed, mean maximum reward "
         f"{report['mean_max_reward']:.3f}{spread}, success rate {report['success_rate']:.2f}.",
         "",
-        f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['rejected_observations']} observations "
-        f"rejected, {seen['clamped_points']} points clamped.",
+        f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} of a sampler that its "
+        f"deadline stopped; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
+        "clamped.",
         "",
         "| of the last 1000 chunks | p50, ms | p95, ms | p99, ms |",
         "|---|---:|---:|---:|",
