@@ -88,6 +88,8 @@ def _plot_formulations(axes: Axes, rows: Sequence[Row]) -> None:
     # As if an iteration were of depth 1, like all others.
     newton = [{**row, "depth": newton[0]["depth"] + row["iterations"]} for row in newton]
     _draw(axes, newton, color=COLORS["newton"], linestyle=":", label="newton, by iteration")
+    # ParaSolver's iterations are deeper than the others', which it would push together.
+    axes.set_xlim(0, max(row["depth"] for row in rows if row["sampler"] == "picard") + 0.5)
 
 
 def _plot_pcm(axes: Axes, rows: Sequence[Row], without_pcm: Sequence[Row]) -> None:
