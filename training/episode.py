@@ -87,8 +87,9 @@ class RunningEpisode:
     of a chunk is due i control periods after the newest observation that it is based on, and the points that are over
     when it arrives are skipped. The target of a control step is fixed at its start, so that a latency counts as if it
     ended with the control step that it ends in. Where a chunk ends before the next one is there, the pusher holds its
-    last target; before the first one, its position. A chunk that arrives after its last point is refused. Without
-    latency this is the synchronous execution: all points of each chunk, and then the next.
+    last target, unless it is to go on with the rest of the horizon; before the first one, its position. What arrives
+    after its last point is refused. Without latency this is the synchronous execution: all points of each chunk, and
+    then the next.
 
     `prediction` is for its owner to keep the last one in, which a warm start continues.
 
@@ -98,6 +99,7 @@ class RunningEpisode:
         max_steps: control steps after which the episode is cut.
         noise_seed: of the policy's noises.
         margin_ns: how much earlier than needed a chunk should be there.
+        follow_horizon: whether the pusher goes on with what was predicted beyond a chunk until the next one is there.
         frame_size: side in px of the frames to record, or None for none.
     """
 
@@ -108,6 +110,7 @@ class RunningEpisode:
         max_steps: int,
         noise_seed: int = 0,
         margin_ns: int = 0,
+        follow_horizon: bool = False,
         frame_size: int | None = None,
     ) -> None:
         self.seed = seed
@@ -131,6 +134,7 @@ class RunningEpisode:
         self._chunk_seconds: list[float] = []
         self._chunks: list[ChunkRecord] = []
         self._hold_steps = 0
+        self._follow_horizon = follow_horizon
         self._targets = np.reshape(info["pusher_position"], (1, 2))
         self._targets_begin = -1  # control step of the first of them, here one that is over
         self._predicted: NDArray[np.float64] | None = None
@@ -171,19 +175,20 @@ class RunningEpisode:
         self._predicted, self._predicted_step = actions[first:], self._step
         if self.ended:
             return
-        chunk = actions[first : first + self._config.action_steps]
+        stop = None if self._follow_horizon else first + self._config.action_steps
+        targets = actions[first:stop]
         self._chunks.append(
             ChunkRecord(
                 self._step,
                 (self._started_ns - self._step * PERIOD_NS) / NS_PER_MS,
                 latency_ns / NS_PER_MS,
-                min(self.steps - self._step, len(chunk)),
+                min(self.steps - self._step, len(targets)),
                 self._schedule.finished(self._step * PERIOD_NS, latency_ns, arrival),
                 jump,
             )
         )
-        if arrival <= (self._step + len(chunk)) * PERIOD_NS:
-            self._targets, self._targets_begin = chunk, self._step
+        if arrival <= (self._step + len(targets)) * PERIOD_NS:
+            self._targets, self._targets_begin = targets, self._step
         self._go_on(arrival)
 
     def finish(self) -> Episode:

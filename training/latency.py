@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MODES = ("none", "fixed", "measured")
+AFTER_CHUNK = ("hold", "horizon")
 NS_PER_MS = 1_000_000
 
 
@@ -17,18 +18,26 @@ class LatencyConfig:
             time of its policy call, which should then be that of one episode alone.
         ms: the latency if it is fixed.
         margin_ms: how much earlier than needed a chunk should be there, `inference_margin` of the policy node.
+        after_chunk: what the pusher does where a chunk has ended before the next one is there. ``hold``: it holds its
+            last target, as with the chunks of the policy node. ``horizon``: it goes on with what was predicted beyond
+            the chunk.
 
     Raises:
-        ValueError: for another mode, or a time that is negative or beyond a minute.
+        ValueError: for another mode or choice, or a time that is negative or beyond a minute.
     """
 
     mode: str = "none"
     ms: float = 0.0
     margin_ms: float = 0.0
+    after_chunk: str = "hold"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"latency.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        if self.after_chunk not in AFTER_CHUNK:
+            raise ValueError(
+                f"latency.after_chunk must be one of {', '.join(AFTER_CHUNK)}, got {self.after_chunk!r}"
+            )
         for name in ("ms", "margin_ms"):
             if not 0 <= getattr(self, name) <= 60_000:
                 raise ValueError(f"latency.{name} must be in 0 … 60000, got {getattr(self, name)}")

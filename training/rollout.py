@@ -96,6 +96,7 @@ def run_episodes(
                     max_steps,
                     noise_seed,
                     latency.margin_ns,
+                    latency.after_chunk == "horizon",
                     frame_size if position < record else None,
                 )
             for episodes in _batches(active.values(), warm):

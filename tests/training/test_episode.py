@@ -24,7 +24,7 @@ def actions(number: int) -> np.ndarray:
 
 
 def run(
-    latencies_ms: Sequence[float], max_steps: int = 24, margin_ms: int = 0
+    latencies_ms: Sequence[float], max_steps: int = 24, margin_ms: int = 0, follow_horizon: bool = False
 ) -> tuple[Episode, list[tuple[float, float]]]:
     """An episode in which chunk i takes `latencies_ms[i]`, the last latency again and again; and its targets."""
     targets: list[tuple[float, float]] = []
@@ -33,7 +33,9 @@ def run(
         patch.setattr(
             PushTEnv, "step", lambda env, action: (targets.append(tuple(action)), step(env, action))[1]
         )
-        running = RunningEpisode(CONFIG, SEED, max_steps, margin_ns=margin_ms * MS)
+        running = RunningEpisode(
+            CONFIG, SEED, max_steps, margin_ns=margin_ms * MS, follow_horizon=follow_horizon
+        )
         number = 0
         while not running.ended:
             latency = latencies_ms[min(number, len(latencies_ms) - 1)]
@@ -126,6 +128,22 @@ def test_between_chunks_the_last_target_is_held() -> None:
     assert targets[12:14] == [tuple(target) for target in actions(1)[7:9]]
     assert episode.hold_steps == 6 + 4 + 4
     assert [chunk.missed for chunk in episode.chunks] == [False, True]
+
+
+def test_between_chunks_the_rest_of_the_horizon_is_followed_on_request() -> None:
+    episode, targets = run([600], max_steps=18, follow_horizon=True)
+    assert targets[6:12] == [tuple(target) for target in actions(0)[7:13]]
+    assert targets[12:18] == [tuple(target) for target in actions(1)[7:13]]
+    assert episode.hold_steps == 6
+    assert [chunk.missed for chunk in episode.chunks] == [False, True]
+    # The whole horizon ends 15 steps after the newest observation.
+    _, targets = run([1501], max_steps=20, follow_horizon=True)
+    assert targets == [start()] * 20
+
+
+@pytest.mark.parametrize("latency_ms", [0, 130, 400])
+def test_the_horizon_makes_no_difference_where_the_next_chunk_is_in_time(latency_ms: int) -> None:
+    assert run([latency_ms], 40)[1] == run([latency_ms], 40, follow_horizon=True)[1]
 
 
 @pytest.mark.parametrize(("latency_ms", "moves"), [(800, True), (801, False)])

@@ -95,7 +95,12 @@ def test_the_world_goes_on_by_choice(
     assert main([*arguments, "recorded_episodes=0", "latency=fixed", "latency.ms=250"]) == 0
     assert "went on for 250 ms per chunk: 3.0 points skipped" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["config"]["latency"] == {"mode": "fixed", "ms": 250.0, "margin_ms": 0.0}
+    assert summary["config"]["latency"] == {
+        "mode": "fixed",
+        "ms": 250.0,
+        "margin_ms": 0.0,
+        "after_chunk": "hold",
+    }
     assert summary["world"]["hold_share"] == 0.25
     assert main([*arguments, "recorded_episodes=0", "latency=measured", "engine=eager"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -23,6 +23,7 @@ def test_each_mode_has_its_latency(latency: LatencyConfig, expected: int) -> Non
     ("values", "message"),
     [
         ({"mode": "slow"}, "latency.mode must be one of none, fixed, measured, got 'slow'"),
+        ({"after_chunk": "rest"}, "latency.after_chunk must be one of hold, horizon, got 'rest'"),
         ({"mode": "fixed", "ms": -1}, r"latency.ms must be in 0 … 60000, got -1"),
         ({"mode": "fixed", "ms": float("nan")}, "latency.ms must be in 0 … 60000, got nan"),
         ({"mode": "measured", "margin_ms": 1e9}, "latency.margin_ms must be in"),

@@ -74,6 +74,7 @@ class LatencyReportConfig:
     """Section `latency` of `training/conf/benchmark.yaml`."""
 
     fixed_ms: list[float] = field(default_factory=lambda: [0, 100, 200, 300, 400, 500, 600, 700, 800])
+    horizon: bool = True
     measured: bool = True
     margin_ms: float = 50.0
     engine: str = "auto"

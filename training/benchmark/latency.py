@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,10 @@ def report(config: BenchmarkConfig) -> None:
     if base.covariance is None:
         raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
     compared = latency_candidates(options, load_pcm_files(config.pcm, base))
+    chunk_ms = 1000 * base.config.action_steps / CONTROL_HZ
     latencies = [LatencyConfig("fixed", ms=ms) for ms in options.fixed_ms]
+    if options.horizon:  # up to half a chunk, the next one is always there in time
+        latencies += [replace(late, after_chunk="horizon") for late in latencies if 2 * late.ms > chunk_ms]
     if options.measured:
         latencies.append(LatencyConfig("measured", margin_ms=options.margin_ms))
 
@@ -135,6 +138,7 @@ def make_row(candidate: Candidate, latency: LatencyConfig, measured: Sequence[Ro
         "steps": candidate.sampler.steps,
         "depth": candidate.depth,
         "latency": latency.mode,
+        "after_chunk": latency.after_chunk,
         "engine": measured[0].get("engine"),
         "ms_p50": float(np.percentile(latencies, 50)),
         "ms_p99": float(np.percentile(latencies, 99)),

@@ -20,7 +20,7 @@ def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
         *benchmark_arguments,
         "report=latency",
         f"pcm=[{pcm_path}]",
-        "latency.fixed_ms=[0,320]",
+        "latency.fixed_ms=[0,520]",
         "latency.ddim_steps=[3,2]",
         "latency.picard_steps=4",
         "latency.depth=2",
@@ -40,25 +40,27 @@ def test_report_has_a_curve_and_a_measured_point_for_each_sampler(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 0
-    assert "12 rollouts of 2 episodes, 12 of them to be measured" in capsys.readouterr().out
+    assert "16 rollouts of 2 episodes, 16 of them to be measured" in capsys.readouterr().out
     rows = read_rows(tmp_path)
     samplers = [("ddim", "3", "3"), ("ddim", "2", "2"), ("picard", "4", "2"), ("pcm_lora", "5", "2")]
-    assert [(row["sampler"], row["steps"], row["depth"]) for row in rows] == samplers * 3
-    assert [row["latency"] for row in rows] == ["fixed"] * 8 + ["measured"] * 4
+    assert [(row["sampler"], row["steps"], row["depth"]) for row in rows] == samplers * 4
+    assert [row["latency"] for row in rows] == ["fixed"] * 12 + ["measured"] * 4
     for row in rows[:4]:
         assert (row["ms_p50"], row["skipped_points"], row["hold_share"]) == ("0.0", "0.0", "0.0")
-    for row in rows[4:8]:
-        assert (row["ms_p50"], row["skipped_points"]) == ("320.0", "4.0")
-        assert float(row["hold_share"]) > 0
-    for row in rows[8:]:
+    assert [row["after_chunk"] for row in rows] == ["hold"] * 8 + ["horizon"] * 4 + ["hold"] * 4
+    for held, gone_on in zip(rows[4:8], rows[8:12], strict=True):
+        assert held["ms_p50"] == gone_on["ms_p50"] == "520.0"
+        assert float(held["hold_share"]) > float(gone_on["hold_share"]) > 0
+    for row in rows[12:]:
         assert 0 < float(row["ms_p50"]) <= float(row["ms_p99"])
         assert row["engine"] == "eager"
     page = (tmp_path / "out" / "latency.md").read_text()
     for expected in (
-        "| sampler | 0 ms | 320 ms |",
+        "| sampler | 0 ms | 520 ms |",
         "| Picard, T = 4, depth 2 |",
         "| PCM-LoRA, adapters, s = 1, T = 5, depth 2 |",
-        "| skipped, DDIM, T = 3 | 0.0 | 4.0 |",
+        "| skipped, DDIM, T = 3 | 0.0 | 6.0 |",
+        "| Picard, T = 4, depth 2, goes on with the horizon |  | ",
         "### Measured latencies",
         "checkpoint_sha256",
     ):
@@ -69,8 +71,9 @@ def test_report_has_a_curve_and_a_measured_point_for_each_sampler(
 def test_what_was_measured_is_not_measured_again(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*arguments, "latency.measured=false", "pcm=[]", "latency.noise_seeds=[0,1]"]
-    assert main([*arguments, "latency.fixed_ms=[320]"]) == 0
+    arguments = [*arguments, "latency.measured=false", "latency.horizon=false", "pcm=[]"]
+    arguments += ["latency.noise_seeds=[0,1]"]
+    assert main([*arguments, "latency.fixed_ms=[520]"]) == 0
     before = read_rows(tmp_path)
     rollouts = set((tmp_path / "out" / "latency_rows").iterdir())
     times = {path: path.stat().st_mtime_ns for path in rollouts}
