@@ -138,7 +138,7 @@ class ConditionalUnet1D(nn.Module):
     def blocks(self) -> list[ConditionalResidualBlock1D]:
         """All that FiLM modulates, in the order of evaluation."""
         levels = (*self.down, self.middle, *self.up)
-        return [block for level in levels for block in list(level.children())[:2]]  # type: ignore[misc]
+        return [block for level in levels for block in list(level.children())[:2]]
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Predict the noise in ``sample``.

@@ -64,7 +64,9 @@ class _Graph:
     def build(self, count: int) -> Any:
         """Model of inputs (N, H, A) and (N, F), and output (N, H, A)."""
         ops, network = self.ops, self.unet.network
-        sample, film, _ = (ops.parameter(list(b.shape), b.numpy().dtype) for b in self.unet.buffers_for(count))
+        sample, film, _ = (
+            ops.parameter(list(b.shape), b.numpy().dtype) for b in self.unet.buffers_for(count)
+        )
         films = iter(ops.variadic_split(ops.unsqueeze(film, 2), 1, list(self.unet.widths)).outputs())
         x = ops.transpose(sample, [0, 2, 1])
         skips = []
@@ -82,20 +84,20 @@ class _Graph:
         x = self.convolution(self.conv_block(x, network.head[0]), network.head[1])
         return self.model([ops.transpose(x, [0, 2, 1])], [sample, film])
 
-    def block(self, x: Any, block: nn.Module, film: Any) -> Any:
+    def block(self, x: Any, block: Any, film: Any) -> Any:
         ops = self.ops
         scale, bias = ops.split(film, 1, 2).outputs()
         hidden = ops.add(ops.multiply(self.conv_block(x, block.conv_in), scale), bias)
         skip = x if isinstance(block.residual, nn.Identity) else self.convolution(x, block.residual)
         return ops.add(self.conv_block(hidden, block.conv_out), skip)
 
-    def conv_block(self, x: Any, block: nn.Module) -> Any:
+    def conv_block(self, x: Any, block: Any) -> Any:
         convolution, norm, _ = block.children()
         x = self.convolution(x, convolution)
         weight, bias = self.constant(norm.weight), self.constant(norm.bias)
         return self.ops.mish(self.ops.group_normalization(x, weight, bias, norm.num_groups, norm.eps))
 
-    def convolution(self, x: Any, layer: nn.Module) -> Any:
+    def convolution(self, x: Any, layer: Any) -> Any:
         return self.convolved(x, layer.weight, layer.bias, layer.stride, layer.padding)
 
     def convolved(self, x: Any, weight: Tensor, bias: Tensor, stride: Any, padding: Any) -> Any:
@@ -103,7 +105,7 @@ class _Graph:
         product = ops.convolution(x, self.constant(weight), list(stride), list(padding), list(padding), [1])
         return ops.add(product, self.constant(bias[None, :, None]))
 
-    def doubled(self, x: Any, layer: nn.Module) -> Any:
+    def doubled(self, x: Any, layer: Any) -> Any:
         """The transposed convolution (kernel 4, stride 2, padding 1) as a convolution, which is faster.
 
         y_{2i} = w_3·x_{i−1} + w_1·x_i and y_{2i+1} = w_2·x_i + w_0·x_{i+1} become two channels of position i.

@@ -52,6 +52,9 @@ class Runtime:
         engine: one of `ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed, else ``eager``.
         threads: of the CPU, by default as many as PyTorch uses.
 
+    Attributes:
+        policy: the same, with its networks evaluated by the engine.
+
     Raises:
         ValueError: for an unknown engine, a batch size or number of threads below 1, or a sampler that the policy
             cannot be sampled with.
@@ -70,17 +73,17 @@ class Runtime:
         self.engine = _choose_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
-        self._prepared: dict[ConditionalUnet1D, _Prepared] = {}
-        self._policy = replace(policy, bind_network=self._bind)
+        self._prepared: dict[ConditionalUnet1D, _Prepared | None] = {}
+        self.policy = replace(policy, bind_network=self._bind)
         self._warm_up()
 
     @property
     def config(self) -> PolicyConfig:
-        return self._policy.config
+        return self.policy.config
 
     @property
     def sampler(self) -> SamplerConfig:
-        return self._policy.sampler
+        return self.policy.sampler
 
     def predict(
         self,
@@ -98,7 +101,7 @@ class Runtime:
         if len(observations) != self.batch_size:
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
-            return self._policy.predict(observations, noise, generator, previous, executed)
+            return self.policy.predict(observations, noise, generator, previous, executed)
 
     def predict_chunk(
         self,
@@ -116,11 +119,11 @@ class Runtime:
         return self.predict(observations, noise, generator, previous, executed).chunk
 
     def _bind(self, network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-        if has_lora(network):  # whose scale may change, and FiLM with it
-            return make_denoise(network, solver, condition)
         if network not in self._prepared:
             self._prepared[network] = self._prepare(network, solver)
         prepared = self._prepared[network]
+        if prepared is None:
+            return make_denoise(network, solver, condition)
         film: Tensor | None = None
 
         def denoise(states: Tensor, steps: slice) -> Tensor:
@@ -132,7 +135,9 @@ class Runtime:
 
         return denoise
 
-    def _prepare(self, network: ConditionalUnet1D, solver: Solver) -> _Prepared:
+    def _prepare(self, network: ConditionalUnet1D, solver: Solver) -> _Prepared | None:
+        if has_lora(network):  # whose scale may change, and FiLM with it
+            return None
         film = hoist_film(network, solver.timesteps)
         unet = ModulatedUnet(network, self.config.horizon, film.widths).eval()
         return _Prepared(film, ENGINES[self.engine](unet, self.threads), data_prediction(solver))
@@ -140,10 +145,10 @@ class Runtime:
     @torch.no_grad()
     def _warm_up(self) -> None:
         """Let the engine see every number of samples that will come."""
-        config, solver = self.config, self._policy.solver
+        config, solver = self.config, self.policy.solver
         # A deadline would cut what compiles, and remember how long that took.
-        policy = self._policy.with_sampler(replace(self.sampler, deadline_ms=0.0))
-        observations = self._policy.normalizer.observation.minimum.expand(
+        policy = self.policy.with_sampler(replace(self.sampler, deadline_ms=0.0))
+        observations = self.policy.normalizer.observation.minimum.expand(
             self.batch_size, config.observation_steps, -1
         )
         generator = torch.Generator().manual_seed(0)

@@ -63,19 +63,18 @@ def test_eager_runtime_gives_the_plain_samplers_answer(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_every_engine_gives_the_plain_samplers_answer(
-    whole: DiffusionPolicy, observations: Tensor, engine: str, batch_size: int
-) -> None:
+def test_every_engine_gives_the_plain_samplers_answer(whole: DiffusionPolicy, engine: str) -> None:
     needs(engine)
-    policy = whole.with_sampler(SAMPLERS["pcm_lora"])
-    runtime = Runtime(policy, batch_size, engine)
+    policy = whole.with_sampler(SAMPLERS["picard from a guess"])
+    runtime = Runtime(policy, 2, engine)
     span = policy.normalizer.action.maximum - policy.normalizer.action.minimum
     for seed in range(3):
         drawn = torch.Generator().manual_seed(seed)
-        seen = observations[:batch_size] * torch.rand((batch_size, 2, 20), generator=drawn)
-        noise = torch.randn((batch_size, 16, 2), generator=drawn)
-        difference = runtime.predict(seen, noise).actions - policy.predict(seen, noise).actions
+        observations = 500 * torch.rand((2, 2, 20), generator=drawn)
+        noise = torch.randn((2, 16, 2), generator=drawn)
+        difference = (
+            runtime.predict(observations, noise).actions - policy.predict(observations, noise).actions
+        )
         assert (difference.abs() / span).max() < 1e-4
 
 
@@ -114,7 +113,7 @@ def test_nothing_new_comes_once_it_is_built(
     sampler = replace(SAMPLERS[name], deadline_ms=1.0 if SAMPLERS[name].is_parallel else 0.0)
     runtime = Runtime(replace(whole, sampler=sampler, clock=clock), 3, "eager")
     built = seen.copy()
-    unhurried = replace(runtime._policy, sampler=SAMPLERS[name])
+    unhurried = replace(runtime.policy, sampler=SAMPLERS[name])
     for scale in (0.1, 1.0, 10.0):
         runtime.predict(observations * scale, generator=generator())
         unhurried.predict(observations * scale, generator=generator())
@@ -124,7 +123,8 @@ def test_nothing_new_comes_once_it_is_built(
 def test_merged_networks_are_shared_with_the_policy(whole: DiffusionPolicy) -> None:
     policy = whole.with_sampler(SAMPLERS["pcm_lora"])
     runtime = Runtime(policy, engine="eager")
-    assert set(runtime._prepared) == {policy.network, *policy._merged.values()}
+    prepared = {network for network, ready in runtime._prepared.items() if ready is not None}
+    assert prepared == {policy.network, *policy._merged.values()}
 
 
 def test_threads_are_those_asked_for_only_inside(whole: DiffusionPolicy, observations: Tensor) -> None:
