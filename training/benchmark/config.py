@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from policy.runtime import ENGINES
 from policy.sampling import SAMPLERS
 
 
@@ -103,6 +104,35 @@ class LatencyReportConfig:
 
 
 @dataclass(frozen=True)
+class ProfileConfig:
+    """Section `profile` of `training/conf/benchmark.yaml`."""
+
+    engines: list[str] = field(default_factory=lambda: list(ENGINES))
+    threads: int | None = None
+    calls: int = 500
+    ddim_steps: list[int] = field(default_factory=lambda: [50, 25, 10, 8])
+    dpm_solver_steps: list[int] = field(default_factory=lambda: [8])
+    picard_steps: list[int] = field(default_factory=lambda: [10])
+    picard_depths: list[int] = field(default_factory=lambda: [5, 4, 3])
+    warm_depths: list[int] = field(default_factory=lambda: [2])
+    pcm_depths: list[int] = field(default_factory=lambda: [3, 2])
+    stiffness: list[float] = field(default_factory=lambda: [1.0])
+    rewards: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.engines) - set(ENGINES):
+            raise ValueError(
+                f"profile.engines must be among {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}"
+            )
+        if not self.ddim_steps:
+            raise ValueError("profile.ddim_steps must not be empty")
+        for name in ("threads", "calls"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"profile.{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """See `training/conf/benchmark.yaml`."""
 
@@ -120,6 +150,7 @@ class BenchmarkConfig:
     table3: Table3Config = field(default_factory=Table3Config)
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     def __post_init__(self) -> None:
         for name in ("conditions", "held_out_episodes", "iterations"):

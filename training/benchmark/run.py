@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from training.benchmark import ablations, convergence, latency, table3
+from training.benchmark import ablations, convergence, latency, profile, table3
 from training.benchmark.config import BenchmarkConfig
 from training.command import run_command
 
@@ -13,6 +13,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "ablations": ablations.report,
     "convergence": convergence.report,
     "latency": latency.report,
+    "profile": profile.report,
     "table3": table3.report,
 }
 
