@@ -67,7 +67,7 @@ def plot_ablations(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set(title=f"{ablation}, T = {steps}", xlabel="depth", yscale="log")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7, handlelength=4)
     all_axes[0].set_ylabel("95th percentile of the largest error")
     return figure
 
