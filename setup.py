@@ -5,6 +5,8 @@ from glob import glob
 from setuptools import find_packages, setup
 
 share = "share/pcm_policy"
+# Of policy.runtime, to compare with.
+engines = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "onnxscript>=0.2,<1"]
 
 setup(
     name="pcm_policy",
@@ -31,6 +33,7 @@ setup(
         "imageio[ffmpeg]>=2.34,<3",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
+        "openvino>=2025.0,<2027",
         "pygame>=2.5,<3",
         "pymunk>=7.0,<7.4",
         "safetensors>=0.4.3,<1",
@@ -40,7 +43,9 @@ setup(
         "zarr>=2.18,<4",
     ],
     extras_require={
+        "engines": engines,
         "test": [
+            *engines,
             "diffusers>=0.31,<1",
             "hypothesis>=6.100,<7",
             "mypy>=1.11",

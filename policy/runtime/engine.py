@@ -76,7 +76,5 @@ def require_library(engine: str, library: str) -> ModuleType:
         EngineError: if it is not installed.
     """
     if find_spec(library) is None:
-        raise EngineError(
-            f"engine {engine!r} needs the Python package {library}: pip install 'pcm_policy[engines]'"
-        )
+        raise EngineError(f"engine {engine!r} needs the Python package {library}: pip install {library}")
     return import_module(library)

@@ -38,9 +38,7 @@ def whole(policy: DiffusionPolicy, make_pcm: Callable[..., PCM]) -> DiffusionPol
 def needs(engine: str) -> None:
     for library in {"onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}.get(engine, ()):
         if find_spec(library) is None:
-            pytest.skip(
-                f"engine {engine} needs the Python package {library}: pip install 'pcm_policy[engines]'"
-            )
+            pytest.skip(f"engine {engine} needs the Python package {library}: pip install {library}")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
