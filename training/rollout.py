@@ -141,25 +141,25 @@ def _predict(
     """A prediction (B = 1) for each episode, and the wall time in s that all of them took together."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
     generators = [episode.generator for episode in episodes]
-    previous = _joined([e.prediction for e in episodes if e.prediction is not None]) if warm else None
+    last = [episode.prediction for episode in episodes if episode.prediction is not None]
+    previous = join_predictions(last) if warm and last else None
     started = time.perf_counter()
     prediction = policy.predict(observations, None, generators, previous, episodes[0].executed)
     actions = prediction.actions.cpu()  # inside the clock: a robot has its chunk only then
     seconds = time.perf_counter() - started
-    return _split(replace(prediction, actions=actions)), seconds
+    return split_prediction(replace(prediction, actions=actions)), seconds
 
 
-def _joined(predictions: Sequence[Prediction]) -> Prediction | None:
-    """One prediction for the whole batch."""
-    if not predictions:
-        return None
+def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
+    """One prediction for a batch of those of its samples; what it took is that of the first."""
     batch: dict[str, Any] = {
         name: torch.cat([getattr(p, name) for p in predictions]) for name in _tensors(predictions[0])
     }
     return replace(predictions[0], **batch)
 
 
-def _split(prediction: Prediction) -> list[Prediction]:
+def split_prediction(prediction: Prediction) -> list[Prediction]:
+    """A prediction (B = 1) for each sample; what it took is that of the batch."""
     names = _tensors(prediction)
     samples = zip(*(getattr(prediction, name).split(1) for name in names), strict=True)
     return [replace(prediction, **dict(zip(names, sample, strict=True))) for sample in samples]

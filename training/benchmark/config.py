@@ -90,6 +90,8 @@ class LatencyReportConfig:
     def __post_init__(self) -> None:
         if not self.noise_seeds:
             raise ValueError("latency.noise_seeds must not be empty")
+        if self.engine not in ("auto", *ENGINES):
+            raise ValueError(f"latency.engine must be one of auto, {', '.join(ENGINES)}, got {self.engine!r}")
         if not (self.fixed_ms or self.measured):
             raise ValueError("latency.fixed_ms must not be empty if latency.measured is false")
         for name in ("episodes", "max_steps"):
@@ -133,6 +135,31 @@ class ProfileConfig:
 
 
 @dataclass(frozen=True)
+class WarmStartConfig:
+    """Section `warm_start` of `training/conf/benchmark.yaml`."""
+
+    steps: list[int] = field(default_factory=lambda: [10, 50])
+    error: float = 0.01
+    episodes: int = 20
+    max_steps: int = 200
+    first_seed: int = 100000
+    noise_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("warm_start.steps must not be empty")
+        if not self.error > 0:
+            raise ValueError(f"warm_start.error must be above 0, got {self.error}")
+        for name in ("episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"warm_start.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.first_seed <= 2**32 - self.episodes:
+            raise ValueError(
+                f"warm_start.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
+            )
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """See `training/conf/benchmark.yaml`."""
 
@@ -150,6 +177,7 @@ class BenchmarkConfig:
     table3: Table3Config = field(default_factory=Table3Config)
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from training.benchmark import ablations, convergence, latency, profile, table3
+from training.benchmark import ablations, convergence, latency, profile, table3, warm_start
 from training.benchmark.config import BenchmarkConfig
 from training.command import run_command
 
@@ -15,6 +15,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "latency": latency.report,
     "profile": profile.report,
     "table3": table3.report,
+    "warm_start": warm_start.report,
 }
 
 
