@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -245,6 +246,8 @@ def _number(text: str) -> float | str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rclpy.init(args=arguments)
     try:
         runner = EpisodeRunner()
@@ -253,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed, reason in summary["failures"].items():
             print(f"episode of seed {seed} failed: {reason}")
         print(f"summary: {runner.summary_path}", flush=True)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         return 130
     except Exception as error:
         # A signal ends the context under whatever the node is doing with it.

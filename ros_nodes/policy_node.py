@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -164,6 +165,8 @@ def _answer_impossible_transitions(node: LifecycleNode) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted."""
+    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rclpy.init(args=args)
     node = None
     try:
@@ -171,7 +174,7 @@ def main(args: Sequence[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except ParameterException as error:
         get_logger("policy").fatal(f"bad parameter: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import Any
@@ -205,10 +206,12 @@ class PushTSimulator(Node):
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rclpy.init(args=arguments)
     try:
         rclpy.spin(PushTSimulator())
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception as error:
         # A signal ends the context under a running callback, which then cannot publish any more.
