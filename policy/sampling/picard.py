@@ -76,6 +76,7 @@ def sample_picard(
     memory: int = 0,
     renew: bool = False,
     deadline: Deadline | None = None,
+    first_recurrence: Recurrence | None = None,
 ) -> PicardResult:
     """Iterate x_{i+1} ← F_i(x_i) + A_i·(change of x_i) over all i at once (PCM, So et al. 2025, eq. 10 with A = I).
 
@@ -99,6 +100,7 @@ def sample_picard(
         renew: begin the states that the window reaches with its last data prediction, held (ParaSolver), instead of
             the initial trajectory.
         deadline: ends the iteration when the next one would be late, but not before the first.
+        first_recurrence: how corrections spread in the first iteration, if not as later.
 
     Raises:
         ValueError: for a stochastic solver.
@@ -118,7 +120,8 @@ def sample_picard(
             deadline.begin()
         model = switching[done] if done < len(switching) else denoise
         predictions = model(states[:, first:stop], slice(first, stop))
-        corrections = _corrections(solver, recurrence, states[:, : stop + 1], predictions, first)
+        spread = first_recurrence if done == 0 and first_recurrence is not None else recurrence
+        corrections = _corrections(solver, spread, states[:, : stop + 1], predictions, first)
         if memory > 0 and done >= len(switching):
             iterates.append((states[:, first + 1 :].clone(), corrections))
             corrections = accelerated_corrections(iterates)

@@ -17,7 +17,7 @@ from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
 from policy.sampling.switching import Switch, switching_weights
-from policy.sampling.warm_start import warm_trajectory
+from policy.sampling.warm_start import COVARIANCE_LEFT, warm_trajectory
 from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -112,7 +112,9 @@ def make_sampler(
     sub_intervals = config.sub_intervals if parasolver and config.sub_intervals else solver.steps
     length = solver.steps // sub_intervals
     coarse = solver if length == 1 else sub_interval_solver(solver, sub_intervals)
-    recurrence = make_recurrence(formulation, coarse, covariance)
+    recurrence = warm_recurrence = make_recurrence(formulation, coarse, covariance)
+    if formulation == "preconditioned" and covariance is not None:
+        warm_recurrence = make_recurrence(formulation, coarse, COVARIANCE_LEFT * covariance)
     if initialisation == "gaussian" and covariance is None:
         raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
     weights: list[float] = []
@@ -153,6 +155,7 @@ def make_sampler(
             config.memory,
             renew=parasolver,
             deadline=deadline,
+            first_recurrence=None if guess is None else warm_recurrence,
         )
         depth = initial_calls + length * result.iterations
         return Sample(result.states[:, -1], depth, result.residual, result.cut)

@@ -15,6 +15,10 @@ from policy.solver import Solver
 
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 
+COVARIANCE_LEFT = 0.2
+"""Of the actions given the observation, if the previous chunk is known too: the share with which the `preconditioned`
+formulation makes its first iteration. Afterwards the guess has been forgotten, and the whole covariance is better."""
+
 DAMPING = 0.7  # of the last action's velocity, per step beyond the end
 
 

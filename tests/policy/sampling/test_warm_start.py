@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
-from policy.denoiser import Denoise
+from policy.denoiser import Denoise, make_denoise
 from policy.pcm import PCM
 from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.warm_start import continued_actions, continued_noise, warm_trajectory
+from policy.sampling.warm_start import COVARIANCE_LEFT, continued_actions, continued_noise, warm_trajectory
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver, ddim_solver
 
@@ -26,12 +26,12 @@ def noise(seed: int = 0) -> Tensor:
     return torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
 @given(
     name=st.sampled_from(["picard", "parasolver", "pcm", "pcm_lora"]),
     warm_start=st.sampled_from(["actions", "actions_and_noise"]),
     formulation=st.sampled_from(["drift", "semilinear", "preconditioned"]),
-    steps=st.integers(1, 10),
+    steps=st.integers(1, 6),
     memory=st.integers(0, 2),
     executed=st.integers(1, 15),
 )
@@ -144,3 +144,26 @@ def test_warm_starts_of_sequential_samplers_are_refused() -> None:
         ValueError, match=r"sampler\.warm_start must be one of none, actions, actions_and_noise"
     ):
         SamplerConfig("picard", 10, warm_start="noise")
+
+
+def test_the_first_iteration_trusts_the_guess(
+    policy: DiffusionPolicy, random_covariance: Callable[[int, int], Tensor], observations: Tensor
+) -> None:
+    """Its preconditioning has less covariance; that of the others is a cold start's."""
+    covariance = random_covariance(32, 0).float()
+    policy = replace(policy, covariance=covariance)
+    sampler = SamplerConfig("picard", 10, 3, warm_start="actions")
+    previous = policy.with_sampler(sampler).predict(observations, noise(1))
+    warm = policy.with_sampler(sampler).predict(observations, noise(), previous=previous)
+
+    solver = policy.with_sampler(sampler).solver
+    condition = policy.normalizer.observation.normalize(observations).flatten(1)
+    denoise = make_denoise(policy.network, solver, condition)
+    guess = continued_actions(policy.normalizer.action.normalize(previous.actions), 8)
+    states = warm_trajectory(solver, noise(), guess)
+    with torch.no_grad():
+        for k, share in enumerate((COVARIANCE_LEFT, 1, 1)):
+            recurrence = make_recurrence("preconditioned", solver, share * covariance)
+            sample_picard(denoise, solver, states, recurrence, 1, first=k)
+    expected = policy.normalizer.action.unnormalize(states[:, -1])
+    torch.testing.assert_close(warm.actions, expected, atol=1e-5 * PX, rtol=0)
