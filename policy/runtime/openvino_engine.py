@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,45 +11,62 @@ from policy.runtime.engine import Evaluate, ModulatedUnet, require_float32_on_cp
 
 
 def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
-    """One graph for each number of samples: one for any number takes twice the time."""
+    """Graphs of fixed numbers of samples: one for any number takes twice the time.
+
+    Several samples are shared out among the threads, which then need not wait for each other after each operation.
+    """
     openvino = require_library("openvino", "openvino")
     require_float32_on_cpu("openvino", unet)
     core = openvino.Core()
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16, which it would choose where the CPU has it
-        "ENABLE_CPU_PINNING": False,  # the cores are not its own
-    }
-    prepared: dict[int, tuple[Callable[[], Any], tuple[Tensor, Tensor, Tensor]]] = {}
+    compiled: dict[tuple[int, int], Any] = {}
+    prepared: dict[int, tuple[list[Any], tuple[Tensor, Tensor, Tensor]]] = {}
 
-    def prepare(count: int) -> tuple[Callable[[], Any], tuple[Tensor, Tensor, Tensor]]:
-        buffers = unet.buffers_for(count)
-        sample, film, noise = (openvino.Tensor(buffer.numpy(), shared_memory=True) for buffer in buffers)
-        model = _Graph(openvino, unet).build(count)
-        request = core.compile_model(model, "CPU", options).create_infer_request()
-        request.set_input_tensor(0, sample)
-        request.set_input_tensor(1, film)
-        request.set_output_tensor(0, noise)
-        return request.infer, buffers
+    def prepare(count: int) -> tuple[list[Any], tuple[Tensor, Tensor, Tensor]]:
+        shares = min(threads, count)
+        least = -(-count // shares)
+        # Another size would push its own copy of the weights into the cache, which takes longer than idle samples.
+        fitting = [size for built, size in compiled if built == shares and least <= size <= least * 4 / 3]
+        size = min(fitting, default=least)
+        if (shares, size) not in compiled:
+            options = {
+                "NUM_STREAMS": shares,
+                "INFERENCE_NUM_THREADS": shares,
+                "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16, which it would choose where the CPU has it
+                "ENABLE_CPU_PINNING": False,  # the cores are not its own
+            }
+            model = _Graph(openvino, unet).build(size)
+            compiled[shares, size] = core.compile_model(model, "CPU", options)
+        buffers = unet.buffers_for(shares * size)
+        requests = []
+        for share in range(shares):
+            request = compiled[shares, size].create_infer_request()
+            sample, film, noise = (
+                openvino.Tensor(buffer[share * size : (share + 1) * size].numpy(), shared_memory=True)
+                for buffer in buffers
+            )
+            request.set_input_tensor(0, sample)
+            request.set_input_tensor(1, film)
+            request.set_output_tensor(0, noise)
+            requests.append(request)
+        return requests, buffers
 
     def evaluate(sample: Tensor, film: Tensor) -> Tensor:
-        count = _rounded(len(sample))
+        count = len(sample)
         if count not in prepared:
             prepared[count] = prepare(count)
-        infer, (samples, films, noise) = prepared[count]
-        samples[: len(sample)] = sample
-        films[: len(film)] = film
-        infer()
-        return noise[: len(sample)]
+        requests, (samples, films, noise) = prepared[count]
+        samples[:count] = sample
+        films[:count] = film
+        if len(requests) == 1:
+            requests[0].infer()
+        else:
+            for request in requests:
+                request.start_async()
+            for request in requests:
+                request.wait()
+        return noise[:count]
 
     return evaluate
-
-
-def _rounded(count: int) -> int:
-    """Up, to numbers of which there are few: each takes a copy of the weights. At most a 16th is evaluated in vain."""
-    grain = 1 << max(0, (count - 1).bit_length() - 4)
-    return -(-count // grain) * grain
 
 
 class _Graph:

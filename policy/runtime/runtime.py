@@ -161,7 +161,7 @@ class Runtime:
                 states = solver.a.new_zeros(shape)
                 for network in list(self._prepared):
                     denoise = self._bind(network, solver, condition)
-                    for count in range(1, solver.steps + 1):
+                    for count in range(solver.steps, 0, -1):
                         denoise(states[:, :count], slice(count))
 
     def _threads(self) -> AbstractContextManager[None]:

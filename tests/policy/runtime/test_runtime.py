@@ -60,11 +60,15 @@ def test_eager_runtime_gives_the_plain_samplers_answer(
     assert torch.equal(runtime.predict_chunk(observations, generator=generator()), found.chunk)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_gives_the_plain_samplers_answer(whole: DiffusionPolicy, engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "threads"), [*((engine, 1) for engine in ENGINES), ("openvino", 2), ("openvino", 3)]
+)
+def test_every_engine_gives_the_plain_samplers_answer(
+    whole: DiffusionPolicy, engine: str, threads: int
+) -> None:
     needs(engine)
     policy = whole.with_sampler(SAMPLERS["picard from a guess"])
-    runtime = Runtime(policy, 2, engine)
+    runtime = Runtime(policy, 2, engine, threads)
     span = policy.normalizer.action.maximum - policy.normalizer.action.minimum
     for seed in range(3):
         drawn = torch.Generator().manual_seed(seed)
