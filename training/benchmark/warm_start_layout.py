@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.benchmark.config import WarmStartConfig
 from training.benchmark.report import markdown_table
@@ -57,14 +58,17 @@ def plot_warm_start(depths: Mapping[tuple[int, bool], Mapping[str, Sequence[int]
     )
     for (steps, move_noise), starts in depths.items():
         axes = panels[steps]
+        deepest = max(
+            max(found) for key, other in depths.items() if key[0] == steps for found in other.values()
+        )
         for number, (start, found) in enumerate(starts.items()):
-            by_depth = np.arange(0, max(found) + 1)
+            by_depth = range(deepest + 1)
             shares = [float(np.mean(np.array(found) <= depth)) for depth in by_depth]
             label = f"{start}, noise moved along" if move_noise else start
-            axes.step(
-                by_depth, shares, "--" if move_noise else "-", where="post", color=f"C{number}", label=label
-            )
-        axes.set(title=f"T = {steps}", xlabel="depth", xlim=(0, None), ylim=(0, 1.02))
+            line = "--" if move_noise else "-"
+            axes.plot(by_depth, shares, line, color=f"C{number}", marker="o", markersize=4, label=label)
+        axes.set(title=f"T = {steps}", xlabel="depth", ylim=(0, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     first = panels[all_steps[0]]
     first.set_ylabel("share of chunks that have converged")
