@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from policy.runtime import ENGINES
-from policy.sampling import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Table3Config:
     depths: list[int] = field(default_factory=lambda: [15, 8, 5, 4, 3, 2])
     stiffness: list[float] = field(default_factory=lambda: [1.0])
     timed_calls: int = 30
-    reward_samplers: list[str] | None = None
+    reward_methods: list[str] | None = None
     reward_steps: list[int] | None = None
     reward_depths: list[int] | None = None
     episodes: int = 50
@@ -40,10 +39,6 @@ class Table3Config:
         if not 0 <= self.first_seed <= 2**32 - self.episodes:
             raise ValueError(
                 f"table3.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
-            )
-        if unknown := set(self.reward_samplers or ()) - set(SAMPLERS):
-            raise ValueError(
-                f"table3.reward_samplers must be among {', '.join(SAMPLERS)}, got {', '.join(sorted(unknown))}"
             )
 
 

@@ -33,13 +33,17 @@ def report(config: BenchmarkConfig) -> None:
     """Write the report `table3`.
 
     Raises:
-        ValueError: if the policy has no covariance.
+        ValueError: if the policy has no covariance, or a method that shall get rewards does not exist.
     """
     table = config.table3
     base = load_policy(config)
     if base.covariance is None:
         raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
     compared = candidates(config, load_pcm_files(config.pcm, base))
+    for part in table.reward_methods or ():
+        if not any(part in candidate.method for candidate in compared):
+            methods = "; ".join(dict.fromkeys(candidate.method for candidate in compared))
+            raise ValueError(f"table3.reward_methods: {part!r} is part of none of {methods}")
     observations = held_out_observations(config, base)
     this_machine = machine(base.solver.a.device)
     shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": this_machine["device"]}
@@ -160,10 +164,12 @@ def _reward_tasks(table: Table3Config, base: DiffusionPolicy, candidate: Candida
 
 
 def _gets_reward(candidate: Candidate, table: Table3Config) -> bool:
+    methods = table.reward_methods
+    if methods is not None and not any(part in candidate.method for part in methods):
+        return False
     return all(
         chosen is None or value in chosen
         for chosen, value in (
-            (table.reward_samplers, candidate.sampler.name),
             (table.reward_steps, candidate.sampler.steps),
             (table.reward_depths, candidate.depth),
         )

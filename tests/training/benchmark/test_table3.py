@@ -31,7 +31,7 @@ def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
         "table3.timed_calls=3",
         "table3.episodes=2",
         "table3.noise_seeds=[0,1]",
-        "table3.reward_samplers=[ddim,pcm_lora]",
+        "table3.reward_methods=[DDIM,LoRA]",
         "table3.reward_steps=[2,5]",
         "table3.reward_depths=[2]",
     ]
@@ -106,17 +106,17 @@ def test_after_an_interruption_nothing_is_measured_twice(
     first = read_rows(tmp_path)
 
     # What has been measured is shown, whatever is asked for now.
-    assert main([*arguments, "table3.reward_samplers=[]"]) == 0
+    assert main([*arguments, "table3.reward_methods=[]"]) == 0
     assert len(calls) == interrupted_at + 2
     assert read_rows(tmp_path) == first
     capsys.readouterr()
 
 
 def test_a_reward_is_shown_when_all_its_noise_seeds_are_there(arguments: list[str], tmp_path: Path) -> None:
-    one_seed = [*arguments, "table3.reward_samplers=[ddim]", "table3.timed_calls=0"]
+    one_seed = [*arguments, "table3.reward_methods=[DDIM]", "table3.timed_calls=0"]
     assert main([*one_seed, "table3.noise_seeds=[1]"]) == 0
     assert sum(bool(row["reward_200"]) for row in read_rows(tmp_path)) == 1
-    assert main([*one_seed, "table3.reward_samplers=[]"]) == 0
+    assert main([*one_seed, "table3.reward_methods=[]"]) == 0
     assert not any(row["reward_200"] for row in read_rows(tmp_path))
     assert main(one_seed) == 0
     rows = read_rows(tmp_path)
@@ -202,7 +202,7 @@ def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> 
         ("table3.timed_calls=-1", "table3.timed_calls must not be negative, got -1"),
         ("table3.episodes=0", "table3.episodes must be at least 1, got 0"),
         ("table3.first_seed=-1", "table3.first_seed must be in 0 … "),
-        ("table3.reward_samplers=[picad]", "table3.reward_samplers must be among ddim, "),
+        ("table3.reward_methods=[DDIM,picad]", "'picad' is part of none of DDIM; DPM-Solver++(2M); Picard, "),
         ("table3.depth=2", "there is no key"),
         ("pcm=[nowhere.safetensors]", "nowhere.safetensors"),
         ("report=table4", "report must be one of "),
@@ -229,10 +229,6 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for line in text.splitlines():
-        key = line.partition(":")[0].strip()
-        if (
-            line.strip()
-            and not line.startswith(("#", "  #"))
-            and key not in ("table3", "ablations", "latency", "profile")
-        ):
+        begins_section = line.endswith(":")
+        if line.strip() and not begins_section:
             assert "#" in line, line
