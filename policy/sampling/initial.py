@@ -108,32 +108,45 @@ def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: i
 
 
 def gaussian_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, covariance: Tensor) -> Tensor:
+    """The trajectory of `gaussian_start` from the noise x0 (B, H, A)."""
+    return gaussian_start(solver, covariance)(denoise, x0)
+
+
+def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Tensor], Tensor]:
     """Trajectory of the probability-flow ODE if the actions were Gaussian, at the price of one network call.
 
     Given the observation let the actions be N(μ, Σ). The data prediction at the first step is then
     x̂_0 = μ + S_0·(x_0 − √ᾱ_0·μ), which gives μ, and along each principal axis of Σ the ODE has the solution
-    x_t = √ᾱ_t·μ + √((ᾱ_t·s + 1 − ᾱ_t) / (ᾱ_0·s + 1 − ᾱ_0))·(x_0 − √ᾱ_0·μ).
+    x_t = √ᾱ_t·μ + √((ᾱ_t·s + 1 − ᾱ_t) / (ᾱ_0·s + 1 − ᾱ_0))·(x_0 − √ᾱ_0·μ), which is linear in x_0 and x̂_0.
 
     The network call is also all that the first solver step needs, so that state 1 is exact.
 
     Args:
-        denoise: the data prediction.
         solver: T steps.
-        x0: (B, H, A).
         covariance: (D, D) Σ of the flattened action sequences.
+
+    Returns:
+        (data prediction, noise x₀ (B, H, A)) → trajectory (B, T+1, H, A).
     """
     variances, basis = torch.linalg.eigh(covariance.double())
-    variances, basis = variances.clamp(min=0).to(x0), basis.to(x0)
-    alpha = solver.alphas_cumprod
+    variances = variances.clamp(min=0)
+    alpha = solver.alphas_cumprod.double()
     signal = alpha.sqrt()
-    prediction = denoise(x0[:, None], slice(0, 1))[:, 0]
-
     gain = gaussian_gain(alpha[:1], variances)[:, 0]  # (D,)
-    noise_axes, prediction_axes = x0.flatten(1) @ basis, prediction.flatten(1) @ basis  # (B, D)
-    mean = (prediction_axes - gain * noise_axes) / (1 - signal[0] * gain)
     state_variance = alpha[:, None] * variances + (1 - alpha[:, None])  # (T+1, D)
-    spread = (state_variance / state_variance[0]).sqrt() * (noise_axes - signal[0] * mean)[:, None]
-    states = ((signal[:, None] * mean[:, None] + spread) @ basis.T).view(len(x0), -1, *x0.shape[1:])
-    states[:, 0] = x0
-    states[:, 1] = solver.r[0] * x0 + solver.c[0] * prediction
-    return states
+    spread = (state_variance / state_variance[0]).sqrt()
+    of_mean = signal[:, None] - spread * signal[0]  # weights of μ, of x̂_0 in it, and of x_0, each (T+1, D)
+    of_prediction = of_mean / (1 - signal[0] * gain)
+    of_noise = spread - gain * of_prediction
+    maps = torch.stack((of_noise, of_prediction))[..., None, :] * basis @ basis.T  # (2, T+1, D, D)
+    identity = torch.eye(len(variances), dtype=maps.dtype, device=maps.device)
+    maps[:, 0] = torch.stack((identity, 0 * identity))
+    maps[:, 1] = torch.stack((solver.r[0] * identity, solver.c[0] * identity))
+    joined = maps.permute(0, 3, 1, 2).reshape(2 * len(variances), -1).to(solver.a)  # (2·D, (T+1)·D)
+
+    def start(denoise: Denoise, x0: Tensor) -> Tensor:
+        prediction = denoise(x0[:, None], slice(0, 1))[:, 0]
+        known = torch.cat((x0.flatten(1), prediction.flatten(1)), dim=1)
+        return (known @ joined).view(len(x0), -1, *x0.shape[1:])
+
+    return start

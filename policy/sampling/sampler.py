@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policy.sampling.anytime import Clock, Deadline, IterationTimes, device_clock
 from policy.sampling.config import SamplerConfig
-from policy.sampling.initial import initial_trajectory
+from policy.sampling.initial import gaussian_start, initial_trajectory
 from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
@@ -115,8 +115,11 @@ def make_sampler(
     recurrence = warm_recurrence = make_recurrence(formulation, coarse, covariance)
     if formulation == "preconditioned" and covariance is not None:
         warm_recurrence = make_recurrence(formulation, coarse, COVARIANCE_LEFT * covariance)
-    if initialisation == "gaussian" and covariance is None:
-        raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
+    start = None
+    if initialisation == "gaussian":
+        if covariance is None:
+            raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
+        start = gaussian_start(coarse, covariance)
     weights: list[float] = []
     last_weight = 0.0
     if config.uses_pcm:
@@ -134,12 +137,14 @@ def make_sampler(
         if length > 1:
             denoise = sub_interval_denoise(denoise, solver, sub_intervals)
             initial_denoise = first_states_denoise(initial_denoise, length)
-        if guess is None:
-            states, initial_calls = initial_trajectory(
-                initialisation, initial_denoise, coarse, x0, draw, covariance, config.preconditioning
-            )
-        else:
+        if guess is not None:
             states, initial_calls = warm_trajectory(coarse, x0, guess), 0
+        elif start is not None:
+            states, initial_calls = start(initial_denoise, x0), 1
+        else:
+            states, initial_calls = initial_trajectory(
+                initialisation, initial_denoise, coarse, x0, draw, calls=config.preconditioning
+            )
         # What another model made, or a longer step, is not exact.
         first = initial_calls if initial_weight == last_weight and length == 1 else 0
         result = sample_picard(
