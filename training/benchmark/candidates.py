@@ -1,4 +1,4 @@
-"""The samplers that the report `table3` compares."""
+"""The samplers that reports compare: those of `table3`, and those with a PCM."""
 
 from __future__ import annotations
 

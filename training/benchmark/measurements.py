@@ -1,4 +1,4 @@
-"""What the report `table3` measures of a sampler: its error, its time, its rewards."""
+"""What is measured of a sampler: its error, its time, its rewards."""
 
 from __future__ import annotations
 
