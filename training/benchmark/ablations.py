@@ -199,10 +199,13 @@ def _train(
 
 def _errors(policy: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, seed: int) -> Row:
     """`errors`: a list of `stiffness`, which is None without a PCM, `depth`, `error_p50` and `error_p95`."""
-    errors = []
+    errors: list[Row] = []
+    if not candidates:
+        return {"errors": errors}
+    # All of the same T, so that they share one sequential answer.
+    measure = accuracy_measure(policy, observations, seed, candidates[0].sampler.steps)
     for candidate in candidates:
-        sampler = candidate.sampler
-        row = accuracy_measure(policy, observations, seed, sampler.steps)(candidate)
-        row["stiffness"] = sampler.stiffness if sampler.uses_pcm else None
+        row = measure(candidate)
+        row["stiffness"] = candidate.sampler.stiffness if candidate.sampler.uses_pcm else None
         errors.append({name: row[name] for name in ("stiffness", "depth", "error_p50", "error_p95")})
     return {"errors": errors}
