@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from shutil import which
 
 import pytest
 import torch
@@ -61,14 +62,26 @@ def test_eager_runtime_gives_the_plain_samplers_answer(
 
 
 @pytest.mark.parametrize(
-    ("engine", "threads"), [*((engine, 1) for engine in ENGINES), ("openvino", 2), ("openvino", 3)]
+    ("engine", "threads"),
+    [("eager", 1), ("onnxruntime", 1), ("openvino", 1), ("openvino", 2), ("openvino", 3)],
 )
 def test_every_engine_gives_the_plain_samplers_answer(
     whole: DiffusionPolicy, engine: str, threads: int
 ) -> None:
     needs(engine)
     policy = whole.with_sampler(SAMPLERS["picard from a guess"])
-    runtime = Runtime(policy, 2, engine, threads)
+    assert_same_answers(policy, Runtime(policy, 2, engine, threads))
+
+
+def test_torch_compile_gives_the_plain_samplers_answer(whole: DiffusionPolicy) -> None:
+    if which("c++") is None:
+        pytest.skip("engine compile needs a C++ compiler")
+    config = replace(whole.config, down_dims=(4,), step_embed_dim=4, n_groups=2)  # seconds, not minutes
+    policy = replace(whole, network=config.build_network().eval(), config=config, sampler=SAMPLERS["ddim"])
+    assert_same_answers(policy, Runtime(policy, 2, "compile"))
+
+
+def assert_same_answers(policy: DiffusionPolicy, runtime: Runtime) -> None:
     span = policy.normalizer.action.maximum - policy.normalizer.action.minimum
     for seed in range(3):
         drawn = torch.Generator().manual_seed(seed)
