@@ -114,8 +114,8 @@ class SamplerConfig:
     warm_start: str = field(
         default="none",
         metadata={
-            "description": "parallel: begin with the previous chunk's actions instead of the initial trajectory, or "
-            "with its noise too",
+            "description": "parallel: begin with the previous chunk's actions instead of the initial trajectory and "
+            "the iterations that a PCM switches off in, or with its noise too",
             "choices": WARM_STARTS,
         },
     )

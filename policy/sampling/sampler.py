@@ -112,8 +112,9 @@ def make_sampler(
     sub_intervals = config.sub_intervals if parasolver and config.sub_intervals else solver.steps
     length = solver.steps // sub_intervals
     coarse = solver if length == 1 else sub_interval_solver(solver, sub_intervals)
-    recurrence = warm_recurrence = make_recurrence(formulation, coarse, covariance)
-    if formulation == "preconditioned" and covariance is not None:
+    recurrence = make_recurrence(formulation, coarse, covariance)
+    warm_recurrence = None
+    if config.warm_start != "none" and formulation == "preconditioned" and covariance is not None:
         warm_recurrence = make_recurrence(formulation, coarse, COVARIANCE_LEFT * covariance)
     start = None
     if initialisation == "gaussian":
@@ -156,7 +157,7 @@ def make_sampler(
             config.tolerance,
             config.window or None,
             first,
-            [switch(weight) for weight in weights],
+            [switch(weight) for weight in weights] if guess is None else [],  # a PCM knows cold starts only
             config.memory,
             renew=parasolver,
             deadline=deadline,

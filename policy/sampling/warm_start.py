@@ -2,7 +2,7 @@
 
 Only where the iteration begins differs from a cold start. Its fixed point is the sequential answer to the same noise,
 which others change when they start warm by denoising only part of the way (RTI for diffusion policy, arXiv:2508.05396;
-STEP, arXiv:2602.08245).
+STEP, arXiv:2602.08245). A Picard consistency model that is switched off is left out: it is trained from cold starts.
 """
 
 from __future__ import annotations

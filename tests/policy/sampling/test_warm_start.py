@@ -11,6 +11,7 @@ from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import Denoise, make_denoise
+from policy.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.recurrence import make_recurrence
@@ -91,6 +92,25 @@ def test_a_close_guess_saves_iterations(
         return float((result.states[:, -1] - exact).abs().max())
 
     assert error(exact + 0.01) < 0.5 * error(torch.zeros_like(exact))
+
+
+@pytest.mark.parametrize(("stiffness", "expected"), [(1.0, "picard"), (0.0, "pcm")])
+def test_a_pcm_that_is_switched_off_is_left_out(
+    policy: DiffusionPolicy,
+    make_pcm: Callable[..., PCM],
+    observations: Tensor,
+    stiffness: float,
+    expected: str,
+) -> None:
+    pcm = make_pcm(policy, "lora")
+    sampler = SamplerConfig("pcm_lora", 6, 2, formulation="drift", stiffness=stiffness, warm_start="actions")
+    previous = policy.with_sampler(SamplerConfig("ddim", 6)).predict(observations, noise(1))
+    warm = policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise(), previous=previous)
+    alone = policy if expected == "picard" else replace(policy, network=merge_lora(pcm.network))
+    picard = alone.with_sampler(replace(sampler, name="picard")).predict(
+        observations, noise(), previous=previous
+    )
+    torch.testing.assert_close(warm.actions, picard.actions, atol=1e-4 * PX, rtol=0)
 
 
 def test_actions_go_on_from_where_they_end() -> None:
