@@ -78,6 +78,8 @@ ARGUMENTS = (
     ("output_dir", "outputs/ros", "where summary.json is written, and a recording"),
     ("rviz", "false", "true shows the scene and the predicted path in RViz"),
     ("record", "false", "true records the topics as rosbag2 in output_dir"),
+    # Launch knows it by this name.
+    ("sigterm_timeout", "20", "seconds that a process has to end by itself, once the launch ends"),
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import rclpy
 import torch
+from rclpy.executors import ExternalShutdownException
 
 from ros_nodes.soak_observer import SoakObserver
 from ros_nodes.soak_report import Sample, duration_report, format_report, memory_report
@@ -73,10 +74,12 @@ def soak(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     samples: list[Sample] = []
     seconds, next_sample = 0.0, sample_seconds
-    rclpy.init()
+    rclpy.init(args=[])
     observer = SoakObserver()
     with open(output_dir / "log.txt", "wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, "PATH": path}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env={**os.environ, "PATH": path}, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             while process.poll() is None:
                 rclpy.spin_once(observer, timeout_sec=0.5)
@@ -93,8 +96,8 @@ def soak(
         finally:
             ended = process.poll()
             if ended is None:
-                process.send_signal(signal.SIGINT)
-                process.wait(timeout=60)
+                os.killpg(process.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
+                process.wait(timeout=120)
             observer.destroy_node()
             rclpy.try_shutdown()
     if ended is not None and (ended != 0 or episodes is None):
@@ -147,6 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
             minutes, options.episodes, options.output_dir, options.launch_arguments, options.sample_seconds
         )
         print(format_report(report))
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 130
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -54,14 +54,12 @@ def duration_report(seconds: Collection[float]) -> dict[str, float] | None:
 
 
 def sampler_text(parameters: dict[str, Any]) -> str:
-    """The sampler of a policy node, from its parameters: its name and what is not as it is by default."""
-    values = {option.name: parameters[f"sampler.{option.name}"] for option in fields(SamplerConfig)}
-    changed = [
-        f"{option.name} {values[option.name]}"
-        for option in fields(SamplerConfig)
-        if option.name not in ("name", "steps") and values[option.name] != option.default
-    ]
-    return ", ".join([values["name"], f"{values['steps']} steps", *changed])
+    """The sampler of a policy node, from its parameters."""
+    return str(
+        SamplerConfig(
+            **{option.name: parameters[f"sampler.{option.name}"] for option in fields(SamplerConfig)}
+        )
+    )
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -35,10 +35,10 @@ def test_durations_are_reported_in_milliseconds() -> None:
     assert report == {"count": 200, "p50_ms": 100.0, "p99_ms": 198.0, "max_ms": 200.0}
 
 
-def test_the_sampler_is_named_with_all_that_is_not_default() -> None:
-    def parameters(sampler: SamplerConfig) -> dict[str, object]:
-        return {f"sampler.{name}": value for name, value in asdict(sampler).items()} | {"seed": 3}
+def test_the_sampler_is_named_with_what_it_takes_notice_of() -> None:
+    def text(**values: object) -> str:
+        sampler = asdict(SamplerConfig()) | values
+        return sampler_text({f"sampler.{name}": value for name, value in sampler.items()} | {"seed": 3})
 
-    assert sampler_text(parameters(SamplerConfig("ddim", 10))) == "ddim, 10 steps"
-    sampler = SamplerConfig("picard", 16, iterations=4, formulation="drift")
-    assert sampler_text(parameters(sampler)) == "picard, 16 steps, iterations 4, formulation drift"
+    assert text(name="ddim", steps=10, iterations=4) == "DDIM-10"
+    assert "4 iterations" in text(name="picard", steps=16, iterations=4)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from lifecycle_msgs.srv import GetState
 from policy_peer import observation
+from ros_graph import PATIENCE
 
 MODULE = (sys.executable, "-m", "ros_nodes.policy_node")
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,5 +111,6 @@ def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path) -> None
         return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
 
     graph.spin_until(lambda: state() == "active", "the node is active")
-    assert graph.stop(launched) == 0
+    os.killpg(launched.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
+    assert launched.wait(PATIENCE) == 0
     assert "Traceback" not in graph.output(launched)
