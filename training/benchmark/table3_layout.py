@@ -104,7 +104,8 @@ def plot_table(rows: Sequence[TableRow]) -> Figure:
     reference = max(sequential, key=lambda row: row["steps"], default=None)
     all_steps: list[int | None] = list(dict.fromkeys(row["steps"] for row in parallel)) or [None]
     methods = list(dict.fromkeys(row["method"] for row in rewarded))
-    figure = Figure(figsize=(1.5 + 3.6 * len(all_steps), 7.5), layout="constrained")
+    # Wide enough for the legend.
+    figure = Figure(figsize=(max(9.5, 1.5 + 3.6 * len(all_steps)), 7.5), layout="constrained")
     panels = figure.subplots(2, len(all_steps), sharey=True, sharex="row", squeeze=False)
     for column, steps in enumerate(all_steps):
         shown = [*sequential, *(row for row in parallel if row["steps"] == steps)]
