@@ -143,8 +143,9 @@ class SamplerConfig:
                 if getattr(self, name) not in (0, "none"):
                     parallel = ", ".join(PARALLEL_SAMPLERS)
                     raise ValueError(f"sampler.{name} needs a parallel sampler ({parallel}), not {self.name}")
-        if self.memory > 0 and self.window > 0:
-            raise ValueError("sampler.memory needs all steps at once: sampler.window must be 0")
+        for name in ("memory", "deadline_ms"):
+            if getattr(self, name) > 0 and self.window > 0:
+                raise ValueError(f"sampler.{name} needs all steps at once: sampler.window must be 0")
         if self.name == "parasolver" and self.steps % (self.sub_intervals or self.steps):
             raise ValueError(
                 f"sampler.sub_intervals must divide sampler.steps {self.steps}, got {self.sub_intervals}"

@@ -164,6 +164,7 @@ def make_sampler(
             first_recurrence=None if guess is None else warm_recurrence,
         )
         depth = initial_calls + length * result.iterations
-        return Sample(result.states[:, -1], depth, result.residual, result.cut)
+        # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
+        return Sample(result.states[:, -1].clamp(-1, 1), depth, result.residual, result.cut)
 
     return parallel

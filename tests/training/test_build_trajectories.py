@@ -69,7 +69,7 @@ def test_kth_trajectory_is_the_samplers_after_k_iterations(
     for k in range(1, 4):
         picard = policy.with_sampler(replace(config, iterations=k)).predict(observations, noise[:, 0])
         actions = policy.normalizer.action.normalize(picard.actions)
-        torch.testing.assert_close(states[:, k, -1], actions, atol=1e-5, rtol=0)
+        torch.testing.assert_close(states[:, k, -1].clamp(-1, 1), actions, atol=1e-5, rtol=0)
 
 
 def test_store_holds_finite_float32_samples_and_says_where_they_come_from(

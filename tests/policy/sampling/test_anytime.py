@@ -100,7 +100,9 @@ def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
     config = replace(sampler(0.001), initialisation="gaussian")
     prediction = timed.with_sampler(config).predict(observations)
     assert (prediction.depth, prediction.cut) == (2, True)
-    assert prediction.chunk.isfinite().all()
+    limits = policy.normalizer.action
+    assert (prediction.chunk >= limits.minimum - 1e-3).all()
+    assert (prediction.chunk <= limits.maximum + 1e-3).all()
 
 
 def test_the_deadline_counts_from_the_call(
@@ -158,6 +160,12 @@ def test_a_deadline_without_iterations_is_refused() -> None:
             ValueError, match=rf"sampler\.deadline_ms needs a parallel sampler \(picard, .*\), not {name}"
         ):
             SamplerConfig(name, 10, deadline_ms=20.0)
+
+
+def test_a_deadline_of_a_window_is_refused() -> None:
+    """It would leave states that no iteration has reached."""
+    with pytest.raises(ValueError, match=r"sampler\.deadline_ms needs all steps at once"):
+        sampler(20.0, window=5)
 
 
 def test_a_clock_for_the_cpu_waits_for_nothing(clock: Clock) -> None:

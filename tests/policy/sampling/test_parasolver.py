@@ -123,7 +123,7 @@ def test_every_iterate_is_the_published_loops(
     x0 = noise(2)
     sample = make_sampler(config, solver)(lambda _: denoise, x0, torch.randn)
     expected = parasolver_loop(denoise, solver, x0, intervals, calls, window, iterations)
-    torch.testing.assert_close(sample.actions, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(sample.actions, expected.clamp(-1, 1), atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_with_a_sub_interval_a_step_it_is_picard_from_another_initial_trajectory
     picard = sample_picard(denoise, solver, initial, make_recurrence("drift", solver), 3, first=2)
     config = SamplerConfig("parasolver", 10, iterations=3, preconditioning=2)
     sample = make_sampler(config, solver)(lambda _: denoise, noise(2), torch.randn)
-    torch.testing.assert_close(sample.actions, picard.states[:, -1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(sample.actions, picard.states[:, -1].clamp(-1, 1), atol=1e-12, rtol=0)
 
 
 def test_sub_intervals_of_different_lengths_are_refused() -> None:
