@@ -44,7 +44,8 @@ class Runtime:
     """A policy with its sampler, for a control loop: `predict` of the same arguments gives the same answer, faster.
 
     FiLM is computed once for each timestep and once for each chunk, networks of a PCM are merged beforehand, and all
-    is compiled, and has run, when the constructor returns.
+    is compiled, and has run, when the constructor returns. Its buffers are its own: it serves one thread
+    at a time.
 
     Args:
         policy: with the sampler to use.

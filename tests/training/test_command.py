@@ -60,7 +60,11 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
             [*REQUIRED, "rollout_sampler.name=euler"],
             "must be one of ddim, ddpm, dpm_solver, picard",
         ),
-        (evaluate.main, ["sampler=euler"], "Available options in 'sampler': ddim ddpm dpm_solver parasolver pcm"),
+        (
+            evaluate.main,
+            ["sampler=euler"],
+            "Available options in 'sampler': ddim ddpm dpm_solver parasolver pcm",
+        ),
         (evaluate.main, ["sampler=pcm"], "sampler 'pcm' needs pcm=….safetensors"),
         (evaluate.main, ["sampler.steps=0"], "sampler.steps must be in 1 … 1000, got 0"),
         (evaluate.main, ["episodes=0"], "episodes must be at least 1, got 0"),
