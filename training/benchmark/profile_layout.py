@@ -36,8 +36,8 @@ def describe_profile(options: ProfileConfig, floor: Floor, threads: int) -> str:
         "Error: 95th percentile over held-out observations of the largest difference of a normalised action from the "
         f"plain sequential sampler with the same noise, solver and T. Reward within 200 control steps: {rewards}.\n\n"
         f"Floor: an evaluation takes {floor.flops / 1e6:.3g} MFLOP, and each call reads "
-        f"{floor.weight_bytes / 1e6:.3g} MB of weights, or takes the longer of both; this machine multiplies matrices "
-        f"at {floor.flops_per_second / 1e9:.3g} GFLOP/s and reads as much memory at "
+        f"{floor.weight_bytes / 1e6:.3g} MB of weights, or takes the longer of both; this machine computes "
+        f"{floor.flops_per_second / 1e9:.3g} GFLOP/s and reads as much memory at "
         f"{floor.bytes_per_second / 1e9:.3g} GB/s."
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policy import DiffusionPolicy
-from training.benchmark import profile
+from training.benchmark import profile, profile_floor
 from training.benchmark.profile_floor import Floor, measure_floor
 from training.benchmark.run import main
 
@@ -18,6 +18,12 @@ COLUMNS = (
     "engine,device,model,sampler,iterations,steps,batch,ms_p50,ms_p99,error_p95,reward,network_evaluations,"
     "speedup_vs_ddim50,times_floor"
 )
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_floor, "MATRIX_SIZE", 64)
+    monkeypatch.setattr(profile_floor, "CHANNELS", 8)
 
 
 @pytest.fixture
@@ -121,8 +127,9 @@ def test_floor_counts_what_is_left_once_film_is_hoisted(policy: DiffusionPolicy)
             layer.register_forward_hook(count)
     with torch.no_grad():
         policy.network(torch.zeros(1, 16, 2), torch.zeros(1), torch.zeros(1, 40))
+    expected = sum(counted)
     floor = measure_floor(policy, threads=1)
-    assert floor.flops == sum(counted)
+    assert floor.flops == expected
     modules = policy.network.named_parameters()
     assert floor.weight_bytes == 4 * sum(
         p.numel() for n, p in modules if "film" not in n and "timestep" not in n
