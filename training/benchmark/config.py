@@ -108,7 +108,7 @@ class ProfileConfig:
     threads: int | None = None
     calls: int = 500
     ddim_steps: list[int] = field(default_factory=lambda: [50, 25, 10, 8])
-    dpm_solver_steps: list[int] = field(default_factory=lambda: [8])
+    dpm_solver_steps: list[int] = field(default_factory=lambda: [8, 5])
     picard_steps: list[int] = field(default_factory=lambda: [10])
     picard_depths: list[int] = field(default_factory=lambda: [5, 4, 3])
     warm_depths: list[int] = field(default_factory=lambda: [2])
