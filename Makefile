@@ -17,6 +17,9 @@ SOAK_MINUTES ?= 30
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluate sampler=dpm_solver sampler.steps=5 episodes=10 batch_size=1 output_dir=outputs/run
 
+# The tests' networks are tiny: more threads would only wait for each other.
+test ros-test: export OMP_NUM_THREADS := 1
+
 test: $(VENV)/.installed-test  ## The whole test suite
 	$(ROS) $(BIN)/python -m pytest
 
