@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from policy.runtime.engine import Evaluate, ModulatedUnet
+from policy.runtime.engine import EngineError, Evaluate, ModulatedUnet
 
 
 def eager(unet: ModulatedUnet, threads: int) -> Evaluate:
@@ -14,5 +14,9 @@ def eager(unet: ModulatedUnet, threads: int) -> Evaluate:
 
 def compiled(unet: ModulatedUnet, threads: int) -> Evaluate:
     """`torch.compile`, which needs a C++ compiler and takes minutes."""
+    if " " in torch.__file__:
+        raise EngineError(
+            f"engine 'compile' needs PyTorch at a path without spaces, it is at {torch.__file__}"
+        )
     evaluate: Evaluate = torch.compile(unet, dynamic=True)
     return evaluate

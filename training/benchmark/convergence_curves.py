@@ -198,7 +198,7 @@ def _follow(
     for done in range(min(setting.iterations, steps - first) + 1):
         if done > 0:
             depth += iterate(denoise, solver, states, first + done - 1)
-        errors = (states[:, -1] - exact).abs().amax((1, 2)).double().cpu()
+        errors = (states[:, -1].clamp(-1, 1) - exact).abs().amax((1, 2)).double().cpu()
         yield Point(done, depth, *(float(np.percentile(errors, q)) for q in (50, 95)))
 
 

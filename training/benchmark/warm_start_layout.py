@@ -52,7 +52,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def plot_warm_start(depths: Mapping[tuple[int, bool], Mapping[str, Sequence[int]]]) -> Figure:
     """Share of chunks that have converged by depth: a panel for each T, dashed where the noise is moved along."""
     all_steps = list(dict.fromkeys(steps for steps, _ in depths))
-    figure = Figure(figsize=(1 + 4.5 * len(all_steps), 4), layout="constrained")
+    figure = Figure(figsize=(max(9, 1 + 4.5 * len(all_steps)), 4), layout="constrained")
     panels = dict(
         zip(all_steps, figure.subplots(1, len(all_steps), sharey=True, squeeze=False)[0], strict=True)
     )

@@ -129,7 +129,7 @@ def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: P
     assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
     assert summary["policy_parameters"]["sampler.name"] == "pcm_lora"
     assert summary["policy_parameters"]["sampler.steps"] == 4
-    assert summary["policy_diagnostics"]["iterations"] == 3
+    assert summary["policy_parameters"]["sampler.iterations"] == 3
 
 
 def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:

@@ -95,8 +95,9 @@ def test_a_new_goal_preempts_the_running_one(running: GoalSender) -> None:
         "preempted by a new goal",
     )
     assert running.result(second)[0] == GoalStatus.STATUS_SUCCEEDED
-    running.simulator.wait(running.simulator.time + 25 * STEP)
-    assert running.simulator.position == pytest.approx([100.0, 120.0], abs=0.5)
+    running.graph.spin_until(
+        lambda: running.simulator.position == pytest.approx([100.0, 120.0], abs=0.5), "the pusher at its goal"
+    )
 
 
 def test_a_cancelled_goal_ends_where_the_pusher_is(running: GoalSender) -> None:
