@@ -38,8 +38,9 @@ def test_lockstep_episodes_have_the_rewards_of_pcm_evaluate(
     assert summary["policy_parameters"]["sampler.steps"] == 4
     assert f"{summary['episodes'][1]['max_reward']:.3f}" in nodes.printed
     if output == "topic":
-        # 28 steps take 3½ chunks; one more may answer to the last observation.
-        assert 4 * len(SEEDS) <= summary["policy_calls"] <= 5 * len(SEEDS)
+        # 28 steps take 3½ chunks; one more may answer to the last observation, and the last one that an episode needs
+        # may reach the simulator, and end the episode, before it reaches the runner.
+        assert 3 * len(SEEDS) <= summary["policy_calls"] <= 5 * len(SEEDS)
         assert 0 <= summary["chunk_latency_ms"]["p50"] < 60_000
 
 
