@@ -17,7 +17,7 @@ from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import make_denoise
 from policy.pcm import weights_sha256
 from policy.sampling import sample_sequential
-from policy.sampling.initial import initial_trajectory
+from policy.sampling.initial import initial_calls, make_start
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import make_recurrence
 from training.command import run_command
@@ -84,14 +84,9 @@ def picard_trajectories(
     solver = policy.solver
     recurrence = make_recurrence(policy.sampler.formulation, solver, policy.covariance)
     denoise = make_denoise(policy.network, solver, condition)
-    states, first = initial_trajectory(
-        policy.sampler.initialisation,
-        denoise,
-        solver,
-        noise[:, 0],
-        lambda shape: noise[:, 1:],
-        policy.covariance,
-    )
+    initialisation = policy.sampler.initialisation
+    start = make_start(initialisation, solver, policy.covariance)
+    states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), initial_calls(initialisation)
     trajectories = [states]
     for exact in range(first, first + iterations):  # each iteration makes one more state exact
         changed = picard_step(denoise, solver, recurrence, states, exact)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import make_denoise
-from policy.sampling.initial import gaussian_trajectory
+from policy.sampling.initial import Start
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import Recurrence
 from policy.solver import Solver
@@ -44,13 +44,13 @@ class PicardMap:
         solver: T steps.
         recurrence: how corrections spread.
         exact: states of X⁰ after the noise that are those of X*.
-        covariance: (D, D) of the ``gaussian`` initial trajectory, if the trained network makes it itself.
+        start: the initial trajectory, if the trained network makes it itself.
     """
 
     solver: Solver
     recurrence: Recurrence
     exact: int
-    covariance: Tensor | None = None
+    start: Start | None = None
 
     def iterate(
         self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, frozen: int = 0
@@ -65,12 +65,12 @@ class PicardMap:
         changed = picard_step(denoise, self.solver, self.recurrence, states, first)
         return torch.cat((states[:, : first + 1], changed), 1)
 
-    def start(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
-        """X^k (B, T+1, H, A): the base model's, or from the network's own initial call."""
-        if self.covariance is None:
+    def states(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
+        """X^k (B, T+1, H, A): the base model's, or X⁰ by the network itself."""
+        if self.start is None:
             return samples.states[:, k]
         denoise = make_denoise(network, self.solver, samples.condition)
-        return gaussian_trajectory(denoise, self.solver, samples.solution[:, 0], self.covariance)
+        return self.start(denoise, samples.solution[:, 0], torch.randn)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def picard_consistency_loss(
         base: the network that takes over, whose weights are not trained.
         base_iterations: apply its Φ so often after that, and let their losses count as well; 0 in the paper.
     """
-    states = picard.start(network, samples, k)
+    states = picard.states(network, samples, k)
     loss = states.new_zeros(())
     for done in range(unrolled_iterations + base_iterations):
         if done < unrolled_iterations:
@@ -166,7 +166,7 @@ def held_out_errors(
     network: ConditionalUnet1D, base: ConditionalUnet1D, picard: PicardMap, samples: Samples, iterations: int
 ) -> tuple[list[float], list[float]]:
     """Errors after 1, 2, … iterations: with the network in all of them, and in the first with the base after it."""
-    first = picard.start(network, samples, 0)
+    first = picard.states(network, samples, 0)
     first = picard.iterate(network, samples.condition, first)
     errors, errors_switched = [error_p95(first, samples.solution)], [error_p95(first, samples.solution)]
     states = switched = first

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from policy import DiffusionPolicy, SamplerConfig
 from policy.lora import ALL_LAYERS, add_lora
 from policy.pcm import INITIAL_MODELS, METHODS, PCM, load_pcm, save_pcm, weights_sha256
+from policy.sampling.initial import initial_calls, make_start
 from policy.sampling.recurrence import make_recurrence
 from policy.unet import ConditionalUnet1D
 from training.command import run_command
@@ -123,8 +124,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     picard = PicardMap(
         solver,
         make_recurrence(formulation, solver, policy.covariance),
-        exact=1 if initialisation == "gaussian" and not initial_is_trained else 0,
-        covariance=policy.covariance if initial_is_trained else None,
+        exact=0 if initial_is_trained else initial_calls(initialisation),
+        start=make_start(initialisation, solver, policy.covariance) if initial_is_trained else None,
     )
     network = deepcopy(base.network)
     if config.method == "lora":
@@ -133,8 +134,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     averaged = deepcopy(network).requires_grad_(False)
     frozen_base = deepcopy(base.network).requires_grad_(False)
     share = this_worker.share(batch_size)
-    initial_calls = 1 if initialisation == "gaussian" else 0
-    depths = [initial_calls + k + 1 for k in range(validated_iterations)]
+    depths = [initial_calls(initialisation) + k + 1 for k in range(validated_iterations)]
     distance = Distance(config.final_state_weight, config.floor)
     training_free = [
         error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)

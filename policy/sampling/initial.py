@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,43 +14,48 @@ from policy.solver import Solver
 
 INITIALISATIONS = ("fresh", "repeated", "parasolver", "gaussian")
 
+Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
+"""(B, …) → standard normal noise of that shape."""
 
-def initial_trajectory(
-    initialisation: str,
-    denoise: Denoise,
-    solver: Solver,
-    x0: Tensor,
-    draw: Callable[[tuple[int, ...]], Tensor],
-    covariance: Tensor | None = None,
-    calls: int = 1,
-) -> tuple[Tensor, int]:
-    """The initial trajectory of that name, and how many network calls it took.
+Start: TypeAlias = Callable[[Denoise, Tensor, Draw], Tensor]
+"""(data prediction, noise x₀ (B, H, A), source of further noise) → initial trajectory (B, T+1, H, A)."""
 
-    As many steps from x₀ on are exact, for this `denoise`.
+
+def initial_calls(initialisation: str, calls: int = 1) -> int:
+    """Network calls of an initial trajectory, one after the other; as many steps from x₀ on are exact.
 
     Args:
         initialisation: one of `INITIALISATIONS`.
-        denoise: the data prediction.
+        calls: M of ``parasolver``.
+    """
+    return {"parasolver": calls, "gaussian": 1}.get(initialisation, 0)
+
+
+def make_start(
+    initialisation: str, solver: Solver, covariance: Tensor | None = None, calls: int = 1
+) -> Start:
+    """The initial trajectory of that name.
+
+    Args:
+        initialisation: one of `INITIALISATIONS`.
         solver: T steps.
-        x0: (B, H, A).
-        draw: source of further noise, of the shape that it is given.
         covariance: (D, D) of the flattened action sequences, for ``gaussian``.
-        calls: M of ``parasolver``, at most T of which are made.
+        calls: M of ``parasolver``, at most T.
 
     Raises:
         ValueError: for an unknown name, or ``gaussian`` without a covariance.
     """
     if initialisation == "fresh":
-        return fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:]))), 0
+        return lambda denoise, x0, draw: fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:])))
     if initialisation == "repeated":
-        return repeated_noise(x0, solver.steps), 0
+        return lambda denoise, x0, draw: repeated_noise(x0, solver.steps)
     if initialisation == "parasolver":
-        calls = min(calls, solver.steps)
-        return parasolver_trajectory(denoise, solver, x0, calls), calls
+        return lambda denoise, x0, draw: parasolver_trajectory(denoise, solver, x0, calls)
     if initialisation == "gaussian":
         if covariance is None:
             raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
-        return gaussian_trajectory(denoise, solver, x0, covariance), 1
+        gaussian = gaussian_start(solver, covariance)
+        return lambda denoise, x0, draw: gaussian(denoise, x0)
     raise ValueError(
         f"unknown initialisation {initialisation!r}, must be one of {', '.join(INITIALISATIONS)}"
     )
@@ -105,11 +111,6 @@ def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: i
         prediction = denoise(states[:, i : i + 1], slice(i, i + 1))[:, 0]
         states[:, i + 1 :] = held_prediction(solver, states[:, i], prediction, i, solver.steps)
     return states
-
-
-def gaussian_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, covariance: Tensor) -> Tensor:
-    """The trajectory of `gaussian_start` from the noise x0 (B, H, A)."""
-    return gaussian_start(solver, covariance)(denoise, x0)
 
 
 def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Tensor], Tensor]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from torch import Tensor
 
 from policy.sampling.anytime import Clock, Deadline, IterationTimes, device_clock
 from policy.sampling.config import SamplerConfig
-from policy.sampling.initial import gaussian_start, initial_trajectory
+from policy.sampling.initial import Draw, initial_calls, make_start
 from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
@@ -19,9 +18,6 @@ from policy.sampling.sequential import sample_sequential
 from policy.sampling.switching import Switch, switching_weights
 from policy.sampling.warm_start import COVARIANCE_LEFT, warm_trajectory
 from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
-
-Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
-"""(B, …) → standard normal noise of that shape."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +112,8 @@ def make_sampler(
     warm_recurrence = None
     if config.warm_start != "none" and formulation == "preconditioned" and covariance is not None:
         warm_recurrence = make_recurrence(formulation, coarse, COVARIANCE_LEFT * covariance)
-    start = None
-    if initialisation == "gaussian":
-        if covariance is None:
-            raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
-        start = gaussian_start(coarse, covariance)
+    calls = min(initial_calls(initialisation, config.preconditioning), coarse.steps)
+    start = make_start(initialisation, coarse, covariance, calls)
     weights: list[float] = []
     last_weight = 0.0
     if config.uses_pcm:
@@ -138,16 +131,12 @@ def make_sampler(
         if length > 1:
             denoise = sub_interval_denoise(denoise, solver, sub_intervals)
             initial_denoise = first_states_denoise(initial_denoise, length)
-        if guess is not None:
-            states, initial_calls = warm_trajectory(coarse, x0, guess), 0
-        elif start is not None:
-            states, initial_calls = start(initial_denoise, x0), 1
+        if guess is None:
+            states, made = start(initial_denoise, x0, draw), calls
         else:
-            states, initial_calls = initial_trajectory(
-                initialisation, initial_denoise, coarse, x0, draw, calls=config.preconditioning
-            )
+            states, made = warm_trajectory(coarse, x0, guess), 0
         # What another model made, or a longer step, is not exact.
-        first = initial_calls if initial_weight == last_weight and length == 1 else 0
+        first = made if initial_weight == last_weight and length == 1 else 0
         result = sample_picard(
             denoise,
             coarse,
@@ -163,7 +152,7 @@ def make_sampler(
             deadline=deadline,
             first_recurrence=None if guess is None else warm_recurrence,
         )
-        depth = initial_calls + length * result.iterations
+        depth = made + length * result.iterations
         # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
         return Sample(result.states[:, -1].clamp(-1, 1), depth, result.residual, result.cut)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from policy import DiffusionPolicy, SamplerConfig
 from policy.lora import add_lora
 from policy.pcm import load_pcm
+from policy.sampling.initial import make_start
 from policy.sampling.recurrence import make_recurrence
 from policy.schedule import squared_cosine_alphas_cumprod
 from training.build_trajectories import draw_samples, picard_trajectories
@@ -120,7 +121,7 @@ def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap, method: str, initial_model: str
 ) -> None:
     if initial_model == "pcm":
-        picard = replace(picard, covariance=sampled.covariance)
+        picard = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
     network = deepcopy(sampled.network)
     if method == "lora":
         add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
@@ -145,7 +146,7 @@ def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
         torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
     unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, unrolled_iterations=K)
     torch.testing.assert_close(unrolled, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
-    initial = replace(picard, covariance=sampled.covariance)
+    initial = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
     torch.testing.assert_close(
         picard_consistency_loss(sampled.network, initial, samples, 0),
         squares[0].mean(),
@@ -324,3 +325,22 @@ def test_initial_call_can_only_be_trained_where_there_is_one(
     more = [f"trajectories={store}", "initial_model=pcm", "iterations=1", f"output_dir={tmp_path / 'run'}"]
     assert main([arguments[0], *SMALL, *more]) == 1
     assert "needs trajectories with the initialisation 'gaussian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("initialisation", "first_depth"), [("fresh", 1), ("parasolver", 2)])
+def test_depths_count_the_calls_of_the_initial_trajectory(
+    arguments: list[str], small_demonstrations: Path, tmp_path: Path, initialisation: str, first_depth: int
+) -> None:
+    store = tmp_path / "store.zarr"
+    small = ["samples=16", f"steps={T}", f"iterations={K}", f"initialisation={initialisation}", "device=cpu"]
+    demonstrations = f"demonstrations={small_demonstrations}"
+    assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
+    more = [
+        f"trajectories={store}",
+        "epochs=1",
+        "training.validate_every=2",
+        f"output_dir={tmp_path / 'run'}",
+    ]
+    assert main([arguments[0], *SMALL, *more]) == 0
+    columns = [column for column in log(tmp_path / "run")[0] if column.startswith("training_free")]
+    assert columns == [f"training_free_depth_{first_depth + k}" for k in range(2)]

@@ -10,6 +10,7 @@ from typing import Any
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import PCM, load_pcm
+from policy.sampling.initial import initial_calls
 from policy.sampling.switching import switching_weights
 from training.benchmark.config import BenchmarkConfig
 
@@ -148,7 +149,7 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
 
 def at_depths(sampler: SamplerConfig, depths: Sequence[int]) -> Iterator[tuple[SamplerConfig, int]]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
-    initial_calls = {"gaussian": 1, "parasolver": sampler.preconditioning}.get(sampler.initialisation, 0)
+    calls = initial_calls(sampler.initialisation, sampler.preconditioning)
     for depth in depths:
-        if initial_calls < depth < sampler.steps:
-            yield replace(sampler, iterations=depth - initial_calls), depth
+        if calls < depth < sampler.steps:
+            yield replace(sampler, iterations=depth - calls), depth

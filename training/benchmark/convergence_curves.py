@@ -14,7 +14,7 @@ from torch import Tensor
 from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.initial import INITIALISATIONS, initial_trajectory
+from policy.sampling.initial import INITIALISATIONS, initial_calls, make_start
 from policy.sampling.newton import sample_newton
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.switching import switching_weights
@@ -186,15 +186,9 @@ def _follow(
     shape = (len(observations), policy.config.horizon, policy.config.action_dim)
     x0 = torch.randn(shape, generator=x0_generator).to(solver.a)
     exact = sample_sequential(denoise, solver, x0)[:, -1]
-    states, first = initial_trajectory(
-        initialisation,
-        denoise,
-        solver,
-        x0,
-        lambda shape: torch.randn(shape, generator=generator).to(x0),
-        policy.covariance,
-    )
-    depth = first
+    start = make_start(initialisation, solver, policy.covariance)
+    states = start(denoise, x0, lambda shape: torch.randn(shape, generator=generator).to(x0))
+    depth = first = initial_calls(initialisation)
     for done in range(min(setting.iterations, steps - first) + 1):
         if done > 0:
             depth += iterate(denoise, solver, states, first + done - 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from policy import DiffusionPolicy
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import SamplerConfig, sample_picard, sample_sequential
-from policy.sampling.initial import INITIALISATIONS, initial_trajectory
+from policy.sampling.initial import INITIALISATIONS, initial_calls, make_start
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.sampler import make_sampler
 from policy.schedule import squared_cosine_alphas_cumprod
@@ -81,7 +81,8 @@ def test_each_network_evaluation_makes_one_more_state_exact(
     covariance = random_covariance(SIZE, seed)
     x0 = seeded_noise((batch, *SHAPE), seed)
     exact = sample_sequential(denoise, solver, x0)
-    states, first = initial_trajectory(initialisation, denoise, solver, x0, seeded_noise, covariance)
+    states = make_start(initialisation, solver, covariance)(denoise, x0, seeded_noise)
+    first = initial_calls(initialisation)
     recurrence = make_recurrence(formulation, solver, covariance)
     result = sample_picard(denoise, solver, states, recurrence, iterations, first=first)
     known = min(first + iterations, steps)

@@ -13,7 +13,7 @@ from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import SamplerConfig, sample_picard, sample_sequential
 from policy.sampling.config import SAMPLERS
-from policy.sampling.initial import INITIALISATIONS, fresh_noise, gaussian_trajectory, repeated_noise
+from policy.sampling.initial import INITIALISATIONS, fresh_noise, gaussian_start, repeated_noise
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.sampler import make_sampler
 from policy.schedule import squared_cosine_alphas_cumprod
@@ -169,7 +169,7 @@ def test_gaussian_trajectory_solves_the_gaussians_ode(
     covariance, mean = random_covariance(6, 1), torch.rand(3, 2, dtype=torch.float64) - 0.5
     denoise = gaussian_denoise(solver, mean, covariance)
     x0 = torch.randn(2, 3, 2, dtype=torch.float64)
-    trajectory = gaussian_trajectory(denoise, solver, x0, covariance)
+    trajectory = gaussian_start(solver, covariance)(denoise, x0)
     sequential = sample_sequential(denoise, solver, x0)
     torch.testing.assert_close(trajectory[:, 1], sequential[:, 1], atol=1e-12, rtol=0)
     assert (trajectory - sequential).abs().max() < 0.1
@@ -177,9 +177,7 @@ def test_gaussian_trajectory_solves_the_gaussians_ode(
     errors = []
     for solver in finer:
         denoise = gaussian_denoise(solver, mean, covariance)
-        difference = gaussian_trajectory(denoise, solver, x0, covariance) - sample_sequential(
-            denoise, solver, x0
-        )
+        difference = gaussian_start(solver, covariance)(denoise, x0) - sample_sequential(denoise, solver, x0)
         errors.append(difference[:, -1].abs().max())
     assert errors[1] < 0.5 * errors[0]  # Euler's error falls with the step
 
