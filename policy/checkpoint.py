@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from policy.atomic_write import atomic_write
+
 
 class CheckpointError(ValueError):
     """A file that is no usable checkpoint; the message names the file and what is wrong with it."""
@@ -30,17 +32,10 @@ class Checkpoint:
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, format_name: str) -> None:
     """Write a checkpoint, atomically: after a crash there is the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     metadata = {"format": format_name, "header": json.dumps(checkpoint.header, sort_keys=True)}
-    try:
-        with open(temporary, "wb") as file:
-            file.write(save({name: t.contiguous() for name, t in checkpoint.tensors.items()}, metadata))
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(save({name: t.contiguous() for name, t in checkpoint.tensors.items()}, metadata))
+        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: str | Path, format_name: str, device: torch.device | str = "cpu") -> Checkpoint:

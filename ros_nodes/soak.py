@@ -20,6 +20,7 @@ import rclpy
 import torch
 from rclpy.executors import ExternalShutdownException
 
+from policy.atomic_write import atomic_write
 from ros_nodes.soak_observer import SoakObserver
 from ros_nodes.soak_report import Sample, duration_report, format_report, memory_report
 from training.evaluate import write_summary
@@ -131,7 +132,8 @@ def soak(
         "samples": [asdict(sample) for sample in samples],
     }
     write_summary(output_dir / "soak.json", report)
-    (output_dir / "soak.md").write_text(format_report(report), encoding="utf-8")
+    with atomic_write(output_dir / "soak.md") as temporary:
+        temporary.write_text(format_report(report), encoding="utf-8")
     return report
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from policy.atomic_write import atomic_write
 from pusht_env.physics import CONTROL_HZ
 from training.episode import Episode
 
@@ -66,15 +67,11 @@ def write_video(episodes: Sequence[Episode], path: Path) -> None:
     """All recorded episodes side by side, in real time."""
     columns = min(5, len(episodes))
     rows = math.ceil(len(episodes) / columns)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
+    with atomic_write(path) as temporary:
         writer: Any = imageio.get_writer(temporary, fps=CONTROL_HZ, macro_block_size=2)
         with writer as video:
             for step in range(max(len(episode.frames) for episode in episodes)):
                 video.append_data(_mosaic(episodes, step, rows, columns))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _mosaic(episodes: Sequence[Episode], step: int, rows: int, columns: int) -> NDArray[np.uint8]:
@@ -88,10 +85,5 @@ def _mosaic(episodes: Sequence[Episode], step: int, rows: int, columns: int) -> 
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=110)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)

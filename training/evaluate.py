@@ -14,6 +14,7 @@ import numpy as np
 from omegaconf import MISSING
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
 from policy.runtime import ENGINES, Runtime
@@ -175,10 +176,9 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def format_summary(summary: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import pusht_env  # noqa: F401, registers the environment
 from policy import DiffusionPolicy, SamplerConfig
+from policy.atomic_write import atomic_write
 from policy.checkpoint import CheckpointError, file_sha256
 from policy.runtime import ENGINES, EngineError, Runtime
 from training.benchmark.report import markdown_table
@@ -213,15 +214,13 @@ def write(report: DeadlineReport, output_dir: Path, policy: DiffusionPolicy, che
         "code": code_version(),
         "machine": machine(policy.solver.a.device),
     }
-    output_dir.mkdir(parents=True, exist_ok=True)
     page = f"# Deadlines under load\n\n{table}\n\n```json\n{json.dumps(provenance, indent=2)}\n```\n"
     for name, text in (
         ("deadline.json", json.dumps({**asdict(report), **provenance}, indent=2) + "\n"),
         ("deadline.md", page),
     ):
-        temporary = output_dir / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(output_dir / name)
+        with atomic_write(output_dir / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     print(table)
     print(f"report: {output_dir / 'deadline.md'}")
 

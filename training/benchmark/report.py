@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from policy import DiffusionPolicy
+from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
 from training.demonstrations import build_windows, load_demonstrations, split_episodes
@@ -65,22 +65,24 @@ def write_report(
         more_provenance: what else a reader has to know to repeat the report (JSON values).
     """
     output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     page, cells, picture = (output_dir / f"{config.report}.{ending}" for ending in ("md", "csv", "png"))
     provenance = {**_provenance(config), **(more_provenance or {})}
-
-    with open(_temporary(cells), "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    figure.savefig(_temporary(picture), dpi=110, format="png")
     text = (
         f"# {title}\n\n{introduction}\n\n{table}\n\n![{title}]({picture.name})\n\n"
         f"```json\n{json.dumps(provenance, indent=2)}\n```\n"
     )
-    _temporary(page).write_text(text, encoding="utf-8")
-    for path in (cells, picture, page):
-        _temporary(path).replace(path)
+    # The page is renamed last, when what it shows is there.
+    with (
+        atomic_write(page) as new_page,
+        atomic_write(picture) as new_picture,
+        atomic_write(cells) as new_cells,
+    ):
+        with open(new_cells, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        figure.savefig(new_picture, dpi=110)
+        new_page.write_text(text, encoding="utf-8")
     print(table)
     print(f"report: {page}")
 
@@ -94,8 +96,3 @@ def _provenance(config: BenchmarkConfig) -> dict[str, Any]:
         "machine": machine(choose_device(config.device)),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-
-
-def _temporary(path: Path) -> Path:
-    # Of this process alone: another one may be writing the same report.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

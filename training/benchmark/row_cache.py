@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from policy.atomic_write import atomic_write
 from training.provenance import code_version
 
 Row: TypeAlias = dict[str, Any]
@@ -82,13 +82,10 @@ class RowCache:
         row = self.find(identity)
         if row is None:
             row = {**measure(), "code": code_version()}
-            whole, path = self._whole(identity), self.path(identity)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Of this process alone: another one may be measuring the same.
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            text = json.dumps({"identity": whole, "row": row}, indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(path)
+            saved = {"identity": self._whole(identity), "row": row}
+            text = json.dumps(saved, indent=2, allow_nan=False) + "\n"
+            with atomic_write(self.path(identity)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         return row
 
     def measure_all(self, tasks: Sequence[Task], description: str) -> None:
