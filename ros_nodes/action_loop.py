@@ -18,7 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
-from policy.runtime import EngineError
+from policy.runtime import EngineError, Policy
 from ros_nodes.chunk_messages import path_markers, trajectory_message
 from ros_nodes.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
 from ros_nodes.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
@@ -30,7 +30,7 @@ from ros_nodes.observation_messages import (
     message_values,
 )
 from ros_nodes.policy_parameters import PolicyParameters, PolicySettings, SourceSettings
-from ros_nodes.policy_preparation import PolicyPreparation, PreparedPolicy, prepare
+from ros_nodes.policy_preparation import PolicyPreparation, prepare
 from ros_nodes.policy_statistics import PolicyStatistics
 from ros_nodes.previous_prediction import PreviousPrediction
 from ros_nodes.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
@@ -287,7 +287,7 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
     )
 
 
-def _warm_up(prepared: PreparedPolicy, policy: DiffusionPolicy) -> float:
+def _warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
     """Seconds that a chunk takes; the first one of a process takes longer."""
     limits = policy.normalizer.observation.to("cpu")
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()

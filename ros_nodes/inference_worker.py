@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from policy import Prediction
-from ros_nodes.policy_preparation import PreparedPolicy
+from policy.runtime import Policy
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ChunkRequest:
         executed: control periods from its observations to these.
     """
 
-    policy: PreparedPolicy
+    policy: Policy
     observations: NDArray[np.float64]
     generator: torch.Generator
     stamp_ns: int

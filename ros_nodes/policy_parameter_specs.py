@@ -8,8 +8,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from policy import SamplerConfig
+from policy.runtime import ENGINE_CHOICES
 from ros_nodes.observation_messages import MESSAGE_TYPES
-from ros_nodes.policy_preparation import ENGINE_CHOICES
 
 OUTPUTS = ("topic", "follow_joint_trajectory")
 RELIABILITIES = ("reliable", "best_effort")

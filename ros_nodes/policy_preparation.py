@@ -4,44 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from policy import DiffusionPolicy, Prediction, SamplerConfig
-from policy.runtime import ENGINES, Runtime
-
-PLAIN = "plain"
-"""Instead of an engine: the policy as it is, which prepares little."""
-
-ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
+from policy import DiffusionPolicy, SamplerConfig
+from policy.runtime import Policy, serve
 
 
-@dataclass(frozen=True)
-class PreparedPolicy:
-    """A policy that is ready to act.
-
-    Attributes:
-        sampler: of the policy.
-        predict: as `DiffusionPolicy.predict`.
-    """
-
-    sampler: SamplerConfig
-    predict: Callable[..., Prediction]
-
-
-def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> PreparedPolicy:
-    """Make a policy ready.
+def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
+    """Make a policy ready, as `serve`, for one robot.
 
     Args:
-        policy: with its sampler.
-        engine: of `ENGINE_CHOICES`.
-        threads: of the CPU, 0 for as many as PyTorch uses; `PLAIN` always uses those.
-
-    Raises:
-        ValueError, EngineError: if the policy cannot be sampled that way, or the engine cannot serve it.
+        threads: of the CPU, 0 for as many as PyTorch uses.
     """
-    if engine == PLAIN:
-        return PreparedPolicy(policy.sampler, policy.with_sampler(policy.sampler).predict)
-    return PreparedPolicy(policy.sampler, Runtime(policy, 1, engine, threads or None).predict)
+    return serve(policy, 1, engine, threads or None)
 
 
 class PolicyPreparation:
@@ -60,9 +35,9 @@ class PolicyPreparation:
         self._notify = notify
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preparation")
         self._sampler: SamplerConfig | None = None
-        self._future: Future[PreparedPolicy] | None = None
+        self._future: Future[Policy] | None = None
 
-    def prepared(self, sampler: SamplerConfig) -> PreparedPolicy | None:
+    def prepared(self, sampler: SamplerConfig) -> Policy | None:
         """The policy with a sampler, or None while it is being prepared, which the first call of a sampler begins.
 
         Raises:

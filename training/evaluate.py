@@ -17,7 +17,7 @@ from policy import DiffusionPolicy, SamplerConfig
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
-from policy.runtime import ENGINES, Runtime
+from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
 from training.episode import Episode, hold_share
@@ -25,8 +25,6 @@ from training.episode_pictures import plot_film_strip, plot_final_frames, plot_r
 from training.latency import LatencyConfig
 from training.provenance import code_version, command_line, machine
 from training.rollout import Rollout, run_episodes
-
-ENGINE_CHOICES = ("auto", "plain", *ENGINES)
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
-    runtime = (
-        Runtime(policy, engine=config.engine) if config.one_at_a_time and config.engine != "plain" else None
-    )
+    served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
     rollout = run_episodes(
-        runtime or policy,
+        served,
         range(config.first_seed, config.first_seed + config.episodes),
         config.max_steps,
         config.noise_seed,
@@ -98,7 +94,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     summary = {
         **summarize(rollout),
         "config": asdict(config),
-        "engine": "plain" if runtime is None else runtime.engine,
+        "engine": served.engine if isinstance(served, Runtime) else PLAIN,
         "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
         "pcm": None
         if config.pcm is None or policy.pcm is None

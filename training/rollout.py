@@ -6,18 +6,16 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from policy import DiffusionPolicy, Prediction
-from policy.runtime import Runtime
+from policy import Prediction
+from policy.runtime import Policy
 from training.episode import Episode, RunningEpisode
 from training.latency import LatencyConfig
-
-Policy: TypeAlias = DiffusionPolicy | Runtime
 
 
 @dataclass(frozen=True)

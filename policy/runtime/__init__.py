@@ -2,5 +2,6 @@
 
 from policy.runtime.engine import EngineError
 from policy.runtime.runtime import ENGINES, Runtime
+from policy.runtime.serving import ENGINE_CHOICES, PLAIN, Policy, serve
 
-__all__ = ["ENGINES", "EngineError", "Runtime"]
+__all__ = ["ENGINES", "ENGINE_CHOICES", "PLAIN", "EngineError", "Policy", "Runtime", "serve"]

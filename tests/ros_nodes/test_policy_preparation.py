@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy, SamplerConfig
-from ros_nodes.policy_preparation import PLAIN, PolicyPreparation, PreparedPolicy, prepare
+from policy.runtime import PLAIN, Policy
+from ros_nodes.policy_preparation import PolicyPreparation, prepare
 
 
 class Waiting:
@@ -17,7 +18,7 @@ class Waiting:
         self._ready = threading.Event()
         self.preparation = PolicyPreparation(policy, engine, 1, self._ready.set)
 
-    def for_sampler(self, sampler: SamplerConfig) -> PreparedPolicy:
+    def for_sampler(self, sampler: SamplerConfig) -> Policy:
         while (prepared := self.preparation.prepared(sampler)) is None:
             assert self._ready.wait(60)
             self._ready.clear()

@@ -147,7 +147,7 @@ def test_the_runtime_serves_one_episode_at_a_time(
     assert main([*arguments, "engine=eager"]) == 1
     assert "engine=eager needs batch_size=1, got null" in capsys.readouterr().err
     assert main([*arguments, "engine=steam"]) == 1
-    assert "engine must be one of auto, plain, eager, " in capsys.readouterr().err
+    assert "engine must be one of auto, eager, " in capsys.readouterr().err
 
 
 def test_summary_of_a_world_that_went_on() -> None:

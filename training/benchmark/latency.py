@@ -13,7 +13,7 @@ import numpy as np
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
-from policy.runtime import Runtime
+from policy.runtime import Policy, Runtime
 from pusht_env.physics import CONTROL_HZ
 from training.benchmark.candidates import Candidate, PCMFile, load_pcm_files, pcm_candidates
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
@@ -24,7 +24,7 @@ from training.benchmark.table3_rows import mean_and_interval
 from training.episode import hold_share
 from training.latency import NS_PER_MS, LatencyConfig
 from training.provenance import machine
-from training.rollout import Policy, run_episodes
+from training.rollout import run_episodes
 
 
 def report(config: BenchmarkConfig) -> None:

@@ -20,7 +20,7 @@ from policy import DiffusionPolicy, Prediction, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.denoiser import BindNetwork, Denoise
 from policy.pcm import weights_sha256
-from policy.runtime import Runtime
+from policy.runtime import PLAIN, Policy, serve
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
 from training.benchmark.candidates import Candidate, PCMFile, at_depths, load_pcm_files, pcm_candidates
@@ -31,8 +31,6 @@ from training.benchmark.report import held_out_observations, load_policy, write_
 from training.benchmark.row_cache import Row, RowCache, Task
 from training.provenance import machine
 
-PLAIN = "plain"
-"""In the column `engine`: the policy's own sampler, without a runtime."""
 CALLS_IN_TURN = 5
 
 
@@ -185,10 +183,9 @@ class Bench:
         self.threads = threads
         self.server = cache(self._make_server)
 
-    def _make_server(self, index: int) -> DiffusionPolicy | Runtime:
+    def _make_server(self, index: int) -> Policy:
         contestant = self.contestants[index]
-        policy = contestant.candidate.policy(self.base)
-        return policy if contestant.engine == PLAIN else Runtime(policy, 1, contestant.engine, self.threads)
+        return serve(contestant.candidate.policy(self.base), 1, contestant.engine, self.threads)
 
     def accuracy(self, index: int) -> Row:
         """Error against the plain sequential sampler of the same solver and T, and what goes through the network.
@@ -255,7 +252,7 @@ class Bench:
         return self.server(index).predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
 
 
-def _recorded(server: DiffusionPolicy | Runtime) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:
+def _recorded(server: Policy) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:
     """The server's policy, and a list to which it adds samples and seconds of each of its network calls."""
     policy = server if isinstance(server, DiffusionPolicy) else server.policy
     calls: list[tuple[int, float]] = []
