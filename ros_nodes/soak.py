@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import rclpy
 import torch
@@ -23,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from policy.atomic_write import atomic_write
 from ros_nodes.soak_observer import SoakObserver
 from ros_nodes.soak_report import Sample, duration_report, format_report, memory_report
-from training.evaluate import write_summary
+from training.evaluate import format_interval, write_summary
 from training.provenance import code_version, command_line, machine
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "pusht.launch.py"
@@ -51,8 +50,8 @@ def soak(
     output_dir: Path,
     launch_arguments: list[str],
     sample_seconds: float,
-) -> dict[str, Any]:
-    """Run the launch file in real time; returns and writes what was seen.
+) -> str:
+    """Run the launch file in real time; writes what was seen, and returns it as Markdown.
 
     Args:
         minutes: how long, from the first episode on; None until all episodes ran.
@@ -132,9 +131,10 @@ def soak(
         "samples": [asdict(sample) for sample in samples],
     }
     write_summary(output_dir / "soak.json", report)
+    page = format_report(report, format_interval(report["mean_max_reward_ci95"]))
     with atomic_write(output_dir / "soak.md") as temporary:
-        temporary.write_text(format_report(report), encoding="utf-8")
-    return report
+        temporary.write_text(page, encoding="utf-8")
+    return page
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,10 +148,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     minutes = 30.0 if options.minutes is None and options.episodes is None else options.minutes
     try:
-        report = soak(
+        page = soak(
             minutes, options.episodes, options.output_dir, options.launch_arguments, options.sample_seconds
         )
-        print(format_report(report))
+        print(page)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
     except (RuntimeError, OSError) as error:

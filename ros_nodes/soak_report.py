@@ -62,10 +62,9 @@ def sampler_text(parameters: dict[str, Any]) -> str:
     )
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    seen, where, interval = report["diagnostics"], report["machine"], report["mean_max_reward_ci95"]
-    spread = "" if interval is None else f" (95 % interval {interval[0]:.3f} … {min(1.0, interval[1]):.3f})"
+def format_report(report: dict[str, Any], interval: str) -> str:
+    """The report as Markdown; the text of the interval follows the mean reward."""
+    seen, where = report["diagnostics"], report["machine"]
     lines = [
         f"# {report['minutes']:.3g} minutes in real time: {sampler_text(report['policy_parameters'])}",
         "",
@@ -73,7 +72,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"{report['rmw']}, code {report['code']}.",
         "",
         f"{report['episodes']} episodes, {len(report['failures'])} failed, mean maximum reward "
-        f"{report['mean_max_reward']:.3f}{spread}, success rate {report['success_rate']:.2f}.",
+        f"{report['mean_max_reward']:.3f}{interval}, success rate {report['success_rate']:.2f}.",
         "",
         f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} of a sampler that its "
         f"deadline stopped; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "

@@ -185,8 +185,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         f"{row['steps']:>5}  {'-' if row['chunk_ms'] is None else format(row['chunk_ms'], '.1f'):>8}"
         for row in summary["episodes"]
     ]
-    interval = summary["mean_max_reward_ci95"]
-    spread = "" if interval is None else f" (95 % interval {interval[0]:.3f} … {min(1.0, interval[1]):.3f})"
+    spread = format_interval(summary["mean_max_reward_ci95"])
     lines.append(
         f"mean maximum reward {summary['mean_max_reward']:.3f}{spread}, success rate {summary['success_rate']:.2f}"
     )
@@ -197,6 +196,12 @@ def format_summary(summary: dict[str, Any]) -> str:
     if world := summary.get("world"):
         lines.append(_format_world(world))
     return "\n".join(lines)
+
+
+def format_interval(interval: Sequence[float] | None) -> str:
+    """To follow a mean reward: the limits of its 95 % interval, nothing if there are none."""
+    # The normal approximation does not know that no reward is above 1.
+    return "" if interval is None else f" (95 % interval {interval[0]:.3f} … {min(1.0, interval[1]):.3f})"
 
 
 def _format_world(world: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from policy import DiffusionPolicy
 from policy.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
 from training.episode import ChunkRecord, Episode
-from training.evaluate import main, summarize
+from training.evaluate import format_interval, main, summarize
 from training.rollout import Rollout
 
 
@@ -169,3 +169,9 @@ def test_nothing_is_said_of_a_world_that_nobody_saw() -> None:
     summary = summarize(Rollout((Episode(1, np.array([0.5]), False, ()),), ()))
     assert summary["chunk_latency_ms"] is summary["depth"] is None
     assert "world" not in summary
+
+
+def test_an_interval_of_rewards_ends_at_the_largest_one() -> None:
+    assert format_interval([0.25, 0.75]) == " (95 % interval 0.250 … 0.750)"
+    assert format_interval([0.9, 1.1]) == " (95 % interval 0.900 … 1.000)"
+    assert format_interval(None) == ""
