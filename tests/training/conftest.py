@@ -1,16 +1,23 @@
-"""A server of one archive on 127.0.0.1, for the tests of the download, and a small store of demonstrations."""
+"""A server of one archive on 127.0.0.1, for the tests of the download; small demonstrations, and a policy."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
+
+from policy import DiffusionPolicy
+from policy.schedule import squared_cosine_alphas_cumprod
+from training.train_policy import TrainingData, noise_prediction_loss
 
 
 class ArchiveServer(ThreadingHTTPServer):
@@ -85,3 +92,20 @@ def small_demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     group["data/keypoint"] = rng.uniform(50, 450, (ends[-1], 9, 2)).astype(np.float32)
     group["meta/episode_ends"] = ends
     return path
+
+
+@pytest.fixture(scope="module")
+def trained(untrained: DiffusionPolicy) -> DiffusionPolicy:
+    """Trained for a moment on noisy actions that follow from the observation: what it predicts is rarely clipped."""
+    generator = torch.Generator().manual_seed(0)
+    condition = torch.rand(256, 40, generator=generator) * 2 - 1
+    actions = 0.5 * condition[:, None, :2] + 0.2 * torch.randn(256, 1, 2, generator=generator)
+    data = TrainingData(condition, actions.expand(-1, 16, -1))
+    network, alphas_cumprod = deepcopy(untrained.network), squared_cosine_alphas_cumprod(100).float()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        rows = torch.randint(256, (64,), generator=generator)
+        noise_prediction_loss(network, data, rows, alphas_cumprod, generator, slice(None)).backward()
+        optimizer.step()
+    return replace(untrained, network=network, covariance=0.02 * torch.eye(32))

@@ -19,7 +19,6 @@ from policy.lora import add_lora
 from policy.pcm import load_pcm
 from policy.sampling.initial import make_start
 from policy.sampling.recurrence import make_recurrence
-from policy.schedule import squared_cosine_alphas_cumprod
 from training.build_trajectories import draw_samples, picard_trajectories
 from training.build_trajectories import main as build
 from training.picard_consistency import (
@@ -32,7 +31,6 @@ from training.picard_consistency import (
     picard_consistency_loss,
 )
 from training.train_pcm import main
-from training.train_policy import TrainingData, noise_prediction_loss
 
 T, K = 5, 3
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
@@ -56,21 +54,9 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def sampled(untrained: DiffusionPolicy) -> DiffusionPolicy:
-    """The small policy, trained for a moment on actions that follow from the observation, with some noise."""
-    generator = torch.Generator().manual_seed(0)
-    condition = torch.rand(256, 40, generator=generator) * 2 - 1
-    actions = 0.5 * condition[:, None, :2] + 0.2 * torch.randn(256, 1, 2, generator=generator)
-    data = TrainingData(condition, actions.expand(-1, 16, -1))
-    network, alphas_cumprod = deepcopy(untrained.network), squared_cosine_alphas_cumprod(100).float()
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        rows = torch.randint(256, (64,), generator=generator)
-        noise_prediction_loss(network, data, rows, alphas_cumprod, generator, slice(None)).backward()
-        optimizer.step()
+def sampled(trained: DiffusionPolicy) -> DiffusionPolicy:
     config = SamplerConfig("picard", T, formulation="preconditioned", initialisation="gaussian")
-    return replace(untrained, network=network, covariance=0.02 * torch.eye(32)).with_sampler(config)
+    return trained.with_sampler(config)
 
 
 @pytest.fixture(scope="module")

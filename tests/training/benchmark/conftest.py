@@ -1,8 +1,9 @@
-"""A tiny policy with a covariance, a PCM of it, and the arguments that benchmark both in a moment."""
+"""A tiny policy with a covariance, a PCM of it, and the arguments that benchmark both in a moment, or are refused."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from policy import DiffusionPolicy
 from policy.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
+from training.benchmark.run import main
 
 
 @pytest.fixture
@@ -31,6 +33,19 @@ def benchmark_arguments(
         "conditions=2",
         "held_out_episodes=1",
     ]
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """(arguments) → the line in which the command says why it refuses them."""
+
+    def refuse(*arguments: str) -> str:
+        assert main(arguments) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ")
+        return error
+
+    return refuse
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,13 +131,9 @@ def test_table_leaves_out_depths_that_are_not_there(setting: Setting) -> None:
 
 
 def test_wrong_input_is_named(
-    policy: DiffusionPolicy,
-    benchmark_arguments: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    policy: DiffusionPolicy, benchmark_arguments: list[str], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     policy.save(tmp_path / "policy.safetensors")
-    assert main([*benchmark_arguments, "report=convergence"]) == 1
-    assert "has no covariance; add it with pcm-estimate-covariance" in capsys.readouterr().err
-    assert main([*benchmark_arguments, "report=beauty"]) == 1
-    assert "convergence, " in capsys.readouterr().err
+    message = "has no covariance; add it with pcm-estimate-covariance"
+    assert message in refusal(*benchmark_arguments, "report=convergence")
+    assert "convergence, " in refusal(*benchmark_arguments, "report=beauty")
