@@ -50,9 +50,11 @@ def format_ablations(rows: Sequence[Mapping[str, Any]]) -> str:
 def plot_ablations(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Error over depth, a panel for each ablation and T, a colour for each variant."""
     panels = _panels(rows)
-    figure = Figure(figsize=(4.2 * len(panels), 5.5), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, ((ablation, steps), panel) in zip(all_axes, panels.items(), strict=True):
+    longest = max(len(_curves(panel)) for panel in panels.values())  # legend
+    heights = (4.0, 0.17 * longest + 0.2)
+    figure = Figure(figsize=(4.2 * len(panels), sum(heights)), layout="constrained")
+    all_axes, legends = figure.subplots(2, len(panels), sharey="row", squeeze=False, height_ratios=heights)
+    for axes, legend, ((ablation, steps), panel) in zip(all_axes, legends, panels.items(), strict=True):
         variants = list(dict.fromkeys(row["variant"] for row in panel))
         ways = list(dict.fromkeys(_way(row) for row in panel))
         for (variant, way), errors in _curves(panel).items():
@@ -67,7 +69,8 @@ def plot_ablations(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set(title=f"{ablation}, T = {steps}", xlabel="depth", yscale="log")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7, handlelength=4)
+        legend.set_axis_off()
+        legend.legend(handles=axes.get_lines(), loc="upper center", fontsize=7, handlelength=4)
     all_axes[0].set_ylabel("95th percentile of the largest error")
     return figure
 
