@@ -66,6 +66,15 @@ class Stack:
         summary: dict[str, Any] = json.loads((output_dir / "summary.json").read_text())
         return summary
 
+    def rewards(self, seed: int, steps: int) -> list[float]:
+        """Those of an episode, once so many have been read: the runner may end before."""
+
+        def read() -> list[float]:
+            return [status[2] for status in self.statuses if status[0] == seed and status[1] > 0]
+
+        self.graph.spin_until(lambda: len(read()) >= steps, f"{steps} steps of seed {seed}")
+        return read()
+
     @property
     def step(self) -> int:
         """Of the running episode, −1 before the first."""

@@ -30,8 +30,7 @@ def test_lockstep_episodes_have_the_rewards_of_pcm_evaluate(
     moving = [episode for episode in offline.episodes if len(set(episode.rewards)) > 2]
     assert len(moving) >= 3, "where the block stands still, equal rewards say nothing"
     for episode, row in zip(offline.episodes, summary["episodes"], strict=True):
-        rewards = [status[2] for status in nodes.statuses if status[0] == episode.seed and status[1] > 0]
-        assert rewards == episode.rewards.tolist()
+        assert nodes.rewards(episode.seed, episode.steps) == episode.rewards.tolist()
         assert (row["seed"], row["max_reward"]) == (episode.seed, episode.max_reward)
         assert (row["success"], row["steps"]) == (episode.success, episode.steps)
     assert summary["failures"] == {}

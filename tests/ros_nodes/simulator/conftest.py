@@ -75,6 +75,15 @@ class Simulator:
         """Until it observed a time in ns."""
         self.graph.spin_until(lambda: self.joints and self.time >= time, f"simulation time {time}")
 
+    def wait_for_position(self, position: Any) -> None:
+        """Until the pusher is at a position in px.
+
+        What was received last may be long past on a busy machine, so that no time counts from it: whoever waits for
+        an answer, and then for so many steps more, may read where the pusher was before.
+        """
+        expected = pytest.approx(list(position), abs=0.5)
+        self.graph.spin_until(lambda: self.position == expected, f"the pusher at {position}")
+
     def wait_for_step(self, step: int) -> None:
         self.graph.spin_until(lambda: self.episode[-1].data[1] >= step, f"step {step}")
 
