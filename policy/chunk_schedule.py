@@ -38,6 +38,10 @@ class ChunkSchedule:
         self._newest: int | None = None
         self._interval = self._period_ns
 
+    def relearn(self) -> None:
+        """Another policy computes from now on. Nobody knows how long it takes, so its first chunk starts at once."""
+        self._latencies.clear()
+
     def observe(self, stamp_ns: int) -> bool:
         """Take note of the newest complete observation; returns whether it is a new one."""
         if stamp_ns == self._newest:
@@ -55,6 +59,8 @@ class ChunkSchedule:
             return True
         if self._synchronous:
             return self._newest >= self._end
+        if not self._latencies:
+            return True
         return now_ns + self._interval > self._end - max(self._latencies) - self._margin_ns
 
     def started(self, stamp_ns: int) -> None:

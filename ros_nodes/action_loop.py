@@ -18,7 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
-from policy.runtime import EngineError, Policy
+from policy.runtime import Policy
 from ros_nodes.chunk_messages import path_markers, trajectory_message
 from ros_nodes.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
 from ros_nodes.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
@@ -104,8 +104,11 @@ class ActionLoop:
         resources.callback(node.destroy_lifecycle_publisher, self._path)
         self._ready = node.create_guard_condition(self._on_ready)
         resources.callback(node.destroy_guard_condition, self._ready)
-        self._preparation = PolicyPreparation(policy, settings.engine, settings.threads, self._ready.trigger)
-        resources.callback(self._preparation.close)
+        warn = node.get_logger().warning
+        self.preparation = PolicyPreparation(
+            policy, self._policy, settings.engine, settings.threads, self._ready.trigger, warn
+        )
+        resources.callback(self.preparation.close)
         self._worker = InferenceWorker(self._ready.trigger)
         resources.callback(self._worker.close)
         for source in settings.sources:
@@ -199,14 +202,9 @@ class ActionLoop:
             self._sent = time.monotonic(), sent_stamp, trajectory
 
     def _consider(self, stamp_ns: int, now_ns: int, arrived: float) -> None:
-        if self._worker.busy or not self._schedule.due(now_ns) or self.obstacle():
+        if self._worker.busy or not self._follow_sampler():
             return
-        try:
-            prepared = self._follow_sampler()
-        except (ValueError, EngineError) as error:
-            self._on_failure(error)
-            return
-        if not prepared and self._settings.synchronous:
+        if not self._schedule.due(now_ns) or self.obstacle():
             return
         if (seed := self._parameters.seed()) != self._seed:
             self._start_noises(seed)
@@ -223,14 +221,17 @@ class ActionLoop:
         self._worker.submit(self._request)
 
     def _follow_sampler(self) -> bool:
-        """Change to the sampler of the parameters as soon as it is prepared; whether it is in use."""
-        sampler = self._parameters.sampler()
-        if sampler != self._policy.sampler and (prepared := self._preparation.prepared(sampler)):
-            self._policy = prepared
-        return sampler == self._policy.sampler
+        """Change to the sampler of the parameters; False while the world waits for its engine."""
+        policy = self.preparation.follow(self._parameters.sampler())
+        if self.preparation.preparing and self._settings.synchronous:
+            return False
+        if policy is not self._policy:
+            self._policy = policy
+            self._schedule.relearn()
+        return True
 
     def _on_ready(self) -> None:
-        """A chunk, or another sampler, is ready."""
+        """A chunk, or the engine of another sampler, is ready."""
         taken = self._worker.take()
         if taken is not None and taken[0] is self._request:
             request, computed = taken

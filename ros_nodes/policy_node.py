@@ -124,12 +124,17 @@ class PolicyNode(LifecycleNode):
         level, summary = DiagnosticStatus.OK, self._state
         values = {"state": self._state}
         if self._loop is not None:
+            preparation = self._loop.preparation
+            if preparation.failure:
+                level, summary = DiagnosticStatus.WARN, preparation.failure
             faults = self._loop.statistics.faults()
             if faults > self._known_faults:
                 level, summary = DiagnosticStatus.WARN, f"{faults - self._known_faults} new faults"
             self._known_faults = faults
             sampler = self._policy_parameters.sampler()
             values |= {f"sampler.{name}": str(value) for name, value in vars(sampler).items()}
+            preparing = "preparing" if preparation.preparing else "ready"
+            values["engine_state"] = "failed" if preparation.failure else preparing
             values |= statistics_values(self._loop.statistics)
         if self._state == "active" and self._loop is not None:
             values |= age_values(self._loop.ages())

@@ -77,6 +77,33 @@ def test_measured_latency_replaces_the_expected_one() -> None:
     assert not chunks.due(start + 6 * STEP)
 
 
+def test_the_first_chunk_of_another_policy_starts_at_once_and_teaches_its_latency() -> None:
+    chunks = schedule(latency=600 * MS)
+    chunks.observe(0)
+    chunks.started(0)
+    chunks.finished(0, 600 * MS, 0)
+    chunks.relearn()
+    assert not chunks.due(0), "no observation is used twice"
+    chunks.observe(STEP)
+    assert chunks.due(STEP)
+    chunks.started(STEP)
+    chunks.finished(STEP, 100 * MS, 2 * STEP)
+    chunks.observe(7 * STEP)
+    assert not chunks.due(7 * STEP)
+    chunks.observe(8 * STEP)
+    assert chunks.due(8 * STEP)
+
+
+def test_lockstep_waits_for_the_end_of_the_chunk_whoever_computes_the_next() -> None:
+    chunks = schedule(synchronous=True)
+    chunks.observe(0)
+    chunks.started(0)
+    chunks.finished(0, 0, 0)
+    chunks.relearn()
+    chunks.observe(STEP)
+    assert not chunks.due(STEP)
+
+
 def test_deadlines_count_from_the_second_chunk_on_and_only_in_real_time() -> None:
     for synchronous, missed in ((False, True), (True, False)):
         chunks = schedule(synchronous)

@@ -113,6 +113,10 @@ class PolicyPeer:
         """The newest diagnostics by name."""
         return {pair.key: pair.value for pair in self.diagnostics[-1].values} if self.diagnostics else {}
 
+    def wait_for_engine(self, state: str) -> None:
+        """Wait until the diagnostics say that of the engine."""
+        self.graph.spin_until(lambda: self.values().get("engine_state") == state, f"the engine is {state}")
+
     def wait_for_value(self, key: str, minimum: int) -> None:
         """Wait until a count in the diagnostics is large enough."""
         self.graph.spin_until(lambda: int(self.values().get(key, 0)) >= minimum, f"{key} ≥ {minimum}")

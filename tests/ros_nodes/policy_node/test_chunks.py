@@ -75,6 +75,73 @@ def test_seed_and_sampler_change_with_the_next_chunk(
     lockstep.graph.spin_until(lambda: lockstep.values().get("iterations") == "2", "two iterations")
 
 
+def test_in_real_time_a_new_sampler_acts_before_its_engine_is_ready(
+    start_faulty_policy: Callable[..., Any], expected_chunk: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    policy = start_faulty_policy().activate()
+    policy.observe(STEP, observation(0))
+    policy.chunk(0)
+    (tmp_path / "hold_engine").touch()
+    policy.graph.set_parameters("policy", sampler__steps=2)
+    policy.observe(2 * STEP, observation(1))
+    np.testing.assert_allclose(policy.chunk(1)[1], expected_chunk((0, 0), (0, 1), steps=2), atol=0.01)
+    policy.wait_for_engine("preparing")
+    policy.graph.set_parameters("policy", sampler__steps=3)  # while the engine is busy with 2
+    policy.observe(3 * STEP, observation(2))
+    expected = expected_chunk((0, 0), (0, 1), (1, 2), steps=3)
+    np.testing.assert_allclose(policy.chunk(2)[1], expected, atol=0.01)
+    (tmp_path / "hold_engine").unlink()
+    policy.wait_for_engine("ready")
+    policy.observe(4 * STEP, observation(3))
+    expected = expected_chunk((0, 0), (0, 1), (1, 2), (2, 3), steps=3)
+    np.testing.assert_allclose(policy.chunk(3)[1], expected, atol=0.01)
+    policy.wait_for_value("chunks", 4)
+    assert policy.values()["engine_state"] == "ready"
+
+
+def test_in_lockstep_the_world_waits_for_the_engine_of_a_new_sampler(
+    start_faulty_policy: Callable[..., Any], expected_chunk: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    policy = start_faulty_policy(synchronous=True).activate()
+    policy.observe(STEP, observation(0))
+    policy.chunk(0)
+    (tmp_path / "hold_engine").touch()
+    policy.graph.set_parameters("policy", sampler__steps=2)
+    for step in range(1, 9):
+        policy.observe((1 + step) * STEP, observation(step))
+    policy.wait_for_engine("preparing")
+    policy.wait_for_message("active")
+    assert len(policy.chunks) == 1
+    (tmp_path / "hold_engine").unlink()
+    np.testing.assert_allclose(policy.chunk(1)[1], expected_chunk((0, 0), (7, 8), steps=2), atol=0.01)
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_policy_whose_engine_fails_acts_without_it(
+    start_faulty_policy: Callable[..., Any],
+    expected_chunk: Callable[..., np.ndarray],
+    tmp_path: Path,
+    synchronous: bool,
+) -> None:
+    policy = start_faulty_policy(synchronous=synchronous).activate()
+    (tmp_path / "no_engine").touch()
+    policy.graph.set_parameters("policy", sampler__steps=2)
+    policy.observe(STEP, observation(0))
+    np.testing.assert_allclose(policy.chunk(0)[1], expected_chunk((0, 0), steps=2), atol=0.01)
+    reason = "the policy acts without the engine 'eager', which failed: out of fuel"
+    policy.wait_for_message(reason)
+    policy.observe(9 * STEP, observation(0))
+    policy.chunk(1)
+    policy.wait_for_engine("failed")
+    assert policy.graph.output(policy.process).count(reason) == 1
+    (tmp_path / "no_engine").unlink()
+    policy.graph.set_parameters("policy", sampler__steps=3)
+    policy.observe(30 * STEP, observation(0))
+    policy.chunk(2)
+    policy.wait_for_engine("ready")
+    policy.wait_for_message("active")
+
+
 def test_a_parallel_sampler_reports_iterations_and_residual(lockstep: Any) -> None:
     options = {
         "sampler__formulation": "drift",
