@@ -25,7 +25,7 @@ from training.benchmark.measurements import (
 from training.benchmark.report import held_out_observations, load_policy, write_report
 from training.benchmark.row_cache import Row, RowCache, Task
 from training.benchmark.table3_layout import describe_table, format_table, plot_table
-from training.benchmark.table3_rows import compare, make_row
+from training.benchmark.table3_rows import compare, compare_with_untrained, make_row
 from training.provenance import machine
 
 
@@ -65,13 +65,15 @@ def report(config: BenchmarkConfig) -> None:
         for found, calls in zip(milliseconds, cache.read(task)["milliseconds"], strict=True):
             found += calls
     rows = []
+    complete: list[list[Row]] = []
     codes = set()
     for index, candidate in enumerate(compared):
         accurate = cache.read(accuracy[index])
         rewarded = [row for task in rewards[index] if (row := cache.find(task.identity)) is not None]
         codes |= {row["code"] for row in (accurate, *rewarded)}
-        complete = rewarded if len(rewarded) == len(table.noise_seeds) else []
-        rows.append(make_row(candidate, accurate, milliseconds[index], complete))
+        complete.append(rewarded if len(rewarded) == len(table.noise_seeds) else [])
+        rows.append(make_row(candidate, accurate, milliseconds[index], complete[index]))
+    compare_with_untrained(rows, compared, complete)
     compare(rows, _reference_steps(table))
     write_report(
         config,

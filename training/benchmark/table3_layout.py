@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.benchmark.config import Table3Config
 from training.benchmark.measurements import EPISODE_STEPS
 from training.benchmark.report import markdown_table
-from training.benchmark.table3_rows import TableRow, reward_columns
+from training.benchmark.table3_rows import TableRow, gain_columns, reward_columns
 
 MARKERS = "osD^vP*X<>hpd"
 PLOTTED_STEPS = EPISODE_STEPS[0]
@@ -60,10 +60,41 @@ def format_table(rows: Sequence[TableRow], reference_steps: int) -> str:
     for row in rows:
         if row["formulation"] is not None:
             parts.setdefault(f"T = {row['steps']}", []).append(row)
-    return "\n\n".join(
+    tables = [
         f"### {title}\n\n{markdown_table(columns, [_cells(row) for row in part], text_columns=2)}"
         for title, part in parts.items()
+    ]
+    if trained := [row for row in rows if row["error_p95_untrained"] is not None]:
+        tables.append(_format_gains(trained))
+    return "\n\n".join(tables)
+
+
+def _format_gains(trained: Sequence[TableRow]) -> str:
+    """A Markdown table of PCMs beside the same samplers without them."""
+    gains = [f"gain at {steps}" for steps in EPISODE_STEPS]
+    cells = [
+        [
+            row["method"],
+            str(row["steps"]),
+            str(row["depth"]),
+            _number(row["error_p95_untrained"], ".2g"),
+            _number(row["error_p95"], ".2g"),
+            *(_gain(*(row[name] for name in gain_columns(steps))) for steps in EPISODE_STEPS),
+        ]
+        for row in trained
+    ]
+    table = markdown_table(("PCM", "T", "depth", "error without", "error", *gains), cells, text_columns=1)
+    return (
+        "### PCMs, and the same samplers without them\n\n"
+        "Gain: how much more reward in the same episodes with the same noises, in the mean, with its 95 % interval "
+        f"over episodes.\n\n{table}"
     )
+
+
+def _gain(mean: float | None, low: float | None, high: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:+.3f}" + ("" if low is None else f" ({low:+.3f} … {high:+.3f})")
 
 
 def _cells(row: TableRow) -> list[str]:

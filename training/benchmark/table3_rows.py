@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from policy import SamplerConfig
 from training.benchmark.candidates import Candidate
 from training.benchmark.measurements import EPISODE_STEPS
 from training.benchmark.row_cache import Row
@@ -46,7 +49,13 @@ def reward_columns(steps: int) -> tuple[str, str, str]:
     return f"reward_{steps}", f"reward_{steps}_low", f"reward_{steps}_high"
 
 
-def mean_and_interval(rewards: Sequence[Sequence[float]]) -> tuple[float, float | None, float | None]:
+def gain_columns(steps: int) -> tuple[str, str, str]:
+    return f"gain_{steps}", f"gain_{steps}_low", f"gain_{steps}_high"
+
+
+def mean_and_interval(
+    rewards: Sequence[Sequence[float]] | NDArray[np.float64],
+) -> tuple[float, float | None, float | None]:
     """Mean of rewards (noise seeds, episodes), and the limits of its 95 % interval.
 
     Normal approximation over episodes, each the mean of its noise seeds: what makes one initial state harder than
@@ -58,6 +67,37 @@ def mean_and_interval(rewards: Sequence[Sequence[float]]) -> tuple[float, float 
         return mean, None, None
     half_width = 1.96 * float(means.std(ddof=1)) / math.sqrt(len(means))
     return mean, mean - half_width, mean + half_width
+
+
+def compare_with_untrained(
+    rows: Sequence[TableRow], compared: Sequence[Candidate], rewards: Sequence[Sequence[Row]]
+) -> None:
+    """Add to each row with a PCM the same sampler's error without it, and what it gains in reward, with the interval.
+
+    The gain is paired: in the same episodes with the same noises, so that its interval is narrower than those of the
+    two rewards. Other rows get None.
+
+    Args:
+        rows: by `make_row`.
+        compared: the candidate of each row.
+        rewards: the rewards of each row, none or one for each noise seed.
+    """
+    untrained: Mapping[SamplerConfig, int] = {
+        candidate.sampler: index for index, candidate in enumerate(compared) if candidate.pcm is None
+    }
+    for row, candidate, trained_rewards in zip(rows, compared, rewards, strict=True):
+        sampler = replace(candidate.sampler, name="picard", stiffness=SamplerConfig().stiffness)
+        index = None if candidate.pcm is None else untrained.get(sampler)
+        row["error_p95_untrained"] = None if index is None else rows[index]["error_p95"]
+        for steps in EPISODE_STEPS:
+            gain: tuple[float | None, float | None, float | None] = (None, None, None)
+            if index is not None and trained_rewards and rewards[index]:
+                maxima, others = (
+                    np.array([found[f"max_reward_{steps}"] for found in measured])
+                    for measured in (trained_rewards, rewards[index])
+                )
+                gain = mean_and_interval(maxima - others)
+            row |= dict(zip(gain_columns(steps), gain, strict=True))
 
 
 def compare(rows: Sequence[TableRow], reference_steps: int) -> None:

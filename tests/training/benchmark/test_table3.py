@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from policy import DiffusionPolicy, SamplerConfig
 from training.benchmark import measurements
+from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.measurements import measure_rewards
 from training.benchmark.run import main
-from training.benchmark.table3_rows import compare, mean_and_interval
+from training.benchmark.table3_rows import compare, compare_with_untrained, gain_columns, mean_and_interval
 from training.rollout import run_episodes
 
 CHECKPOINT = Path(__file__).resolve().parents[3] / "checkpoints" / "pusht_small.safetensors"
@@ -191,6 +193,53 @@ def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> 
     for unknown in rows[5:]:
         assert unknown["equal_method"] is None
         assert unknown["speedup_to_equal"] is None
+
+
+def test_a_pcm_is_compared_with_the_same_sampler_without_it(policy: DiffusionPolicy, pcm_path: Path) -> None:
+    (file,) = load_pcm_files([str(pcm_path)], policy)
+    trained = SamplerConfig("pcm_lora", 5, 2, formulation="drift", stiffness=3.0)
+    compared = [
+        Candidate("Picard", SamplerConfig("picard", 5, 3, formulation="drift"), 3),
+        Candidate("Picard", SamplerConfig("picard", 5, 2, formulation="drift"), 2),
+        Candidate("PCM", trained, 2, file),
+        Candidate("PCM", replace(trained, initialisation="repeated"), 2, file),
+        Candidate("PCM", replace(trained, iterations=3), 3, file),
+    ]
+    rows: list[dict[str, Any]] = [{"error_p95": 0.1 * index} for index in range(len(compared))]
+    easy, hard = [0.9, 0.8], [0.2, 0.1]  # noise seeds of an initial state each
+
+    def measured(gain: float, longer: float) -> list[dict[str, Any]]:
+        return [
+            {"max_reward_200": [a + gain, b + gain], "max_reward_300": [a, b + longer]}
+            for a, b in zip(easy, hard, strict=True)
+        ]
+
+    compare_with_untrained(
+        rows, compared, [measured(0.3, 0), measured(0, 0), measured(0.05, 0.1), measured(0, 0), []]
+    )
+    assert [row["error_p95_untrained"] for row in rows] == [None, None, 0.1, None, 0.0]
+    # Initial states differ by 0.7, gains not at all.
+    assert [rows[2][name] for name in gain_columns(200)] == pytest.approx([0.05] * 3)
+    mean, low, high = (rows[2][name] for name in gain_columns(300))
+    assert mean == pytest.approx(0.05)
+    assert (low, high) == pytest.approx((0.05 - 1.96 * 0.05, 0.05 + 1.96 * 0.05))
+    for other in (0, 1, 3, 4):
+        assert rows[other]["gain_200"] is None
+
+
+def test_pcms_are_shown_beside_the_same_samplers_without_them(arguments: list[str], tmp_path: Path) -> None:
+    assert main([*arguments, "steps=[5]", "table3.timed_calls=0", "table3.reward_methods=[]"]) == 0
+    rows = read_rows(tmp_path)
+    trained = [row for row in rows if row["error_p95_untrained"]]
+    assert {row["sampler"] for row in trained} == {"pcm", "pcm_lora"}
+    for row in trained:
+        (without,) = [
+            other
+            for other in rows
+            if other["method"] == "Picard, drift, fresh" and other["depth"] == row["depth"]
+        ]
+        assert row["error_p95_untrained"] == without["error_p95"] != row["error_p95"]
+    assert "### PCMs, and the same samplers without them" in (tmp_path / "out" / "table3.md").read_text()
 
 
 @pytest.mark.parametrize(
