@@ -33,9 +33,14 @@ STARTS: Mapping[str, SamplerConfig] = {
 }
 """Initial trajectories of preconditioned Picard iteration, for any T."""
 
-FindDepths: TypeAlias = Callable[[Tensor, Tensor, Sequence[Prediction], Tensor, float], list[int]]
+PARTS = ("horizon", "chunk")
+"""Of a prediction, whose largest error counts: all actions, or those of the chunk, which are executed."""
+
+FindDepths: TypeAlias = Callable[
+    [Tensor, Tensor, Sequence[Prediction], Tensor, float], Mapping[str, list[int]]
+]
 """(observations (B, …), noise (B, H, A), last predictions (B = 1 each), exact actions (B, H, A) in px, error) → depth
-until the error of a chunk is below that."""
+until the error of a prediction is below that, for each of `PARTS`."""
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -68,7 +73,7 @@ def report(config: BenchmarkConfig) -> None:
         describe_warm_start(options),
         format_warm_start(rows),
         rows,
-        plot_warm_start({key: found["depths"] for key, found in measured.items()}),
+        plot_warm_start({key: found["depths"]["horizon"] for key, found in measured.items()}),
         {"rows_measured_by_code": sorted({found["code"] for found in measured.values()})},
     )
 
@@ -83,6 +88,7 @@ def _task(base: DiffusionPolicy, options: WarmStartConfig, steps: int, move_nois
         "max_steps": options.max_steps,
         "noise_seed": options.noise_seed,
         "error": options.error,
+        "parts": PARTS,
     }
     return Task(
         f"T = {steps}, noise {'moved along' if move_noise else 'drawn anew'}",
@@ -102,15 +108,15 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, steps: int, 
         move_noise: whether the noise of a chunk is that of the chunk before it, moved along with the actions.
 
     Returns:
-        `depths`, for each of `STARTS` a number a chunk; `max_rewards`, a number an episode; `jumps` in px, a number a
-        chunk.
+        `depths`, for each of `PARTS` and `STARTS` a number a chunk; `max_rewards`, a number an episode; `jumps` in px,
+        a number a chunk.
     """
     config = base.config
     exact = base.with_sampler(SamplerConfig("ddim", steps))
     find_depths = {name: _depth_finder(base, replace(start, steps=steps)) for name, start in STARTS.items()}
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     running = [RunningEpisode(config, seed, options.max_steps, options.noise_seed) for seed in seeds]
-    depths: dict[str, list[int]] = {name: [] for name in STARTS}
+    depths: dict[str, dict[str, list[int]]] = {part: {name: [] for name in STARTS} for part in PARTS}
     ended: list[Episode] = []
     while running:
         observations = torch.from_numpy(np.stack([episode.observations() for episode in running])).float()
@@ -123,7 +129,9 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, steps: int, 
         prediction = exact.predict(observations, noise)
         if last:
             for name, find in find_depths.items():
-                depths[name] += find(observations, noise, last, prediction.actions, options.error)
+                found = find(observations, noise, last, prediction.actions, options.error)
+                for part in PARTS:
+                    depths[part][name] += found[part]
         for episode, one in zip(running, split_prediction(prediction), strict=True):
             episode.prediction = one
             episode.receive(one.actions[0].double().cpu().numpy(), 0.0, 0)
@@ -142,12 +150,17 @@ def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig) -> FindDepths:
     def stopped_after(iterations: int) -> DiffusionPolicy:
         return base.with_sampler(replace(sampler, iterations=iterations))
 
+    first = base.config.observation_steps - 1
+    chunk = slice(first, first + base.config.action_steps)
+
     def find(
         observations: Tensor, noise: Tensor, previous: Sequence[Prediction], exact: Tensor, limit: float
-    ) -> list[int]:
+    ) -> Mapping[str, list[int]]:
         normalize = base.normalizer.action.normalize
-        depths = [0] * len(observations)
-        left = list(range(len(observations)))
+        everyone = range(len(observations))
+        depths = {part: [0] * len(observations) for part in PARTS}
+        moving = {part: set(everyone) for part in PARTS}
+        left = list(everyone)
         for iterations in range(1, sampler.steps + 1):
             prediction = stopped_after(iterations).predict(
                 observations[left],
@@ -156,10 +169,14 @@ def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig) -> FindDepths:
                 [torch.Generator().manual_seed(index) for index in left],
                 join_predictions([previous[index] for index in left]),
             )
-            errors = (normalize(prediction.actions) - normalize(exact[left])).abs().amax((1, 2))
-            for index in left:
-                depths[index] = prediction.depth
-            left = [index for index, error in zip(left, errors.tolist(), strict=True) if error >= limit]
+            differences = (normalize(prediction.actions) - normalize(exact[left])).abs()
+            for part, counting in (("horizon", differences), ("chunk", differences[:, chunk])):
+                for index, error in zip(left, counting.amax((1, 2)).tolist(), strict=True):
+                    if index in moving[part]:
+                        depths[part][index] = prediction.depth
+                        if error < limit:
+                            moving[part].remove(index)
+            left = sorted(moving["horizon"])
             if not left:
                 break
         return depths
@@ -170,22 +187,33 @@ def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig) -> FindDepths:
 def make_rows(steps: int, move_noise: bool, measured: Row) -> list[dict[str, Any]]:
     """Rows of the CSV, one for each start."""
     reward, low, high = mean_and_interval([measured["max_rewards"]])
-    means = {name: float(np.mean(depths)) for name, depths in measured["depths"].items()}
+    means = {
+        part: {name: float(np.mean(depths)) for name, depths in starts.items()}
+        for part, starts in measured["depths"].items()
+    }
+
+    def savings(part: str, name: str) -> dict[str, float]:
+        mean, prefix = means[part], "" if part == "horizon" else f"{part}_"
+        return {
+            f"{prefix}depth_mean": mean[name],
+            f"{prefix}saved_of_fresh": 1 - mean[name] / mean["cold, fresh"],
+            f"{prefix}saved_of_gaussian": 1 - mean[name] / mean["cold, gaussian"],
+        }
+
     return [
         {
             "steps": steps,
             "noise": "moved along" if move_noise else "drawn anew",
             "start": name,
-            "depth_mean": means[name],
+            **savings("horizon", name),
             "depth_p50": float(np.percentile(depths, 50)),
             "depth_p95": float(np.percentile(depths, 95)),
-            "saved_of_fresh": 1 - means[name] / means["cold, fresh"],
-            "saved_of_gaussian": 1 - means[name] / means["cold, gaussian"],
+            **savings("chunk", name),
             "chunks": len(depths),
             "reward": reward,
             "reward_low": low,
             "reward_high": high,
             "jump_px": float(np.mean(measured["jumps"])),
         }
-        for name, depths in measured["depths"].items()
+        for name, depths in measured["depths"]["horizon"].items()
     ]

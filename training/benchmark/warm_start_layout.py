@@ -21,15 +21,17 @@ def describe_warm_start(options: WarmStartConfig) -> str:
         "preconditioned Picard iteration until its largest difference of a normalised action from sequential DDIM with "
         f"the same noise is below {options.error:g}, from a cold start and from the chunk before. Depth counts network "
         "evaluations one after the other, that of the Gaussian start included. Saved: how much less, in the mean, "
-        "than from a cold start.\n\nNoise: drawn anew for each chunk, or moved along with the actions, which changes "
-        "the answers, and with them reward (largest in an episode, with the 95 % interval of its mean) and jump "
+        "than from a cold start. The same again for the actions of the chunk alone, those that are executed: most of "
+        "them were predicted with the chunk before.\n\nNoise: drawn anew for each chunk, or moved along with the "
+        "actions, which changes the answers, and with them reward (largest in an episode, with the 95 % interval of its mean) and jump "
         "(distance in px of a chunk's targets from those that the one before predicted for the same control steps)."
     )
 
 
 def format_warm_start(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table, one row for each T, noise and start."""
-    columns = ("noise", "start", "T", "depth", "p95", "saved of fresh", "saved of gaussian", "reward", "jump")
+    saved = ("saved of fresh", "saved of gaussian")
+    columns = ("noise", "start", "T", "depth", "p95", *saved, "chunk's depth", *saved, "reward", "jump")
     return markdown_table(columns, [_cells(row) for row in rows], text_columns=2)
 
 
@@ -44,6 +46,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['depth_p95']:g}",
         f"{row['saved_of_fresh']:.0%}",
         f"{row['saved_of_gaussian']:.0%}",
+        f"{row['chunk_depth_mean']:.2f}",
+        f"{row['chunk_saved_of_fresh']:.0%}",
+        f"{row['chunk_saved_of_gaussian']:.0%}",
         f"{row['reward']:.3f}{interval}",
         f"{row['jump_px']:.1f}",
     ]

@@ -77,29 +77,35 @@ def test_depth_is_that_of_the_first_answer_near_enough(
         noise = torch.cat((first.noise[:, 8:], noise[:, 8:]), 1)
     answer = exact.predict(newest(), noise).actions
     for name, start in STARTS.items():
-        depth = measured["depths"][name][0]
-        errors = {}
+        errors: dict[str, dict[int, float]] = {"horizon": {}, "chunk": {}}
         for iterations in range(1, 7):
             sampled = policy_with_covariance.with_sampler(replace(start, steps=6, iterations=iterations))
             further = torch.Generator().manual_seed(0)
             prediction = sampled.predict(newest(), noise, further, first)
             difference = sampled.normalizer.action.normalize(prediction.actions)
             difference -= sampled.normalizer.action.normalize(answer)
-            errors[prediction.depth] = difference.abs().max().item()
-        assert errors[depth] < limit
-        assert all(error >= limit for less, error in errors.items() if less < depth)
+            errors["horizon"][prediction.depth] = difference.abs().max().item()
+            errors["chunk"][prediction.depth] = difference[:, 1:9].abs().max().item()
+        for part, found in errors.items():
+            depth = measured["depths"][part][name][0]
+            assert found[depth] < limit
+            assert all(error >= limit for less, error in found.items() if less < depth)
 
 
 def test_what_is_never_near_enough_takes_all_steps(policy_with_covariance: DiffusionPolicy) -> None:
     options = WarmStartConfig(error=1e-30, episodes=2, max_steps=16)
-    assert set(measure_depths(policy_with_covariance, options, 3, True)["depths"]["warm"]) == {3}
+    for depths in measure_depths(policy_with_covariance, options, 3, True)["depths"].values():
+        assert set(depths["warm"]) == {3}
 
 
 def test_savings_are_of_the_mean_depth() -> None:
     depths = {"cold, fresh": [6, 10], "cold, gaussian": [3, 5], "warm": [2, 2]}
-    rows = make_rows(10, False, {"depths": depths, "max_rewards": [0.5, 1.0], "jumps": [3.0, 5.0]})
+    chunk_depths = {**depths, "warm": [1, 1]}
+    parts = {"horizon": depths, "chunk": chunk_depths}
+    rows = make_rows(10, False, {"depths": parts, "max_rewards": [0.5, 1.0], "jumps": [3.0, 5.0]})
     assert [row["saved_of_fresh"] for row in rows] == [0, 0.5, 0.75]
     assert [row["saved_of_gaussian"] for row in rows] == [-1, 0, 0.5]
+    assert [row["chunk_saved_of_gaussian"] for row in rows] == [-1, 0, 0.75]
     assert rows[2]["depth_mean"] == 2
     assert rows[2]["jump_px"] == 4
 
