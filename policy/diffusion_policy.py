@@ -21,7 +21,7 @@ from policy.sampling import SamplerConfig
 from policy.sampling.anytime import Clock
 from policy.sampling.sampler import Sampler, make_sampler, make_solver
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
-from policy.sampling.warm_start import continued_actions, continued_noise
+from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver
 from policy.unet import ConditionalUnet1D
@@ -145,7 +145,7 @@ class DiffusionPolicy:
             ValueError: if the policy cannot be sampled that way.
         """
         policy = replace(self, sampler=sampler)
-        _ = policy.sample, policy._merged
+        _ = policy.sample, policy._merged, policy._noise_effect
         return policy
 
     def with_pcm(self, pcm: PCM) -> DiffusionPolicy:
@@ -184,6 +184,11 @@ class DiffusionPolicy:
             self.pcm.initial_weight,
             self.clock,
         )
+
+    @cached_property
+    def _noise_effect(self) -> Tensor | None:
+        """What noise does to a warm start's guess, if that can be said."""
+        return None if self.covariance is None else noise_effect(self.covariance).to(self.solver.a)
 
     @cached_property
     def _merged(self) -> Mapping[float, ConditionalUnet1D]:
@@ -259,10 +264,11 @@ class DiffusionPolicy:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
-            guess = self.normalizer.action.normalize(previous.actions.to(reference))
-            guess = continued_actions(guess, executed)
+            previous_actions = self.normalizer.action.normalize(previous.actions.to(reference))
+            previous_noise = previous.noise.to(reference)
             if self.sampler.warm_start == "actions_and_noise":
-                noise = continued_noise(previous.noise.to(reference), executed, noise)
+                noise = continued_noise(previous_noise, executed, noise)
+            guess = guessed_actions(previous_actions, previous_noise, noise, executed, self._noise_effect)
         sample = self.sample(switch, noise, lambda shape: _randn(shape, generator, reference), guess, called)
         actions = self.normalizer.action.unnormalize(sample.actions)
         first = config.observation_steps - 1

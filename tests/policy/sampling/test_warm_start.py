@@ -15,7 +15,15 @@ from policy.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.warm_start import COVARIANCE_LEFT, continued_actions, continued_noise, warm_trajectory
+from policy.sampling.warm_start import (
+    COVARIANCE_LEFT,
+    NOISE_LEFT,
+    continued_actions,
+    continued_noise,
+    guessed_actions,
+    noise_effect,
+    warm_trajectory,
+)
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver, ddim_solver
 
@@ -130,6 +138,26 @@ def test_actions_stay_in_their_range_and_hold_when_they_were_held() -> None:
     assert torch.equal(continued_actions(held, 5), held)
 
 
+def test_a_guess_changes_its_noise(random_covariance: Callable[[int, int], Tensor]) -> None:
+    """The share that a Gaussian's answers have of their noise is taken out of what went on, and put in anew."""
+    covariance = 0.01 * random_covariance(32, 0).float()
+    effect = noise_effect(covariance)
+    torch.testing.assert_close(effect @ effect, NOISE_LEFT**2 * covariance, atol=1e-6, rtol=1e-4)
+    mean = torch.full((3, 16, 2), 0.3)
+
+    def answer(noise: Tensor) -> Tensor:
+        return mean + (noise.flatten(1) @ effect).view_as(noise)
+
+    guess = guessed_actions(answer(noise(1)), noise(1), noise(2), 5, effect)
+    torch.testing.assert_close(guess, answer(noise(2)), atol=1e-5, rtol=0)
+    assert guessed_actions(mean, noise(1), 100 * noise(2), 5, effect).abs().max() == 1
+
+
+def test_without_a_covariance_a_guess_knows_nothing_of_noise() -> None:
+    actions = noise(3).clamp(-1, 1)
+    assert torch.equal(guessed_actions(actions, noise(1), noise(2), 5), continued_actions(actions, 5))
+
+
 @pytest.mark.parametrize("executed", [1, 8, 15])
 def test_noise_moves_along_and_its_end_is_fresh(executed: int) -> None:
     moved = continued_noise(noise(1), executed, noise(2))
@@ -179,7 +207,8 @@ def test_the_first_iteration_trusts_the_guess(
     solver = policy.with_sampler(sampler).solver
     condition = policy.normalizer.observation.normalize(observations).flatten(1)
     denoise = make_denoise(policy.network, solver, condition)
-    guess = continued_actions(policy.normalizer.action.normalize(previous.actions), 8)
+    normalized = policy.normalizer.action.normalize(previous.actions)
+    guess = guessed_actions(normalized, previous.noise, noise(), 8, noise_effect(covariance))
     states = warm_trajectory(solver, noise(), guess)
     with torch.no_grad():
         for k, share in enumerate((COVARIANCE_LEFT, 1, 1)):
