@@ -23,8 +23,9 @@ def describe_warm_start(options: WarmStartConfig) -> str:
         "evaluations one after the other, that of the Gaussian start included. Saved: how much less, in the mean, "
         "than from a cold start. The same again for the actions of the chunk alone, those that are executed: most of "
         "them were predicted with the chunk before.\n\nNoise: drawn anew for each chunk, or moved along with the "
-        "actions, which changes the answers, and with them reward (largest in an episode, with the 95 % interval of its mean) and jump "
-        "(distance in px of a chunk's targets from those that the one before predicted for the same control steps)."
+        "actions, which changes the answers, and with them reward (largest in an episode, with the 95 % interval of "
+        "its mean) and jump (distance in px of a chunk's targets from those that the one before predicted for the same "
+        "control steps)."
     )
 
 
