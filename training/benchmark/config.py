@@ -135,7 +135,7 @@ class WarmStartConfig:
 
     steps: list[int] = field(default_factory=lambda: [10, 50])
     error: float = 0.01
-    episodes: int = 20
+    episodes: int = 50
     max_steps: int = 200
     first_seed: int = 100000
     noise_seed: int = 0
