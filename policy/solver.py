@@ -5,7 +5,9 @@ A linear solver turns a noise x₀ and the clipped data predictions x̂ of its T
     x_t = a_t·x₀ + Σ_{i<t} C_{t,i}·x̂_i + Σ_{i<t} N_{t,i}·z_i
 
 with C and N strictly lower triangular and z the noises of a stochastic solver. Sequential sampling is forward
-substitution through this map; parallel samplers look for its fixed point.
+substitution through this map; parallel samplers look for its fixed point, by the same map as steps
+
+    x_{i+1} = r_i·x_i + c_i·x̂_i + b_i·x̂_{i−1} (+ noise)
 """
 
 from __future__ import annotations
@@ -25,59 +27,45 @@ class Solver:
         alphas_cumprod: (T+1,) ᾱ of each state; the last is 1, a clean action sequence.
         a: (T+1,) weight of the initial noise x₀ in each state.
         C: (T+1, T) weights of the data predictions, strictly lower triangular.
+        r: (T,) weight of the state in each step.
+        c: (T,) weight of its data prediction in each step.
+        b: (T,) weight of the data prediction before in each step, of which the first is 0; None for a solver of
+            single steps.
         N: (T+1, T) weights of the step noises, or None for a deterministic solver.
-        single_step: (r, c), both (T,), the same map as single steps x_{i+1} = r_i·x_i + c_i·x̂_i (+ noise), which
-            parallel samplers iterate; None for a multistep solver, which is sequential only.
     """
 
     timesteps: Tensor
     alphas_cumprod: Tensor
     a: Tensor
     C: Tensor
+    r: Tensor
+    c: Tensor
+    b: Tensor | None = None
     N: Tensor | None = None
-    single_step: tuple[Tensor, Tensor] | None = None
 
     @property
     def steps(self) -> int:
         return len(self.timesteps)
 
-    @property
-    def r(self) -> Tensor:
-        """(T,) weight of the state in each single step.
+    def require_single_steps(self, reason: str) -> None:
+        """Refuse a multistep solver, for that reason.
 
         Raises:
-            ValueError: for a multistep solver.
+            ValueError: if a step takes more than the state before.
         """
-        return self._single_step[0]
-
-    @property
-    def c(self) -> Tensor:
-        """(T,) weight of the data prediction in each single step.
-
-        Raises:
-            ValueError: for a multistep solver.
-        """
-        return self._single_step[1]
-
-    @property
-    def _single_step(self) -> tuple[Tensor, Tensor]:
-        if self.single_step is None:
-            raise ValueError(
-                "a multistep solver is no map from state to state: it can only be sampled sequentially"
-            )
-        return self.single_step
+        if self.b is not None:
+            raise ValueError(f"{reason}: a multistep solver is no map from state to state")
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Solver:
-        single_step = self.single_step
-        if single_step is not None:
-            single_step = (single_step[0].to(device, dtype), single_step[1].to(device, dtype))
         return Solver(
             self.timesteps.to(device),
             self.alphas_cumprod.to(device, dtype),
             self.a.to(device, dtype),
             self.C.to(device, dtype),
+            self.r.to(device, dtype),
+            self.c.to(device, dtype),
+            None if self.b is None else self.b.to(device, dtype),
             None if self.N is None else self.N.to(device, dtype),
-            single_step,
         )
 
 
@@ -126,7 +114,7 @@ def ddim_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     timesteps = leading_timesteps(len(alphas_cumprod), steps)
     alpha, alpha_next = _state_alphas(alphas_cumprod, timesteps)
     r, c = _ddim_step(alpha, alpha_next)
-    return _single_step_solver(timesteps, alpha, r, c)
+    return _unrolled_solver(timesteps, alpha, r, c)
 
 
 def ddpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
@@ -140,7 +128,7 @@ def ddpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     r = step_alpha.sqrt() * (1 - alpha_next) / (1 - alpha)
     c = alpha_next.sqrt() * (1 - step_alpha) / (1 - alpha)
     s = ((1 - alpha_next) / (1 - alpha) * (1 - step_alpha)).sqrt()
-    return _single_step_solver(timesteps, alpha, r, c, s)
+    return _unrolled_solver(timesteps, alpha, r, c, s=s)
 
 
 def dpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
@@ -151,22 +139,15 @@ def dpm_solver(alphas_cumprod: Tensor, steps: int) -> Solver:
     λ = log(√ᾱ / √(1−ᾱ)) in step i. The first step has one prediction only, and the last one ends at λ = ∞, where it
     returns x̂ (``final_sigmas_type="zero"`` in diffusers); these are of first order.
 
-    It carries a prediction from step to step, so that it is no map from state to state: sequential only.
-
     Its timesteps are `log_snr_timesteps`: with few steps they come nearer to the answer of many steps than DDIM's.
     """
     timesteps = log_snr_timesteps(alphas_cumprod, steps)
     alpha, alpha_next = _state_alphas(alphas_cumprod, timesteps)
     r, c = _ddim_step(alpha, alpha_next)
     h = torch.special.logit(alpha).diff() / 2  # (T-1,), all but the last step's
-    a = torch.cat((r.new_ones(1), torch.cumprod(r, dim=0)))
-    C = r.new_zeros(steps + 1, steps)
-    for i in range(steps):
-        extrapolation = h[i] / (2 * h[i - 1]) if 0 < i < steps - 1 else 0.0
-        C[i + 1] = r[i] * C[i]
-        C[i + 1, i] = c[i] * (1 + extrapolation)
-        C[i + 1, i - 1] -= c[i] * extrapolation
-    return Solver(timesteps, torch.cat((alpha, alpha.new_ones(1))), a, C)
+    extrapolation = torch.zeros_like(c)
+    extrapolation[1:-1] = h[1:] / (2 * h[:-1])
+    return _unrolled_solver(timesteps, alpha, r, c * (1 + extrapolation), -c * extrapolation)
 
 
 def _ddim_step(alpha: Tensor, alpha_next: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,10 +162,10 @@ def _state_alphas(alphas_cumprod: Tensor, timesteps: Tensor) -> tuple[Tensor, Te
     return alpha, torch.cat((alpha[1:], alpha.new_ones(1)))
 
 
-def _single_step_solver(
-    timesteps: Tensor, alpha: Tensor, r: Tensor, c: Tensor, s: Tensor | None = None
+def _unrolled_solver(
+    timesteps: Tensor, alpha: Tensor, r: Tensor, c: Tensor, b: Tensor | None = None, s: Tensor | None = None
 ) -> Solver:
-    """Unroll x_{i+1} = r_i·x_i + c_i·x̂_i + s_i·z_i, all (T,), into one affine map of x₀, x̂ and z."""
+    """Unroll x_{i+1} = r_i·x_i + c_i·x̂_i + b_i·x̂_{i−1} + s_i·z_i, all (T,), into one affine map of x₀, x̂ and z."""
     steps = len(timesteps)
     a = torch.cat((r.new_ones(1), torch.cumprod(r, dim=0)))
     # R_{t,i}: what is left at state t of something added at state i+1.
@@ -192,5 +173,8 @@ def _single_step_solver(
     for i in range(steps):
         R[i + 1] = r[i] * R[i]
         R[i + 1, i] = 1
+    C = R * c
+    if b is not None:
+        C[:, :-1] += (R * b)[:, 1:]
     alphas_cumprod = torch.cat((alpha, alpha.new_ones(1)))
-    return Solver(timesteps, alphas_cumprod, a, R * c, None if s is None else R * s, (r, c))
+    return Solver(timesteps, alphas_cumprod, a, C, r, c, b, None if s is None else R * s)

@@ -11,6 +11,7 @@ from policy.sampling.warm_start import WARM_STARTS
 PCM_SAMPLERS = ("pcm", "pcm_lora")
 PARALLEL_SAMPLERS = ("picard", "parasolver", *PCM_SAMPLERS)
 SAMPLERS = ("ddim", "ddpm", "dpm_solver", *PARALLEL_SAMPLERS)
+PARALLEL_SOLVERS = ("ddim", "dpm_solver")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SamplerConfig:
     name: str = field(
         default="ddim",
         metadata={
-            "description": "sequential DDIM, sequential stochastic DDPM, sequential DPM-Solver++(2M), DDIM by parallel "
+            "description": "sequential DDIM, sequential stochastic DDPM, sequential DPM-Solver++(2M), parallel by "
             "Picard iteration, by ParaSolver, or by Picard iteration with a PCM, switched off in feature space or by "
             "the scale of its adapters",
             "choices": SAMPLERS,
@@ -54,6 +55,13 @@ class SamplerConfig:
             "description": "parallel: stop when states move less than this, in standard deviations of a step; 0 never",
             "minimum": 0.0,
             "maximum": 10.0,
+        },
+    )
+    solver: str = field(
+        default="ddim",
+        metadata={
+            "description": "parallel: the solver whose sequential answer is computed; parasolver's is ddim",
+            "choices": PARALLEL_SOLVERS,
         },
     )
     formulation: str = field(
@@ -146,6 +154,13 @@ class SamplerConfig:
         for name in ("memory", "deadline_ms"):
             if getattr(self, name) > 0 and self.window > 0:
                 raise ValueError(f"sampler.{name} needs all steps at once: sampler.window must be 0")
+        if self.is_parallel and self.solver != "ddim":
+            if self.name == "parasolver":
+                raise ValueError(f"sampler.name parasolver needs sampler.solver ddim, not {self.solver}")
+            if self.preconditioning > 1:
+                raise ValueError(
+                    f"sampler.preconditioning {self.preconditioning} needs sampler.solver ddim, not {self.solver}"
+                )
         if self.name == "parasolver" and self.steps % (self.sub_intervals or self.steps):
             raise ValueError(
                 f"sampler.sub_intervals must divide sampler.steps {self.steps}, got {self.sub_intervals}"
@@ -170,6 +185,8 @@ class SamplerConfig:
                 ]
             else:
                 options[:0] = [self.formulation, self.initialisation]
+            if self.solver != "ddim":
+                options.insert(0, self.solver)
             if self.memory > 0:
                 options.append(f"memory {self.memory}")
             if self.warm_start != "none":

@@ -43,7 +43,7 @@ def make_start(
         calls: M of ``parasolver``, at most T.
 
     Raises:
-        ValueError: for an unknown name, or ``gaussian`` without a covariance.
+        ValueError: for an unknown name, ``gaussian`` without a covariance, or several calls of a multistep solver.
     """
     if initialisation == "fresh":
         return lambda denoise, x0, draw: fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:])))
@@ -81,6 +81,9 @@ def held_prediction(solver: Solver, state: Tensor, prediction: Tensor, first: in
 
     x_t = (a_t / a_first)·x_first + Σ_{first≤i<t} C_{t,i}·x̂
 
+    The step after a later state than the noise takes the data prediction before it too if the solver is a multistep
+    one, which is refused.
+
     Args:
         solver: T steps.
         state: (B, H, A).
@@ -89,7 +92,12 @@ def held_prediction(solver: Solver, state: Tensor, prediction: Tensor, first: in
 
     Returns:
         (B, last − first, H, A).
+
+    Raises:
+        ValueError: for a multistep solver, unless it starts from the noise.
     """
+    if first > 0:
+        solver.require_single_steps("a data prediction can only be held from the noise on")
     r = (solver.a[first + 1 : last + 1] / solver.a[first])[:, None, None]
     c = solver.C[first + 1 : last + 1, first:].sum(1)[:, None, None]
     return r * state[:, None] + c * prediction[:, None]
@@ -105,7 +113,12 @@ def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: i
         solver: T steps.
         x0: (B, H, A).
         calls: M, 1 … T.
+
+    Raises:
+        ValueError: for a multistep solver and more than one call.
     """
+    if calls > 1:
+        solver.require_single_steps("the initial trajectory 'parasolver' has one call only")
     states = repeated_noise(x0, solver.steps)
     for i in range(calls):
         prediction = denoise(states[:, i : i + 1], slice(i, i + 1))[:, 0]
@@ -142,6 +155,7 @@ def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Ten
     maps = torch.stack((of_noise, of_prediction))[..., None, :] * basis @ basis.T  # (2, T+1, D, D)
     identity = torch.eye(len(variances), dtype=maps.dtype, device=maps.device)
     maps[:, 0] = torch.stack((identity, 0 * identity))
+    # Of a multistep solver too: its first step has no prediction before it.
     maps[:, 1] = torch.stack((solver.r[0] * identity, solver.c[0] * identity))
     joined = maps.permute(0, 3, 1, 2).reshape(2 * len(variances), -1).to(solver.a)  # (2·D, (T+1)·D)
 

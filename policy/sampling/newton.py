@@ -33,6 +33,7 @@ def sample_newton(
     """
     if solver.N is not None:
         raise ValueError("Newton's method needs a deterministic solver")
+    solver.require_single_steps("Newton's method needs the Jacobians of single steps")
     r, c = solver.r, solver.c
     for start in range(first, min(first + iterations, solver.steps)):
         change = states.new_zeros(states[:, :1].shape)

@@ -22,8 +22,9 @@ def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:
     """The solver whose steps are N sub-intervals of equally many steps.
 
     Raises:
-        ValueError: unless N divides T.
+        ValueError: unless N divides T, or for a multistep solver.
     """
+    solver.require_single_steps("ParaSolver needs sub-intervals that start from a state alone")
     if sub_intervals < 1 or solver.steps % sub_intervals:
         raise ValueError(f"{sub_intervals} sub-intervals do not divide {solver.steps} solver steps")
     length = solver.steps // sub_intervals
@@ -34,7 +35,8 @@ def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:
         solver.alphas_cumprod[::length],
         solver.a[::length],
         C,
-        single_step=(r, C.diagonal(-1)),
+        r,
+        C.diagonal(-1),
     )
 
 

@@ -44,23 +44,63 @@ def picard_step(
         solver: T deterministic steps.
         recurrence: how corrections spread.
         states: (B, t+1, H, A) the trajectory up to any state t.
-        first: the state to start from, which stays as it is.
+        first: the state to start from, which stays as it is. Those up to it must follow from one another: a multistep
+            solver goes on from the data prediction before it, which they tell.
 
     Returns:
         (B, t − first, H, A) the states first+1 … t of the next trajectory.
     """
     predictions = denoise(states[:, first:-1], slice(first, states.shape[1] - 1))
-    return states[:, first + 1 :] + _corrections(solver, recurrence, states, predictions, first)
+    before = prediction_before(solver, states, first)
+    return states[:, first + 1 :] + _corrections(solver, recurrence, states, predictions, before, first)
 
 
 def _corrections(
-    solver: Solver, recurrence: Recurrence, states: Tensor, predictions: Tensor, first: int
+    solver: Solver,
+    recurrence: Recurrence,
+    states: Tensor,
+    predictions: Tensor,
+    before: Tensor | None,
+    first: int,
 ) -> Tensor:
-    """Φ(x) − x of the states first+1 … t, from (B, t+1, H, A) states and (B, t − first, H, A) data predictions."""
+    """Φ(x) − x of the states first+1 … t.
+
+    Args:
+        solver, recurrence: of the T steps.
+        states: (B, t+1, H, A).
+        predictions: (B, t − first, H, A) x̂ of the states first … t−1.
+        before: (B, 1, H, A) x̂ of the state before them, for a multistep solver.
+        first: 0 … t−1.
+    """
     steps = slice(first, states.shape[1] - 1)
     r, c = solver.r[steps, None, None], solver.c[steps, None, None]
     residuals = r * states[:, first:-1] + c * predictions - states[:, first + 1 :]
+    if solver.b is not None and before is not None:
+        residuals = residuals + solver.b[steps, None, None] * torch.cat((before, predictions[:, :-1]), 1)
     return recurrence.corrections(residuals, first)
+
+
+def prediction_before(solver: Solver, states: Tensor, first: int) -> Tensor | None:
+    """The data prediction (B, 1, H, A) of the state before `first` that the states up to it have followed from.
+
+    Solves x_t = a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i, t = 1 … first, for x̂.
+
+    Args:
+        solver: T steps.
+        states: (B, t+1, H, A).
+        first: 0 … t; before 0 there is none, and what stands for it is 0.
+
+    Returns:
+        None for a solver of single steps, which needs none.
+    """
+    if solver.b is None:
+        return None
+    if first == 0:
+        return torch.zeros_like(states[:, :1])
+    known = states[:, 1 : first + 1] - solver.a[1 : first + 1, None, None] * states[:, :1]
+    C = solver.C[1 : first + 1, :first]
+    predictions = torch.linalg.solve_triangular(C, known.flatten(2), upper=False)
+    return predictions[:, -1:].view_as(states[:, :1])
 
 
 def sample_picard(
@@ -94,7 +134,7 @@ def sample_picard(
             ‖x_t^{k+1} − x_t^k‖² / D ≤ δ²·σ_t², σ_t² the variance of the ancestral step to it (ParaDiGMS, Shih et al.
             2023, section 3.3). 0 looks at nothing, which keeps a GPU from waiting for the host.
         window: steps that are evaluated at once, by default all.
-        first: steps whose result in `states` is exact already.
+        first: steps whose result in `states` is exact already, as for `picard_step`.
         switching: the data predictions of the first iterations, before those by `denoise`.
         memory: earlier iterates, all of them by `denoise`, for `accelerated_corrections`; needs all steps at once.
         renew: begin the states that the window reaches with its last data prediction, held (ParaSolver), instead of
@@ -109,6 +149,7 @@ def sample_picard(
         raise ValueError("Picard iteration needs a deterministic solver")
     limits = tolerance**2 * _step_variance(solver)
     residual = states.new_zeros(len(states))
+    before = prediction_before(solver, states, first)
     iterates: deque[Iterate] = deque(maxlen=memory + 1)
     done = 0
     while done < iterations and first < solver.steps:
@@ -121,7 +162,7 @@ def sample_picard(
         model = switching[done] if done < len(switching) else denoise
         predictions = model(states[:, first:stop], slice(first, stop))
         spread = first_recurrence if done == 0 and first_recurrence is not None else recurrence
-        corrections = _corrections(solver, spread, states[:, : stop + 1], predictions, first)
+        corrections = _corrections(solver, spread, states[:, : stop + 1], predictions, before, first)
         if memory > 0 and done >= len(switching):
             iterates.append((states[:, first + 1 :].clone(), corrections))
             corrections = accelerated_corrections(iterates)
@@ -134,6 +175,9 @@ def sample_picard(
             if tolerance > 0:
                 converged = max(1, int((changes <= limits[first:stop]).cumprod(1).sum(1).min()))
             first += converged
+            if before is not None:
+                # As it was computed: states that have converged, and are not exact, would tell it less precisely.
+                before = predictions[:, converged - 1 : converged]
             if renew:
                 reached = min(solver.steps, first + (window or solver.steps))
                 states[:, stop + 1 : reached + 1] = held_prediction(

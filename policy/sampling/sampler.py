@@ -66,7 +66,8 @@ def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
     Raises:
         ValueError: if it has more steps than there are training timesteps.
     """
-    build = {"ddpm": ddpm_solver, "dpm_solver": dpm_solver}.get(config.name, ddim_solver)
+    name = config.solver if config.is_parallel else config.name
+    build = {"ddim": ddim_solver, "ddpm": ddpm_solver, "dpm_solver": dpm_solver}[name]
     return build(alphas_cumprod, config.steps)
 
 
@@ -89,7 +90,7 @@ def make_sampler(
         clock: that deadlines are judged by. The sampler remembers its iterations' times for the next call.
 
     Raises:
-        ValueError: if the sampler needs a covariance and there is none.
+        ValueError: if the sampler needs a covariance and there is none, or a solver of single steps.
     """
     if not config.is_parallel:
 

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.initial import repeated_noise
-from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling import sample_sequential
 from policy.schedule import squared_cosine_alphas_cumprod
 from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver, leading_timesteps, log_snr_timesteps
 
@@ -131,15 +129,20 @@ def test_dpm_solver_is_of_second_order() -> None:
         assert relative_error(dpm_solver, steps) / relative_error(dpm_solver, 2 * steps) > 3
 
 
-@pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_a_multistep_solver_is_sequential_only(formulation: str) -> None:
-    solver = dpm_solver(ALPHAS_CUMPROD, 4)
-    with pytest.raises(ValueError, match=r"a multistep solver .* can only be sampled sequentially"):
-        make_recurrence(formulation, solver, torch.eye(8))
-    recurrence = make_recurrence(formulation, ddim_solver(ALPHAS_CUMPROD, 4), torch.eye(8))
-    states = repeated_noise(torch.zeros(1, 4, 2), 4)
-    with pytest.raises(ValueError, match=r"a multistep solver .* can only be sampled sequentially"):
-        sample_picard(lambda states, steps: states, solver, states, recurrence, 1)
+@given(build=st.sampled_from([ddim_solver, dpm_solver]), steps=st.integers(1, 25), seed=st.integers(0, 1000))
+def test_steps_are_the_same_map_as_the_unrolled_one(build: Build, steps: int, seed: int) -> None:
+    solver = build(ALPHAS_CUMPROD, steps)
+    denoise = denoise_with(solver.timesteps, solver.alphas_cumprod)
+    x = torch.randn((2, 4, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    states = sample_sequential(denoise, solver, x)
+    before = torch.full_like(x, 1e6)  # which counts nothing in the first step
+    for i in range(steps):
+        prediction = denoise(x[:, None], slice(i, i + 1))[:, 0]
+        x = solver.r[i] * x + solver.c[i] * prediction
+        if solver.b is not None:
+            x = x + solver.b[i] * before
+        before = prediction
+        torch.testing.assert_close(x, states[:, i + 1], atol=1e-9, rtol=0)
 
 
 @given(steps=st.integers(1, 100))

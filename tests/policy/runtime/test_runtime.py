@@ -19,6 +19,9 @@ SAMPLERS = {
     "ddpm": SamplerConfig("ddpm", 5),
     "picard": SamplerConfig("picard", 6, iterations=3, formulation="semilinear"),
     "picard from a guess": SamplerConfig("picard", 6, iterations=2, initialisation="gaussian"),
+    "picard on DPM-Solver++": SamplerConfig(
+        "picard", 6, iterations=3, solver="dpm_solver", initialisation="gaussian"
+    ),
     "picard with a tolerance": SamplerConfig("picard", 9, tolerance=0.5, formulation="semilinear"),
     "pcm": SamplerConfig("pcm", 6, iterations=4, initialisation="gaussian"),
     "pcm_lora": SamplerConfig("pcm_lora", 6, iterations=4, initialisation="gaussian"),

@@ -18,7 +18,7 @@ from policy.sampling.initial import INITIALISATIONS, initial_calls, make_start
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.sampler import make_sampler
 from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver
+from policy.solver import Solver, ddim_solver, dpm_solver
 from policy.unet import ConditionalUnet1D
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
@@ -35,12 +35,17 @@ def seeded_noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("build", [ddim_solver, dpm_solver])
 @every_formulation
 @every_initialisation
 def test_every_pair_ends_at_the_sequential_answer(
-    network_denoise: MakeDenoise, random_covariance: MakeCovariance, formulation: str, initialisation: str
+    network_denoise: MakeDenoise,
+    random_covariance: MakeCovariance,
+    formulation: str,
+    initialisation: str,
+    build: Callable[[Tensor, int], Solver],
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 10).to("cpu", torch.float32)
+    solver = build(ALPHAS_CUMPROD, 10).to("cpu", torch.float32)
     denoise = network_denoise(solver, 2, 0)
     covariance = random_covariance(SIZE, 0).float()
     x0 = seeded_noise((2, *SHAPE)).float()
@@ -65,6 +70,7 @@ def test_every_pair_ends_at_the_sequential_answer(
     seed=st.integers(0, 1000),
     formulation=st.sampled_from(FORMULATIONS),
     initialisation=st.sampled_from(INITIALISATIONS),
+    build=st.sampled_from([ddim_solver, dpm_solver]),
 )
 def test_each_network_evaluation_makes_one_more_state_exact(
     network_denoise: MakeDenoise,
@@ -75,8 +81,9 @@ def test_each_network_evaluation_makes_one_more_state_exact(
     seed: int,
     formulation: str,
     initialisation: str,
+    build: Callable[[Tensor, int], Solver],
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, steps)
+    solver = build(ALPHAS_CUMPROD, steps)
     denoise = network_denoise(solver, batch, seed)
     covariance = random_covariance(SIZE, seed)
     x0 = seeded_noise((batch, *SHAPE), seed)

@@ -11,19 +11,29 @@ from torch import Tensor
 
 from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
-from policy.sampling import SamplerConfig, sample_picard, sample_sequential
-from policy.sampling.config import SAMPLERS
-from policy.sampling.initial import INITIALISATIONS, fresh_noise, gaussian_start, repeated_noise
+from policy.sampling import SamplerConfig, picard_step, sample_picard, sample_sequential
+from policy.sampling.config import PARALLEL_SOLVERS, SAMPLERS
+from policy.sampling.initial import (
+    INITIALISATIONS,
+    fresh_noise,
+    gaussian_start,
+    parasolver_trajectory,
+    repeated_noise,
+)
+from policy.sampling.parasolver import sub_interval_solver
+from policy.sampling.picard import prediction_before
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
-from policy.sampling.sampler import make_sampler
+from policy.sampling.sampler import make_sampler, make_solver
 from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver, ddpm_solver
+from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 SHAPE = (TINY.horizon, TINY.action_dim)
 SIZE = TINY.horizon * TINY.action_dim
 MakeDenoise = Callable[[Solver, int, int], Denoise]
+Build = Callable[[Tensor, int], Solver]
+every_solver = pytest.mark.parametrize("build", [ddim_solver, dpm_solver])
 fixtures_do_not_change = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
 )
@@ -43,6 +53,8 @@ def float64_noise(shape: tuple[int, ...]) -> Tensor:
     window=st.integers(0, 25),
     memory=st.integers(0, 4),
     calls=st.integers(1, 30),
+    tolerance=st.sampled_from([0.0, 1e-12]),
+    solver_name=st.sampled_from(PARALLEL_SOLVERS),
 )
 def test_as_many_iterations_as_steps_give_the_sequential_answer(
     network_denoise: MakeDenoise,
@@ -55,32 +67,41 @@ def test_as_many_iterations_as_steps_give_the_sequential_answer(
     window: int,
     memory: int,
     calls: int,
+    tolerance: float,
+    solver_name: str,
 ) -> None:
-    # In double precision: with random weights rounding of single precision can grow beyond 1e-5, rarely.
-    solver = ddim_solver(ALPHAS_CUMPROD, steps)
-    denoise = network_denoise(solver, batch, seed)
     config = SamplerConfig(
         "picard",
         steps,
         iterations=steps,
+        tolerance=tolerance,
+        solver=solver_name,
         formulation=formulation,
         initialisation=initialisation,
-        preconditioning=calls,
+        preconditioning=calls if solver_name == "ddim" else 1,
         window=0 if memory else window,
         memory=memory,
     )
+    # In double precision: with random weights rounding of single precision can grow beyond 1e-5, rarely.
+    solver = make_solver(config, ALPHAS_CUMPROD)
+    denoise = network_denoise(solver, batch, seed)
     sampler = make_sampler(config, solver, random_covariance(SIZE, seed))
     x0 = float64_noise((batch, *SHAPE))
-    expected = sample_sequential(denoise, solver, x0)[:, -1]
+    sequential_solver = make_solver(SamplerConfig(solver_name, steps), ALPHAS_CUMPROD)
+    expected = sample_sequential(denoise, sequential_solver, x0)[:, -1]
     actions = sampler(lambda _: denoise, x0, float64_noise).actions
     torch.testing.assert_close(actions, expected, atol=1e-9, rtol=0)
 
 
+@every_solver
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_each_iteration_makes_one_more_state_exact(
-    network_denoise: MakeDenoise, random_covariance: Callable[[int, int], Tensor], formulation: str
+    network_denoise: MakeDenoise,
+    random_covariance: Callable[[int, int], Tensor],
+    formulation: str,
+    build: Build,
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 12)
+    solver = build(ALPHAS_CUMPROD, 12)
     denoise = network_denoise(solver, 2, seed=0)
     recurrence = make_recurrence(formulation, solver, random_covariance(SIZE, 0))
     x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
@@ -91,6 +112,42 @@ def test_each_iteration_makes_one_more_state_exact(
         torch.testing.assert_close(result.states[:, : k + 1], exact[:, : k + 1], atol=1e-10, rtol=0)
         # The next one is not exact yet, or the test could not fail; later it has all but converged.
         assert k > 3 or (result.states[:, k + 1] - exact[:, k + 1]).abs().max() > 1e-6
+
+
+@every_solver
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_a_step_goes_on_from_states_that_are_exact(
+    network_denoise: MakeDenoise,
+    random_covariance: Callable[[int, int], Tensor],
+    formulation: str,
+    build: Build,
+) -> None:
+    solver = build(ALPHAS_CUMPROD, 8)
+    denoise = network_denoise(solver, 2, seed=1)
+    recurrence = make_recurrence(formulation, solver, random_covariance(SIZE, 1))
+    exact = sample_sequential(denoise, solver, float64_noise((2, *SHAPE)))
+    for first in range(8):
+        states = torch.cat((exact[:, : first + 1], float64_noise((2, 8 - first, *SHAPE))), 1)
+        stepped = picard_step(denoise, solver, recurrence, states, first)
+        torch.testing.assert_close(stepped[:, 0], exact[:, first + 1], atol=1e-9, rtol=0)
+        found = sample_picard(denoise, solver, states.clone(), recurrence, 3, first=first).states
+        # Sampling remembers the prediction that a step must find again.
+        for done in range(first, min(first + 3, 8)):
+            states = torch.cat(
+                (states[:, : done + 1], picard_step(denoise, solver, recurrence, states, done)), 1
+            )
+        torch.testing.assert_close(found, states, atol=1e-9, rtol=0)
+
+
+def test_the_prediction_before_a_state_is_found_again(network_denoise: MakeDenoise) -> None:
+    solver = dpm_solver(ALPHAS_CUMPROD, 8)
+    denoise = network_denoise(solver, 2, seed=2)
+    exact = sample_sequential(denoise, solver, float64_noise((2, *SHAPE)))
+    predictions = denoise(exact[:, :-1], slice(0, 8))
+    for first in range(1, 9):
+        before = prediction_before(solver, exact[:, : first + 1], first)
+        torch.testing.assert_close(before, predictions[:, first - 1 : first], atol=1e-9, rtol=0)
+    assert prediction_before(ddim_solver(ALPHAS_CUMPROD, 8), exact, 3) is None
 
 
 @pytest.mark.parametrize("k", range(1, 11))
@@ -126,10 +183,11 @@ def test_drift_equals_a_loop_over_diffusers_parallel_scheduler(network_denoise: 
     torch.testing.assert_close(result.states[0], states, atol=1e-8, rtol=0)
 
 
+@every_solver
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_semilinear_equals_the_solvers_affine_map(network_denoise: MakeDenoise, k: int) -> None:
-    """x_t ← a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i(x_i): the same iteration without single steps or a recurrence."""
-    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+def test_semilinear_equals_the_solvers_affine_map(network_denoise: MakeDenoise, k: int, build: Build) -> None:
+    """x_t ← a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i(x_i): the same iteration without steps or a recurrence."""
+    solver = build(ALPHAS_CUMPROD, 10)
     denoise = network_denoise(solver, 2, seed=4)
     x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
     states = repeated_noise(x0, 10)
@@ -141,14 +199,15 @@ def test_semilinear_equals_the_solvers_affine_map(network_denoise: MakeDenoise, 
 
 
 @fixtures_do_not_change
-@given(steps=st.integers(1, 100), seed=st.integers(0, 1000))
+@given(steps=st.integers(1, 100), seed=st.integers(0, 1000), build=st.sampled_from([ddim_solver, dpm_solver]))
 def test_preconditioned_converges_at_once_for_a_gaussian(
     random_covariance: Callable[[int, int], Tensor],
     gaussian_denoise: Callable[[Solver, Tensor, Tensor], Denoise],
     steps: int,
     seed: int,
+    build: Build,
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, steps)
+    solver = build(ALPHAS_CUMPROD, steps)
     covariance = random_covariance(6, seed)
     denoise = gaussian_denoise(solver, torch.randn(3, 2, dtype=torch.float64), covariance)
     x0 = torch.randn(2, 3, 2, dtype=torch.float64)
@@ -182,11 +241,15 @@ def test_gaussian_trajectory_solves_the_gaussians_ode(
     assert errors[1] < 0.5 * errors[0]  # Euler's error falls with the step
 
 
+@every_solver
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_tolerance_stops_early_and_close(
-    network_denoise: MakeDenoise, random_covariance: Callable[[int, int], Tensor], formulation: str
+    network_denoise: MakeDenoise,
+    random_covariance: Callable[[int, int], Tensor],
+    formulation: str,
+    build: Build,
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 25)
+    solver = build(ALPHAS_CUMPROD, 25)
     denoise = network_denoise(solver, 2, seed=5)
     recurrence = make_recurrence(formulation, solver, random_covariance(SIZE, 2))
     x0 = torch.randn(2, *SHAPE, dtype=torch.float64)
@@ -253,11 +316,36 @@ def test_wrong_use_is_refused() -> None:
         )
 
 
+def test_what_needs_single_steps_refuses_another_solver() -> None:
+    with pytest.raises(
+        ValueError, match=r"sampler\.name parasolver needs sampler\.solver ddim, not dpm_solver"
+    ):
+        SamplerConfig("parasolver", 4, solver="dpm_solver")
+    with pytest.raises(ValueError, match=r"sampler\.preconditioning 2 needs sampler\.solver ddim"):
+        SamplerConfig("picard", 4, solver="dpm_solver", preconditioning=2)
+    # What a sequential sampler takes no notice of may stand beside it.
+    assert make_solver(SamplerConfig("ddim", 4, solver="dpm_solver"), ALPHAS_CUMPROD).b is None
+    solver, x0 = dpm_solver(ALPHAS_CUMPROD, 4), float64_noise((1, *SHAPE))
+    with pytest.raises(ValueError, match="'parasolver' has one call only: a multistep solver"):
+        parasolver_trajectory(lambda states, steps: states, solver, x0, 2)
+    with pytest.raises(ValueError, match=r"ParaSolver needs sub-intervals .* a multistep solver"):
+        sub_interval_solver(solver, 2)
+    with pytest.raises(ValueError, match="can only be held from the noise on: a multistep solver"):
+        make_sampler(SamplerConfig("parasolver", 4), solver)(lambda _: lambda x, i: x, x0, float64_noise)
+
+
+def test_a_sampler_names_its_solver_where_it_is_not_ddim() -> None:
+    assert "dpm_solver" in str(SamplerConfig("picard", 4, solver="dpm_solver"))
+    assert "ddim" not in str(SamplerConfig("picard", 4))
+    assert "dpm_solver" not in str(SamplerConfig("ddim", 4, solver="dpm_solver"))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("name", "euler", f"must be one of {', '.join(SAMPLERS)}, got 'euler'"),
         ("formulation", "newton", "must be one of jacobi, drift, semilinear, preconditioned, got 'newton'"),
+        ("solver", "ddpm", "must be one of ddim, dpm_solver, got 'ddpm'"),
         ("initialisation", "zero", "must be one of fresh, repeated, parasolver, gaussian, got 'zero'"),
         ("iterations", 0, "must be in 1 … 1000, got 0"),
         ("tolerance", float("nan"), r"must be in 0\.0 … 10\.0, got nan"),

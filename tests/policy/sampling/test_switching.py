@@ -14,6 +14,7 @@ from policy.denoiser import Denoise, make_denoise
 from policy.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import picard_step, sample_picard
+from policy.sampling.config import PARALLEL_SOLVERS
 from policy.sampling.initial import INITIALISATIONS, repeated_noise
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
@@ -139,6 +140,7 @@ def test_parameter_space_is_the_network_with_scaled_adapters(
     initial_model=st.sampled_from(["base", "pcm"]),
     tolerance=st.sampled_from([0.0, 1e-6]),
     window=st.integers(0, 4),
+    solver=st.sampled_from(PARALLEL_SOLVERS),
 )
 def test_enough_iterations_give_the_bases_answer(
     gaussian_policy: DiffusionPolicy,
@@ -153,19 +155,21 @@ def test_enough_iterations_give_the_bases_answer(
     initial_model: str,
     tolerance: float,
     window: int,
+    solver: str,
 ) -> None:
     pcm = make_pcm(gaussian_policy, "lora", iterations=trained_iterations, initial_model=initial_model)
     sampler = SamplerConfig(
         name,
         steps,
         tolerance=tolerance,
+        solver=solver,
         formulation=formulation,
         initialisation=initialisation,
         window=window,
         stiffness=stiffness,
     )
     policy = gaussian_policy.with_pcm(pcm).with_sampler(sampler)
-    expected = policy.with_sampler(SamplerConfig("ddim", steps)).predict(observations, noise()).actions
+    expected = policy.with_sampler(SamplerConfig(solver, steps)).predict(observations, noise()).actions
     actions = policy.predict(observations, noise(), torch.Generator().manual_seed(0)).actions
     torch.testing.assert_close(actions, expected, atol=1e-4 * PX, rtol=0)
 
