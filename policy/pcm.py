@@ -38,6 +38,8 @@ class PCM:
         initial_model: ``base`` or ``pcm``, which makes the network call of a ``gaussian`` initial trajectory.
         rank, targets: of the adapters, see `add_lora`; 0 and empty for ``full``.
         provenance: how it came to be: data, commit, seed, command.
+        solver: whose sequential answer it was trained for, as in `SamplerConfig`; files from before there was a choice
+            do not say.
 
     Raises:
         ValueError: for a method, an initial model or numbers that do not exist.
@@ -54,6 +56,7 @@ class PCM:
     rank: int = 0
     targets: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    solver: str = "ddim"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

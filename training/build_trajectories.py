@@ -42,6 +42,7 @@ class BuildTrajectoriesConfig:
     demonstrations: str = MISSING
     output: str = MISSING
     samples: int = MISSING
+    solver: str = MISSING
     steps: int = MISSING
     iterations: int = MISSING
     formulation: str = MISSING
@@ -62,7 +63,11 @@ class BuildTrajectoriesConfig:
     @property
     def sampler(self) -> SamplerConfig:
         return SamplerConfig(
-            "picard", self.steps, formulation=self.formulation, initialisation=self.initialisation
+            "picard",
+            self.steps,
+            solver=self.solver,
+            formulation=self.formulation,
+            initialisation=self.initialisation,
         )
 
 
@@ -174,7 +179,7 @@ def _create(
         "covariance_sha256": None if covariance is None else weights_sha256({"": covariance}),
         "data_sha256": data_sha256,
         "held_out_episodes": config.held_out_episodes,
-        "solver": "ddim",
+        "solver": config.solver,
         "steps": T,
         "iterations": K,
         "formulation": config.formulation,

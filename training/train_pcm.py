@@ -93,6 +93,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     store = open_store(config.trajectories)
     _check_store(store, base, config)
     T, K = int(store.identity["steps"]), int(store.identity["iterations"])
+    solver_name = store.identity["solver"]
     formulation, initialisation = store.identity["formulation"], store.identity["initialisation"]
     trained_iterations = config.iterations or K
     if not config.unrolled_iterations <= trained_iterations <= K:
@@ -118,7 +119,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
     training = replace(config.training, iterations=config.epochs * (count // batch_size))
 
-    policy = base.with_sampler(SamplerConfig("picard", T, formulation=formulation))
+    policy = base.with_sampler(SamplerConfig("picard", T, solver=solver_name, formulation=formulation))
     solver = policy.solver
     initial_is_trained = config.initial_model == "pcm"
     picard = PicardMap(
@@ -200,6 +201,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
                     config.rank if config.method == "lora" else 0,
                     config.targets if config.method == "lora" else "",
                     found_provenance,
+                    solver_name,
                 ),
             )
         return numbers

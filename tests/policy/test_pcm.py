@@ -59,6 +59,16 @@ def test_loaded_equals_the_saved_one_and_leaves_the_base_alone(
     assert not loaded.network.training
 
 
+def test_a_file_that_names_no_solver_is_one_for_ddim(
+    policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path
+) -> None:
+    path = tmp_path / "pcm.safetensors"
+    save_pcm(path, make_pcm(policy, "lora", solver="dpm_solver"))
+    assert load_pcm(path, policy.network).solver == "dpm_solver"
+    rewrite(path, {"solver": None})
+    assert load_pcm(path, policy.network).solver == "ddim"
+
+
 def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:
     save_pcm(tmp_path / "pcm.safetensors", make_pcm(policy, "lora"))
     assert {name.split(".")[-2] for name in load_file(tmp_path / "pcm.safetensors")} == {"down", "up"}

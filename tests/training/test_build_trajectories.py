@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.sampling.config import PARALLEL_SOLVERS
 from training.build_trajectories import BuildTrajectoriesConfig, draw_samples, main, picard_trajectories
 from training.command import load_config
 from training.trajectories import ARRAYS, Trajectories, TrajectoryError, load_trajectories, open_store
@@ -47,19 +48,20 @@ def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "training.build_trajectories", *args]
 
 
+@pytest.mark.parametrize("solver", PARALLEL_SOLVERS)
 @pytest.mark.parametrize("initialisation", ["fresh", "repeated", "gaussian"])
 @pytest.mark.parametrize("formulation", ["drift", "preconditioned"])
 def test_kth_trajectory_is_the_samplers_after_k_iterations(
-    policy: DiffusionPolicy, formulation: str, initialisation: str
+    policy: DiffusionPolicy, formulation: str, initialisation: str, solver: str
 ) -> None:
     policy = replace(policy, covariance=0.1 * torch.eye(32))
-    config = SamplerConfig("picard", 5, formulation=formulation, initialisation=initialisation)
+    config = SamplerConfig("picard", 5, solver=solver, formulation=formulation, initialisation=initialisation)
     sampled = policy.with_sampler(config)
     conditions = torch.rand(7, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     condition, noise = draw_samples(sampled, conditions, range(3), seed=1)
     states, solution = picard_trajectories(sampled, condition, noise, 3)
     observations = policy.normalizer.observation.unnormalize(condition.view(3, 2, 20))
-    exact = policy.with_sampler(SamplerConfig("ddim", 5)).predict(observations, noise[:, 0])
+    exact = policy.with_sampler(SamplerConfig(solver, 5)).predict(observations, noise[:, 0])
     actions = policy.normalizer.action.normalize(exact.actions)
     torch.testing.assert_close(solution[:, -1], actions, atol=1e-5, rtol=0)
     assert torch.equal(states[:, :, 0], noise[:, :1].expand(-1, 4, -1, -1))
@@ -153,6 +155,8 @@ def test_store_of_other_settings_or_another_checkpoint_is_refused_and_kept(
     output = tmp_path / "store.zarr"
     assert main([*arguments, f"output={output}"]) == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert main([*arguments, f"output={output}", "solver=dpm_solver"]) == 1
+    assert "holds trajectories with solver=ddim, not solver=dpm_solver" in capsys.readouterr().err
     assert main([*arguments, f"output={output}", "seed=1"]) == 1
     assert "holds trajectories with seed=0, not seed=1; choose another output" in capsys.readouterr().err
     with torch.no_grad():
@@ -179,6 +183,8 @@ def test_more_iterations_than_are_exact_are_refused(
 ) -> None:
     assert main([*arguments, f"output={tmp_path / 'store.zarr'}", "iterations=4"]) == 1
     assert "iterations must be in 1 … 3, which is exact, got 4" in capsys.readouterr().err
+    assert main([*arguments, f"output={tmp_path / 'store.zarr'}", "solver=ddpm"]) == 1
+    assert "sampler.solver must be one of ddim, dpm_solver, got 'ddpm'" in capsys.readouterr().err
     assert not (tmp_path / "store.zarr").exists()
 
 

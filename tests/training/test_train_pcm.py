@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from policy import DiffusionPolicy, SamplerConfig
 from policy.lora import add_lora
 from policy.pcm import load_pcm
+from policy.sampling.config import PARALLEL_SOLVERS
 from policy.sampling.initial import make_start
 from policy.sampling.recurrence import make_recurrence
 from training.build_trajectories import draw_samples, picard_trajectories
@@ -31,6 +32,7 @@ from training.picard_consistency import (
     picard_consistency_loss,
 )
 from training.train_pcm import main
+from training.trajectories import ARRAYS, load_trajectories, open_store
 
 T, K = 5, 3
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
@@ -53,9 +55,11 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sampled(trained: DiffusionPolicy) -> DiffusionPolicy:
-    config = SamplerConfig("picard", T, formulation="preconditioned", initialisation="gaussian")
+@pytest.fixture(scope="module", params=PARALLEL_SOLVERS)
+def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> DiffusionPolicy:
+    config = SamplerConfig(
+        "picard", T, solver=request.param, formulation="preconditioned", initialisation="gaussian"
+    )
     return trained.with_sampler(config)
 
 
@@ -218,7 +222,7 @@ def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
     assert "training-free" in capsys.readouterr().out
     pcm = load_pcm(output_dir / "pcm.safetensors", policy.network)
     assert (pcm.method, pcm.steps, pcm.iterations) == (method, T, K)
-    assert (pcm.formulation, pcm.initialisation) == ("preconditioned", "gaussian")
+    assert (pcm.solver, pcm.formulation, pcm.initialisation) == ("ddim", "preconditioned", "gaussian")
     assert pcm.provenance["trajectories"]["seed"] == 0
     ratios = [float(row["error_ratio"]) for row in log(output_dir) if row["error_ratio"]]
     assert pcm.provenance["error_ratio"] == pytest.approx(min(ratios), rel=1e-6)
@@ -311,6 +315,38 @@ def test_initial_call_can_only_be_trained_where_there_is_one(
     more = [f"trajectories={store}", "initial_model=pcm", "iterations=1", f"output_dir={tmp_path / 'run'}"]
     assert main([arguments[0], *SMALL, *more]) == 1
     assert "needs trajectories with the initialisation 'gaussian'" in capsys.readouterr().err
+
+
+def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
+    policy: DiffusionPolicy, arguments: list[str], small_demonstrations: Path, tmp_path: Path
+) -> None:
+    store, run = tmp_path / "store.zarr", tmp_path / "run"
+    small = ["samples=32", f"steps={T}", f"iterations={K}", "solver=dpm_solver", "device=cpu"]
+    demonstrations = f"demonstrations={small_demonstrations}"
+    assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
+    # A training that hardly moves the weights: the PCM's errors are those without it.
+    more = ["epochs=2", "training.validate_every=6", "training.learning_rate=1e-12"]
+    assert main([arguments[0], *SMALL, f"trajectories={store}", *more, f"output_dir={run}"]) == 0
+    base = DiffusionPolicy.load(arguments[0].removeprefix("checkpoint="))
+    pcm = load_pcm(run / "pcm.safetensors", base.network)
+    assert pcm.solver == "dpm_solver"
+    # What training took for the way without it is what the sampler does.
+    held_out = open_store(store)
+    samples = load_trajectories(held_out)
+    condition, states, solution = (torch.from_numpy(getattr(samples, name))[:8] for name in ARRAYS)
+    observations = base.normalizer.observation.unnormalize(condition.view(8, 2, 20))
+    for iterations in (1, 2):
+        sampler = SamplerConfig("picard", T, iterations, solver="dpm_solver", initialisation="gaussian")
+        actions = base.with_sampler(sampler).predict(observations, states[:, 0, 0]).actions
+        found = base.normalizer.action.normalize(actions)
+        torch.testing.assert_close(states[:, iterations, -1].clamp(-1, 1), found, atol=1e-5, rtol=0)
+        error = error_p95(states[:, iterations], solution)
+        for way in ("training_free", "pcm", "pcm_first"):
+            assert pcm.provenance[f"{way}_depth_{iterations + 1}"] == pytest.approx(error, rel=1e-3)
+    switched_off = base.with_pcm(pcm).with_sampler(SamplerConfig("pcm_lora", T, solver=pcm.solver))
+    expected = base.with_sampler(SamplerConfig("dpm_solver", T)).predict(observations, solution[:, 0])
+    actions = switched_off.predict(observations, solution[:, 0], torch.Generator().manual_seed(0)).actions
+    torch.testing.assert_close(actions, expected.actions, atol=0.02, rtol=0)  # px
 
 
 @pytest.mark.parametrize(("initialisation", "first_depth"), [("fresh", 1), ("parasolver", 2)])

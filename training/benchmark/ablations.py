@@ -132,7 +132,11 @@ def _training_variants(
     store = open_store(options.trajectories)
     steps, initialisation = int(store.identity["steps"]), store.identity["initialisation"]
     sampler = SamplerConfig(
-        "picard", steps, formulation=store.identity["formulation"], initialisation=initialisation
+        "picard",
+        steps,
+        solver=store.identity["solver"],
+        formulation=store.identity["formulation"],
+        initialisation=initialisation,
     )
     untrained = [Candidate("", *at_depth) for at_depth in at_depths(sampler, options.depths)]
     cost = sum(candidate.evaluations for candidate in untrained) * len(observations)

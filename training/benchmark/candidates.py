@@ -54,7 +54,11 @@ class Candidate:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its answers, besides the checkpoint."""
-        return {"sampler": asdict(self.sampler), "pcm": None if self.pcm is None else self.pcm.sha256}
+        sampler = asdict(self.sampler)
+        if self.sampler.solver == "ddim":
+            # As before there was a choice, so that what was measured then is found again.
+            del sampler["solver"]
+        return {"sampler": sampler, "pcm": None if self.pcm is None else self.pcm.sha256}
 
     @property
     def label(self) -> str:
@@ -113,6 +117,8 @@ def _training_free(steps: int) -> Iterator[tuple[str, SamplerConfig]]:
                 "picard", steps, formulation=formulation, initialisation=initialisation, memory=memory
             ),
         )
+    multistep = SamplerConfig("picard", steps, solver="dpm_solver", initialisation="gaussian")
+    yield "Picard, DPM-Solver++, preconditioned, gaussian", multistep
     # As Picard iteration with drift from an initial trajectory by one call: each step is a sub-interval of its own.
     yield "ParaSolver", SamplerConfig("parasolver", steps, formulation="drift", initialisation="parasolver")
 
@@ -131,6 +137,7 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
             sampler = SamplerConfig(
                 name,
                 pcm.steps,
+                solver=pcm.solver,
                 formulation=pcm.formulation,
                 initialisation=pcm.initialisation,
                 stiffness=s,

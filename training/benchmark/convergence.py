@@ -18,10 +18,11 @@ from training.provenance import machine
 
 INTRODUCTION = (
     "95th percentile over {conditions} held-out observations of the largest difference of a normalised action from "
-    "sequential DDIM with the same noise and T. Depth counts network evaluations one after the other, those for the "
-    "initial trajectory included. Each iteration of Newton's method takes as many as there are states that it changes, "
-    "so that it is shown by iteration. picard_memory_{memory} is Anderson acceleration over as many earlier iterates, "
-    "parasolver has sub-intervals of the fewest steps that divide T."
+    "sequential DDIM, or the solver that a PCM was trained for, with the same noise and T. Depth counts network "
+    "evaluations one after the other, those for the initial trajectory included. Each iteration of Newton's method "
+    "takes as many as there are states that it changes, so that it is shown by iteration. picard_memory_{memory} is "
+    "Anderson acceleration over as many earlier iterates, parasolver has sub-intervals of the fewest steps that "
+    "divide T."
 )
 
 

@@ -31,7 +31,7 @@ ROUNDING = 1e-6  # largest error of a normalised action that is the same in sing
 
 
 class Point(NamedTuple):
-    """Error after some iterations: the largest difference of a normalised action from sequential DDIM at the same T.
+    """Error after some iterations: largest difference of a normalised action from sequential sampling at the same T.
 
     Attributes:
         iterations: of the sampler.
@@ -132,6 +132,7 @@ def _pcm_curve(name: str, suffix: str, file: PCMFile, stiffness: float, iteratio
     sampler = SamplerConfig(
         name,
         pcm.steps,
+        solver=pcm.solver,
         formulation=pcm.formulation,
         initialisation=pcm.initialisation,
         stiffness=stiffness,

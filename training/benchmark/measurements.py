@@ -33,16 +33,17 @@ def accuracy_measure(
 
     Returns:
         A function from a candidate to `depth` and `network_evaluations` of a chunk, and percentiles over observations
-        of the largest difference of a normalised action from sequential DDIM: `error_p50` and `error_p95` with the
-        same T, None for a sequential sampler, and `error_p95_reference` with `reference_steps`.
+        of the largest difference of a normalised action from a sequential sampler's: `error_p50` and `error_p95` from
+        that of the same solver and T, None for a sequential sampler, and `error_p95_reference` from DDIM's with
+        `reference_steps`.
     """
     config = base.config
     shape = (len(observations), config.horizon, config.action_dim)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
     @cache
-    def exact(steps: int) -> Tensor:
-        return actions(base.with_sampler(SamplerConfig("ddim", steps)))[0]
+    def exact(solver: str, steps: int) -> Tensor:
+        return actions(base.with_sampler(SamplerConfig(solver, steps)))[0]
 
     def actions(policy: DiffusionPolicy) -> tuple[Tensor, int, int]:
         generator = torch.Generator().manual_seed(seed + 1)
@@ -55,9 +56,9 @@ def accuracy_measure(
         row: Row = {"depth": depth, "network_evaluations": evaluations / len(observations)}
         row |= {"error_p50": None, "error_p95": None}
         if candidate.sampler.is_parallel:
-            errors = (found - exact(candidate.sampler.steps)).abs().amax((1, 2))
+            errors = (found - exact(candidate.sampler.solver, candidate.sampler.steps)).abs().amax((1, 2))
             row |= {f"error_p{q}": float(np.percentile(errors, q)) for q in (50, 95)}
-        errors = (found - exact(reference_steps)).abs().amax((1, 2))
+        errors = (found - exact("ddim", reference_steps)).abs().amax((1, 2))
         return row | {"error_p95_reference": float(np.percentile(errors, 95))}
 
     return measure

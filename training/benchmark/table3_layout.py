@@ -34,8 +34,9 @@ def describe_table(table: Table3Config, reference_steps: int, conditions: int) -
         f"rows in turns. Depth counts network evaluations one after the other, those for the initial trajectory "
         f"included; network evaluations are samples × timesteps for one chunk. Equal: the fastest sequential sampler "
         f"whose mean rewards lie in the row's intervals or above. Errors: 95th percentile over {conditions} held-out "
-        f"observations of the largest difference of a normalised action from sequential DDIM with the same noise, at "
-        f"the same T and at T = {reference_steps}. An empty cell was not measured."
+        f"observations of the largest difference of a normalised action from a sequential sampler's with the same "
+        f"noise: that of the row's solver at the same T, and DDIM at T = {reference_steps}. An empty cell was not "
+        "measured."
     )
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from policy import DiffusionPolicy
-from training.benchmark.candidates import Candidate, candidates, load_pcm_files
+from policy import DiffusionPolicy, SamplerConfig
+from policy.sampling.config import PARALLEL_SOLVERS
+from training.benchmark.candidates import Candidate, candidates, load_pcm_files, pcm_candidates
 from training.benchmark.config import BenchmarkConfig, Table3Config
+from training.benchmark.measurements import accuracy_measure
 
 
 def test_depth_is_what_the_sampler_takes(
@@ -28,6 +31,7 @@ def test_depth_is_what_the_sampler_takes(
     assert "Picard, drift, fresh, T = 3, depth 1" in labels
     assert "Picard, preconditioned, gaussian, T = 3, depth 2" in labels
     assert "Picard, drift, fresh, memory 3, T = 5, depth 4" in labels
+    assert "Picard, DPM-Solver++, preconditioned, gaussian, T = 5, depth 4" in labels
     assert "ParaSolver, T = 5, depth 4" in labels
     # Its one call is that of the initial trajectory, which leaves no iteration.
     assert "Picard, preconditioned, gaussian, T = 3, depth 1" not in labels
@@ -75,3 +79,31 @@ def test_files_of_the_same_name_are_refused(
     other = shutil.copy(pcm_path, tmp_path / "other")
     with pytest.raises(ValueError, match="two files are called adapters"):
         load_pcm_files([str(pcm_path), str(other)], policy_with_covariance)
+
+
+def test_errors_are_those_to_the_same_solvers_answer(
+    policy_with_covariance: DiffusionPolicy, observations: torch.Tensor
+) -> None:
+    measure = accuracy_measure(policy_with_covariance, observations, 0, 5)
+    for solver in PARALLEL_SOLVERS:
+        row = measure(Candidate("", SamplerConfig("picard", 5, solver=solver), 5))
+        assert row["error_p95"] < 1e-4
+        assert (row["error_p95_reference"] < 1e-4) == (solver == "ddim")
+
+
+def test_a_pcm_is_compared_on_the_solver_that_it_was_trained_for(
+    policy_with_covariance: DiffusionPolicy, pcm_path: Path
+) -> None:
+    (file,) = load_pcm_files([str(pcm_path)], policy_with_covariance)
+    file = replace(file, pcm=replace(file.pcm, solver="dpm_solver"))
+    rows = pcm_candidates(file, [3, 1], [1.0])
+    assert rows
+    assert {row.sampler.solver for row in rows} == {"dpm_solver"}
+
+
+def test_what_was_measured_before_there_was_a_choice_of_solvers_is_found_again() -> None:
+    ddim, other = (
+        Candidate("", SamplerConfig("picard", 5, solver=solver), 5).identity for solver in PARALLEL_SOLVERS
+    )
+    assert "solver" not in ddim["sampler"]
+    assert other["sampler"] == {**ddim["sampler"], "solver": "dpm_solver"}

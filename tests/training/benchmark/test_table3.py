@@ -50,8 +50,8 @@ def test_report_has_every_row_and_the_rewards_asked_for(
 ) -> None:
     assert main(arguments) == 0
     rows = read_rows(tmp_path)
-    # DDIM 2, DPM-Solver++ 1; T = 4: seven kinds of Picard iteration and ParaSolver at two depths; the PCM in two ways.
-    assert len(rows) == 3 + 16 + 4
+    # DDIM 2, DPM-Solver++ 1; T = 4: eight kinds of Picard iteration and ParaSolver at two depths; the PCM in two ways.
+    assert len(rows) == 3 + 18 + 4
     rewarded = {(row["sampler"], row["steps"], row["depth"]) for row in rows if row["reward_200"]}
     assert rewarded == {("ddim", "2", "2"), ("pcm_lora", "5", "2")}
     for row in rows:
@@ -98,13 +98,13 @@ def test_after_an_interruption_nothing_is_measured_twice(
     monkeypatch.setattr(measurements, "run_episodes", interrupted)
     assert main(arguments) == 130
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
-    assert len(files) == 23 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
+    assert len(files) == 25 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
     assert not (tmp_path / "out" / "table3.md").exists()
 
     assert main(arguments) == 0
     assert len(calls) == interrupted_at + 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
-    assert len(after) == 28
+    assert len(after) == 30
     assert files.items() <= after.items()
     first = read_rows(tmp_path)
 
