@@ -68,11 +68,12 @@ def test_eager_runtime_gives_the_plain_samplers_answer(
     ("engine", "threads"),
     [("eager", 1), ("onnxruntime", 1), ("openvino", 1), ("openvino", 2), ("openvino", 3)],
 )
+@pytest.mark.parametrize("name", ["picard from a guess", "picard on DPM-Solver++"])
 def test_every_engine_gives_the_plain_samplers_answer(
-    whole: DiffusionPolicy, engine: str, threads: int
+    whole: DiffusionPolicy, engine: str, threads: int, name: str
 ) -> None:
     needs(engine)
-    policy = whole.with_sampler(SAMPLERS["picard from a guess"])
+    policy = whole.with_sampler(SAMPLERS[name])
     assert_same_answers(policy, Runtime(policy, 2, engine, threads))
 
 
