@@ -87,7 +87,12 @@ def test_store_holds_finite_float32_samples_and_says_where_they_come_from(
     assert found.solution.shape == (10, 5, 16, 2)
     assert found.states.dtype == np.float32
     assert len(np.unique(found.solution[:, 0], axis=0)) == 10  # a noise of its own for each
-    expected = {"solver": "dpm_solver", "seed": 0, "formulation": "preconditioned", "initialisation": "gaussian"}
+    expected = {
+        "solver": "dpm_solver",
+        "seed": 0,
+        "formulation": "preconditioned",
+        "initialisation": "gaussian",
+    }
     assert expected.items() <= store.identity.items()
     assert len(store.identity["base_sha256"]) == 64
     assert "code" in store.provenance

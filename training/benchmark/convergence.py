@@ -22,7 +22,7 @@ INTRODUCTION = (
     "evaluations one after the other, those for the initial trajectory included. Each iteration of Newton's method "
     "takes as many as there are states that it changes, so that it is shown by iteration. picard_memory_{memory} is "
     "Anderson acceleration over as many earlier iterates, parasolver has sub-intervals of the fewest steps that "
-    "divide T."
+    "divide T, untrained is what a PCM is sampled in, without it."
 )
 
 

@@ -25,6 +25,7 @@ from training.benchmark.measurements import accuracy_measure
 
 STIFFNESS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
 MEMORY = 2
+UNTRAINED = "untrained"
 ACCELERATED = (("drift", "fresh"), ("semilinear", "fresh"), ("preconditioned", "gaussian"))
 """Formulations and initial trajectories that are followed with that memory too."""
 ROUNDING = 1e-6  # largest error of a normalised action that is the same in single precision
@@ -107,6 +108,7 @@ def curves(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Curve]:
         found += _accelerated_curves(steps, cost)
     for file in pcms:
         suffix = f":{file.path.stem}" if len(pcms) > 1 else ""
+        found.append(_untrained_curve(suffix, file, config.iterations))
         for name in ("pcm", "pcm_lora") if file.pcm.method == "lora" else ("pcm",):
             found += [_pcm_curve(name, suffix, file, stiffness, config.iterations) for stiffness in STIFFNESS]
     return found
@@ -125,6 +127,29 @@ def _accelerated_curves(steps: int, cost: float) -> Iterator[Curve]:
         sampler = SamplerConfig("parasolver", steps, sub_intervals=steps // length)
         follow = partial(follow_predictions, sampler, None)
         yield Curve("parasolver", "drift", "parasolver", steps, follow, 3 * cost)
+
+
+def _untrained_curve(suffix: str, file: PCMFile, iterations: int) -> Curve:
+    """The sampler that a PCM is used in, without it."""
+    pcm = file.pcm
+    sampler = SamplerConfig(
+        "picard",
+        pcm.steps,
+        solver=pcm.solver,
+        formulation=pcm.formulation,
+        initialisation=pcm.initialisation,
+    )
+    follow = partial(follow_predictions, sampler, None)
+    cost = pcm.steps * min(iterations, pcm.steps) ** 2 / 2
+    return Curve(
+        UNTRAINED + suffix,
+        pcm.formulation,
+        pcm.initialisation,
+        pcm.steps,
+        follow,
+        cost,
+        decisive={"solver": pcm.solver},
+    )
 
 
 def _pcm_curve(name: str, suffix: str, file: PCMFile, stiffness: float, iterations: int) -> Curve:

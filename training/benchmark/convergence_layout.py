@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from policy.sampling.recurrence import FORMULATIONS
+from training.benchmark.convergence_curves import UNTRAINED
 from training.benchmark.report import markdown_table
 from training.benchmark.row_cache import Row
 
@@ -42,7 +43,8 @@ def format_convergence(rows: Sequence[Row]) -> str:
 
 def plot_convergence(rows: Sequence[Row]) -> Figure:
     """Errors by depth: a line of panels for each initial trajectory, a column for each T; a panel for each PCM."""
-    without_pcm = [row for row in rows if row["stiffness"] is None]
+    untrained = [row for row in rows if row["sampler"].startswith(UNTRAINED)]
+    without_pcm = [row for row in rows if row["stiffness"] is None and row not in untrained]
     pcms = _group(
         [row for row in rows if row["stiffness"] is not None],
         "sampler",
@@ -64,10 +66,8 @@ def plot_convergence(rows: Sequence[Row]) -> Figure:
     rest = list(panels[len(lines) :].flat)
     for axes, (name, curves) in zip(rest, pcms.items(), strict=False):
         sampler, *settings = name
-        key = ("picard", *settings)
-        _plot_pcm(
-            axes, curves, _group(rows, "sampler", "steps", "formulation", "initialisation").get(key, [])
-        )
+        twin = UNTRAINED + sampler.removeprefix("pcm").removeprefix("_lora")
+        _plot_pcm(axes, curves, [row for row in untrained if row["sampler"] == twin])
         axes.set_title(f"{sampler}, T = {settings[0]}, {settings[1]}, {settings[2]}", fontsize=9)
         axes.legend(fontsize=8)
     for axes in rest[len(pcms) :]:
@@ -94,7 +94,7 @@ def _plot_formulations(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _plot_pcm(axes: Axes, rows: Sequence[Row], without_pcm: Sequence[Row]) -> None:
     """A curve for each stiffness, one for all that make no difference; and the same sampler without a PCM."""
-    _draw(axes, without_pcm, color="black", linestyle=":", label="picard")
+    _draw(axes, without_pcm, color="black", linestyle=":", label="without it")
     different: dict[tuple[float, ...], list[list[Row]]] = {}
     for curve in _group(rows, "stiffness").values():
         different.setdefault(tuple(row["error_p95"] for row in curve), []).append(curve)

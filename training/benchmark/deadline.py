@@ -37,6 +37,7 @@ from training.provenance import code_version, command_line, machine
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
+REAL_TIME_PRIORITY = 10
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=os.cpu_count(),
         help="processes that do nothing but compute (default: one a core, %(default)s)",
     )
+    add(
+        "--real-time",
+        action="store_true",
+        help="with real-time priority (SCHED_RR), as a robot's control loop should run; needs the right to it",
+    )
     add("--output-dir", type=Path, default=Path("outputs/deadline"), help="default %(default)s")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.real_time:  # before any thread begins, since threads inherit it
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
         sampler = SamplerConfig(
             "picard", arguments.steps, tolerance=arguments.tolerance, initialisation="gaussian"
         )
@@ -181,7 +189,9 @@ def time_calls(runtime: Runtime, observations: Sequence[Tensor], calls: int, nam
 @contextmanager
 def busy_processes(number: int) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     """Processes that compute as long as the context lasts."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    # Ordinary ones, whatever priority this process has.
+    program = "import os; os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))\nwhile True: pass"
+    processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(number)]
     try:
         yield processes
     finally:

@@ -75,13 +75,15 @@ def test_a_pcm_is_followed_at_the_steps_that_it_was_trained_for(
 ) -> None:
     config = BenchmarkConfig("convergence", "", "", "", steps=[])
     files = load_pcm_files([str(pcm_path)], policy_with_covariance)
-    followed = curves(config, files)
+    untrained, *followed = curves(config, files)
+    assert (untrained.sampler, untrained.stiffness) == ("untrained", None)
     assert [(curve.sampler, curve.stiffness) for curve in followed] == [
         (sampler, stiffness) for sampler in ("pcm", "pcm_lora") for stiffness in STIFFNESS
     ]
-    assert {(curve.steps, curve.formulation, curve.initialisation) for curve in followed} == {
+    assert {(curve.steps, curve.formulation, curve.initialisation) for curve in (untrained, *followed)} == {
         (5, "drift", "fresh")
     }
+    assert list(untrained.follow(setting)) == list(follow_picard(5, "drift", "fresh", setting))[1:]
     # It is switched off after one iteration if s ≥ K = 2, and never if s = 0.
     never, soon, at_once = (list(followed[index].follow(setting)) for index in (6, 7, -1))
     assert never[-1].error_p95 > 1e-2
