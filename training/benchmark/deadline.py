@@ -37,7 +37,6 @@ from training.provenance import code_version, command_line, machine
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
-REAL_TIME_PRIORITY = 10
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="processes that do nothing but compute (default: one a core, %(default)s)",
     )
     add(
-        "--real-time",
-        action="store_true",
-        help="with real-time priority (SCHED_RR), as a robot's control loop should run; needs the right to it",
+        "--nice",
+        type=int,
+        default=0,
+        help="priority of the policy, such as -20, as a control loop should have it; that of the others is 0, which is "
+        "the default",
     )
     add("--output-dir", type=Path, default=Path("outputs/deadline"), help="default %(default)s")
     arguments = parser.parse_args(argv)
     try:
-        if arguments.real_time:  # before any thread begins, since threads inherit it
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
+        if arguments.nice:  # before any thread begins, since threads inherit it
+            os.setpriority(os.PRIO_PROCESS, 0, arguments.nice)
         sampler = SamplerConfig(
             "picard", arguments.steps, tolerance=arguments.tolerance, initialisation="gaussian"
         )
@@ -190,7 +191,7 @@ def time_calls(runtime: Runtime, observations: Sequence[Tensor], calls: int, nam
 def busy_processes(number: int) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     """Processes that compute as long as the context lasts."""
     # Ordinary ones, whatever priority this process has.
-    program = "import os; os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))\nwhile True: pass"
+    program = "import os; os.setpriority(os.PRIO_PROCESS, 0, 0)\nwhile True: pass"
     processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(number)]
     try:
         yield processes
