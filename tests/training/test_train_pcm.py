@@ -222,7 +222,7 @@ def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
     assert "training-free" in capsys.readouterr().out
     pcm = load_pcm(output_dir / "pcm.safetensors", policy.network)
     assert (pcm.method, pcm.steps, pcm.iterations) == (method, T, K)
-    assert (pcm.solver, pcm.formulation, pcm.initialisation) == ("ddim", "preconditioned", "gaussian")
+    assert (pcm.solver, pcm.formulation, pcm.initialisation) == ("dpm_solver", "preconditioned", "gaussian")
     assert pcm.provenance["trajectories"]["seed"] == 0
     ratios = [float(row["error_ratio"]) for row in log(output_dir) if row["error_ratio"]]
     assert pcm.provenance["error_ratio"] == pytest.approx(min(ratios), rel=1e-6)
