@@ -154,13 +154,10 @@ class SamplerConfig:
         for name in ("memory", "deadline_ms"):
             if getattr(self, name) > 0 and self.window > 0:
                 raise ValueError(f"sampler.{name} needs all steps at once: sampler.window must be 0")
-        if self.is_parallel and self.solver != "ddim":
-            if self.name == "parasolver":
-                raise ValueError(f"sampler.name parasolver needs sampler.solver ddim, not {self.solver}")
-            if self.preconditioning > 1:
-                raise ValueError(
-                    f"sampler.preconditioning {self.preconditioning} needs sampler.solver ddim, not {self.solver}"
-                )
+        if self.is_parallel and self.solver_name != "ddim" and self.preconditioning > 1:
+            raise ValueError(
+                f"sampler.preconditioning {self.preconditioning} needs sampler.solver ddim, not {self.solver}"
+            )
         if self.name == "parasolver" and self.steps % (self.sub_intervals or self.steps):
             raise ValueError(
                 f"sampler.sub_intervals must divide sampler.steps {self.steps}, got {self.sub_intervals}"
@@ -169,6 +166,13 @@ class SamplerConfig:
     @property
     def is_parallel(self) -> bool:
         return self.name in PARALLEL_SAMPLERS
+
+    @property
+    def solver_name(self) -> str:
+        """Of the sequential sampler whose answer it is, or, if it is parallel, converges to."""
+        if not self.is_parallel:
+            return self.name
+        return "ddim" if self.name == "parasolver" else self.solver
 
     @property
     def uses_pcm(self) -> bool:
@@ -185,8 +189,8 @@ class SamplerConfig:
                 ]
             else:
                 options[:0] = [self.formulation, self.initialisation]
-            if self.solver != "ddim":
-                options.insert(0, self.solver)
+            if self.solver_name != "ddim":
+                options.insert(0, self.solver_name)
             if self.memory > 0:
                 options.append(f"memory {self.memory}")
             if self.warm_start != "none":

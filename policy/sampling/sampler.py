@@ -66,8 +66,7 @@ def make_solver(config: SamplerConfig, alphas_cumprod: Tensor) -> Solver:
     Raises:
         ValueError: if it has more steps than there are training timesteps.
     """
-    name = config.solver if config.is_parallel else config.name
-    build = {"ddim": ddim_solver, "ddpm": ddpm_solver, "dpm_solver": dpm_solver}[name]
+    build = {"ddim": ddim_solver, "ddpm": ddpm_solver, "dpm_solver": dpm_solver}[config.solver_name]
     return build(alphas_cumprod, config.steps)
 
 

@@ -56,7 +56,9 @@ def accuracy_measure(
         row: Row = {"depth": depth, "network_evaluations": evaluations / len(observations)}
         row |= {"error_p50": None, "error_p95": None}
         if candidate.sampler.is_parallel:
-            errors = (found - exact(candidate.sampler.solver, candidate.sampler.steps)).abs().amax((1, 2))
+            errors = (
+                (found - exact(candidate.sampler.solver_name, candidate.sampler.steps)).abs().amax((1, 2))
+            )
             row |= {f"error_p{q}": float(np.percentile(errors, q)) for q in (50, 95)}
         errors = (found - exact("ddim", reference_steps)).abs().amax((1, 2))
         return row | {"error_p95_reference": float(np.percentile(errors, 95))}

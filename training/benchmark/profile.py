@@ -208,7 +208,7 @@ class Bench:
             "error_p95": None,
         }
         if before is None:
-            sequential = SamplerConfig(sampler.solver if sampler.is_parallel else sampler.name, sampler.steps)
+            sequential = SamplerConfig(sampler.solver_name, sampler.steps)
             exact = self.base.with_sampler(sequential).predict(self.observations, noise).actions
             actions = torch.cat([prediction.actions for prediction in predictions])
             normalize = self.base.normalizer.action.normalize

@@ -26,7 +26,7 @@ def make_row(
     row: TableRow = {
         "method": candidate.method,
         "sampler": sampler.name,
-        "solver": sampler.solver if sampler.is_parallel else None,
+        "solver": sampler.solver_name if sampler.is_parallel else None,
         "formulation": sampler.formulation if sampler.is_parallel else None,
         "initialisation": sampler.initialisation if sampler.is_parallel else None,
         "memory": sampler.memory if sampler.is_parallel else None,
