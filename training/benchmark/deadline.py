@@ -96,16 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add(
         "--nice",
-        type=int,
+        type=_not_positive,
         default=0,
-        help="priority of the policy, such as -20, as a control loop should have it; that of the others is 0, which is "
-        "the default",
+        help="priority of the policy over the competitors, down to -20, which needs the right to it (default "
+        "%(default)s: the same)",
     )
     add("--output-dir", type=Path, default=Path("outputs/deadline"), help="default %(default)s")
     arguments = parser.parse_args(argv)
     try:
-        if arguments.nice:  # before any thread begins, since threads inherit it
-            os.setpriority(os.PRIO_PROCESS, 0, arguments.nice)
+        os.nice(arguments.nice)  # before any thread begins, since threads inherit it
         sampler = SamplerConfig(
             "picard", arguments.steps, tolerance=arguments.tolerance, initialisation="gaussian"
         )
@@ -118,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.quiet_calls,
             arguments.factor,
             arguments.competitors,
+            arguments.nice,
         )
         write(report, arguments.output_dir, policy, arguments.checkpoint)
     except (CheckpointError, EngineError, OSError, ValueError) as error:
@@ -134,14 +134,18 @@ def measure(
     quiet_calls: int,
     factor: float,
     competitors: int,
+    nice: int = 0,
 ) -> DeadlineReport:
-    """Time calls on the machine as it is, then with a deadline on a machine made busy."""
+    """Time calls on the machine as it is, then with a deadline on a machine made busy.
+
+    Competitors give back the priority that they inherit, `nice`.
+    """
     observations = initial_observations(policy.config.observation_steps)
     quiet = time_calls(Runtime(policy, 1, engine, threads), observations, quiet_calls, "quiet")
     deadline = factor * float(np.median(quiet.ms))
     sampler = replace(policy.sampler, deadline_ms=deadline)
     runtime = Runtime(policy.with_sampler(sampler), 1, engine, threads)
-    with busy_processes(competitors):
+    with busy_processes(competitors, nice):
         busy = time_calls(runtime, observations, calls, "busy")
     return summarise(quiet, busy, deadline, competitors)
 
@@ -188,10 +192,9 @@ def time_calls(runtime: Runtime, observations: Sequence[Tensor], calls: int, nam
 
 
 @contextmanager
-def busy_processes(number: int) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
-    """Processes that compute as long as the context lasts."""
-    # Ordinary ones, whatever priority this process has.
-    program = "import os; os.setpriority(os.PRIO_PROCESS, 0, 0)\nwhile True: pass"
+def busy_processes(number: int, nice: int = 0) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
+    """Processes that compute as long as the context lasts, without this one's priority, `nice`."""
+    program = f"import os; os.nice({-nice})\nwhile True: pass"
     processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(number)]
     try:
         yield processes
@@ -240,6 +243,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _not_positive(text: str) -> int:
+    value = int(text)
+    if value > 0:
+        raise argparse.ArgumentTypeError(f"must be at most 0, got {value}")
     return value
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,17 @@ def test_competitors_end_with_the_measurement() -> None:
     with busy_processes(2) as processes:
         assert [process.poll() for process in processes] == [None, None]
     assert all(process.poll() is not None for process in processes)
+
+
+def test_competitors_do_not_have_the_priority_of_the_policy() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    # As if this process had taken 3 more than it has: they give back as much, which every user may.
+    with busy_processes(1, nice=-3) as (process,):
+        for _ in range(500):
+            if (found := os.getpriority(os.PRIO_PROCESS, process.pid)) != own:
+                break
+            time.sleep(0.01)
+        assert (found, process.poll()) == (min(own + 3, 19), None)
 
 
 def test_a_missing_checkpoint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
