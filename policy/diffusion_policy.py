@@ -152,6 +152,11 @@ class DiffusionPolicy:
         """The same policy with a PCM, which the samplers `pcm` and `pcm_lora` need."""
         return replace(self, pcm=pcm)
 
+    @property
+    def pcm_mismatch(self) -> str:
+        """How the sampler differs from what its PCM was trained for, to warn of; empty if it does not."""
+        return self.pcm.mismatch(self.sampler) if self.pcm is not None and self.sampler.uses_pcm else ""
+
     @cached_property
     def solver(self) -> Solver:
         """The sampler's solver, on the network's device.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from policy.lora import add_lora, load_lora_state, lora_state, merge_lora
+from policy.sampling.config import SamplerConfig
 from policy.unet import ConditionalUnet1D
 
 PCM_FORMAT = "pcm_policy.pcm/1"
@@ -72,6 +73,21 @@ class PCM:
     def initial_weight(self) -> float:
         """Of this model in the network call of a ``gaussian`` initial trajectory."""
         return 1.0 if self.initial_model == "pcm" else 0.0
+
+    def mismatch(self, sampler: SamplerConfig) -> str:
+        """How the sampler differs from what it was trained for, empty if it does not.
+
+        Iterated long enough, that sampler gives the base's answer all the same, but perhaps no sooner than without it.
+        """
+        trained_for = {
+            name: getattr(self, name) for name in ("solver", "steps", "formulation", "initialisation")
+        }
+        found = {name: getattr(sampler, name) for name in trained_for}
+        return ", ".join(
+            f"sampler.{name} is {found[name]}, the PCM was trained for {value}"
+            for name, value in trained_for.items()
+            if found[name] != value
+        )
 
     @cached_property
     def _merged(self) -> WeakValueDictionary[float, ConditionalUnet1D]:

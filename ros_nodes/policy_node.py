@@ -65,6 +65,8 @@ class PolicyNode(LifecycleNode):
         self._known_faults = 0
         self._state = "inactive"
         self.get_logger().info(f"policy {settings.checkpoint}, sampler {policy.sampler}")
+        if policy.pcm_mismatch:
+            self.get_logger().warning(policy.pcm_mismatch)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -28,7 +28,7 @@ class PolicyPreparation:
         prepared: the same with its sampler, made ready by `prepare`.
         engine, threads: as of `prepare`.
         notify: called from the preparing thread when the engine is ready, or has failed.
-        warn: called by `follow`, once, with `failure`.
+        warn: called by `follow`, once, with `failure`, or with what a sampler's PCM was not trained for.
 
     Attributes:
         preparing: whether the engine is not ready for the sampler that was followed last.
@@ -69,7 +69,10 @@ class PolicyPreparation:
             if self._future is not None:
                 self._future.cancel()
             # Its first chunk, in another thread, makes what the sampler needs: callers must not wait for that.
-            self._plain = replace(self._policy, sampler=sampler)
+            plain = replace(self._policy, sampler=sampler)
+            if plain.pcm_mismatch:
+                self._warn(plain.pcm_mismatch)
+            self._plain = plain
             self._future = self._pool.submit(self._prepare, sampler)
             self._future.add_done_callback(lambda _: self._notify())
             self.failure = ""

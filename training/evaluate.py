@@ -81,6 +81,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
+    if policy.pcm_mismatch:
+        print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
     served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
     rollout = run_episodes(
         served,

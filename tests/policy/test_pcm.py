@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policy import CheckpointError, DiffusionPolicy
+from policy import CheckpointError, DiffusionPolicy, SamplerConfig
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 
 MakePCM = Callable[..., PCM]
@@ -67,6 +67,18 @@ def test_a_file_that_names_no_solver_is_one_for_ddim(
     assert load_pcm(path, policy.network).solver == "dpm_solver"
     rewrite(path, {"solver": None})
     assert load_pcm(path, policy.network).solver == "ddim"
+
+
+def test_what_it_was_not_trained_for_is_named(policy: DiffusionPolicy, make_pcm: MakePCM) -> None:
+    policy = policy.with_pcm(make_pcm(policy, "lora"))
+    trained_for = SamplerConfig("pcm_lora", 6, formulation="drift", iterations=2, stiffness=3.0)
+    assert policy.with_sampler(trained_for).pcm_mismatch == ""
+    other = replace(trained_for, steps=5, solver="dpm_solver")
+    assert policy.with_sampler(other).pcm_mismatch == (
+        "sampler.solver is dpm_solver, the PCM was trained for ddim, "
+        "sampler.steps is 5, the PCM was trained for 6"
+    )
+    assert policy.with_sampler(replace(other, name="picard")).pcm_mismatch == ""
 
 
 def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:

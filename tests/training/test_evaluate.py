@@ -67,7 +67,11 @@ def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize("sampler", ["pcm", "pcm_lora"])
 def test_a_pcm_is_evaluated_and_named(
-    policy: DiffusionPolicy, arguments: list[str], tmp_path: Path, sampler: str
+    policy: DiffusionPolicy,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sampler: str,
 ) -> None:
     network = copy.deepcopy(policy.network)
     add_lora(network, 2, ALL_LAYERS, torch.Generator())
@@ -78,6 +82,8 @@ def test_a_pcm_is_evaluated_and_named(
     options = ["formulation=drift", "initialisation=repeated", "iterations=2", "stiffness=1"]
     arguments = [*arguments, f"sampler={sampler}", *(f"sampler.{option}" for option in options)]
     assert main([*arguments, f"pcm={tmp_path}/pcm.safetensors", "recorded_episodes=0"]) == 0
+    expected = "warning: sampler.solver is dpm_solver, the PCM was trained for ddim\n"
+    assert expected in capsys.readouterr().err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["config"]["sampler"]["stiffness"] == 1
     assert summary["pcm"]["provenance"] == {"seed": 7}

@@ -170,3 +170,8 @@ def test_a_pcm_is_loaded_with_the_policy(
     policy.chunk(0)
     policy.wait_for_value("chunks", 1)
     assert policy.values()["iterations"] == "3"
+    assert "the PCM was trained for" not in policy.graph.output(policy.process)
+    policy.graph.set_parameters("policy", sampler__steps=3)
+    policy.observe(9 * STEP, observation(8))
+    policy.chunk(1)
+    assert "sampler.steps is 3, the PCM was trained for 4" in policy.graph.output(policy.process)
