@@ -47,7 +47,7 @@ class ChunkSchedule:
         if stamp_ns == self._newest:
             return False
         if self._newest is not None and stamp_ns > self._newest:
-            self._interval = min(self._period_ns, stamp_ns - self._newest)
+            self._interval = stamp_ns - self._newest
         self._newest = stamp_ns
         return True
 

@@ -64,6 +64,20 @@ def test_faster_observations_are_used_later() -> None:
     assert due[0] == 600
 
 
+@given(st.integers(1, 700), st.integers(0, 300), st.integers(0, 100))
+def test_slower_observations_still_leave_enough_time(interval: int, latency: int, margin: int) -> None:
+    chunks = schedule(latency=latency * MS, margin=margin * MS)
+    missed, free = [], 0
+    for time in range(0, 20_000, interval):
+        chunks.observe(time * MS)
+        if time >= free and chunks.due(time * MS):
+            chunks.started(time * MS)
+            free = time + latency
+            missed.append(chunks.finished(time * MS, latency * MS, free * MS))
+    # The first interval is not known before the second observation.
+    assert not any(missed[2:]) or interval + max(interval, latency) > 800
+
+
 def test_measured_latency_replaces_the_expected_one() -> None:
     chunks = schedule(latency=600 * MS)
     now = 0
@@ -73,7 +87,8 @@ def test_measured_latency_replaces_the_expected_one() -> None:
         chunks.finished(now, 100 * MS, now)
         now += 8 * STEP
     start = now - 8 * STEP
-    chunks.observe(start + 6 * STEP)
+    for step in range(1, 7):
+        chunks.observe(start + step * STEP)
     assert not chunks.due(start + 6 * STEP)
 
 
@@ -88,6 +103,7 @@ def test_the_first_chunk_of_another_policy_starts_at_once_and_teaches_its_latenc
     assert chunks.due(STEP)
     chunks.started(STEP)
     chunks.finished(STEP, 100 * MS, 2 * STEP)
+    chunks.observe(6 * STEP)
     chunks.observe(7 * STEP)
     assert not chunks.due(7 * STEP)
     chunks.observe(8 * STEP)
