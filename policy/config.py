@@ -21,7 +21,7 @@ class PolicyConfig:
         down_dims, step_embed_dim, kernel_size, n_groups: see `ConditionalUnet1D`.
 
     Raises:
-        ValueError: for a horizon that the network or the action chunk does not fit into.
+        ValueError: for a horizon that the network or the action chunk does not fit into, or numbers below 1.
     """
 
     observation_dim: int = 20
@@ -42,8 +42,9 @@ class PolicyConfig:
             raise ValueError(
                 f"horizon must be a multiple of {halvings} for {len(self.down_dims)} levels, got {self.horizon}"
             )
-        if self.observation_steps < 1 or self.action_steps < 1:
-            raise ValueError("observation_steps and action_steps must be at least 1")
+        for name in ("observation_steps", "action_steps", "num_train_timesteps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.observation_steps - 1 + self.action_steps > self.horizon:
             raise ValueError(
                 f"{self.action_steps} action steps after {self.observation_steps} observation steps "

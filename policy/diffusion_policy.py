@@ -108,8 +108,12 @@ class DiffusionPolicy:
                 for name, limits in checkpoint.header["normalizer"].items()
             }
             normalizer = Normalizer(**ranges)
+            for name, size in (("observation", config.observation_dim), ("action", config.action_dim)):
+                if ranges[name].minimum.shape != (size,):
+                    found = tuple(ranges[name].minimum.shape)
+                    raise ValueError(f"the {name}'s range has shape {found}, need {(size,)}")
             network = config.build_network().to(device)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: bad header ({error})") from error
         covariance = checkpoint.tensors.pop(COVARIANCE, None)
         size = config.horizon * config.action_dim

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +105,26 @@ def test_weights_that_are_not_finite_are_named(
 def test_bad_header_is_refused(policy: DiffusionPolicy, checkpoint: Path, header: dict) -> None:
     rewrite(checkpoint, policy, header)
     with pytest.raises(CheckpointError, match=r"policy\.safetensors: bad header"):
+        DiffusionPolicy.load(checkpoint)
+
+
+RANGE = {"minimum": [0.0, 0.0], "maximum": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "message"),
+    [
+        ([], "has no attribute"),
+        ({"observation": RANGE}, "action"),
+        ({"observation": RANGE, "action": RANGE}, r"the observation's range has shape \(2,\), need \(20,\)"),
+        ({"observation": {"minimum": [0.0], "maximum": [1.0, 1.0]}, "action": RANGE}, "equal size"),
+    ],
+)
+def test_ranges_that_do_not_fit_the_policy_are_refused(
+    policy: DiffusionPolicy, checkpoint: Path, normalizer: Any, message: str
+) -> None:
+    rewrite(checkpoint, policy, {"config": asdict(policy.config), "normalizer": normalizer})
+    with pytest.raises(CheckpointError, match=rf"policy\.safetensors: bad header \(.*{message}"):
         DiffusionPolicy.load(checkpoint)
 
 

@@ -123,7 +123,8 @@ def test_more_steps_than_training_timesteps_are_refused(
     [
         ({"horizon": 18}, "horizon must be a multiple of 4"),
         ({"action_steps": 16}, "do not fit into a horizon of 16"),
-        ({"observation_steps": 0}, "must be at least 1"),
+        ({"observation_steps": 0}, "observation_steps must be at least 1, got 0"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps must be at least 1, got 0"),
     ],
 )
 def test_impossible_shapes_are_refused(arguments: dict, message: str) -> None:
