@@ -38,6 +38,12 @@ class TrainPolicyConfig:
     rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        if self.rollout_episodes < 0:
+            raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
+        if self.rollout_max_steps < 1:
+            raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -161,9 +167,13 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "held_out_episodes": config.held_out_episodes,
     }
     columns = ["held_out_loss", "rollout_reward"]
+    finished_policy(averaged, 0).with_sampler(config.rollout_sampler)  # what is wrong with it shows now
     train(network, averaged, loss, validate, columns, training, this_worker, output_dir, identity)
     if this_worker.is_first:
-        print(f"policy: {output_dir / 'policy.safetensors'}")
+        path = output_dir / "policy.safetensors"
+        if not path.exists():  # trained before, and removed since
+            finished_policy(averaged, training.iterations).save(path)
+        print(f"policy: {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

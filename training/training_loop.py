@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from policy.atomic_write import remove_leftovers
 from policy.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from training.distributed import Worker
 from training.seeds import combine_seeds
@@ -127,7 +128,7 @@ def train(
     Raises:
         ValueError: if `output_dir` holds the state of a run with other settings.
         CheckpointError: if that state is damaged.
-        FloatingPointError: if the loss is not finite; the last saved state is kept.
+        FloatingPointError: if the loss or its gradient is not finite; the last saved state is kept.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(
@@ -135,6 +136,8 @@ def train(
     )
     state_path = output_dir / "training_state.safetensors"
     identity = {**asdict(config), **identity}
+    if worker.is_first:
+        remove_leftovers(output_dir)
     start, hours_before = _restore(state_path, network, averaged, optimizer, identity, worker.device)
     worker.wait()
     if start >= config.iterations:
@@ -181,10 +184,11 @@ def train(
                 count = config.log_every if done % config.log_every == 0 else done % config.log_every
                 mean_loss = worker.mean(loss_sum / count).item()
                 loss_sum.zero_()
-                if not math.isfinite(mean_loss):
-                    raise FloatingPointError(
-                        f"the loss is {mean_loss} at iteration {done}; try a lower learning_rate"
-                    )
+                for name, number in (("loss", mean_loss), ("gradient norm", norm.item())):
+                    if not math.isfinite(number):
+                        raise FloatingPointError(
+                            f"the {name} is {number} at iteration {done}; try a lower learning_rate"
+                        )
                 progress.set_postfix(loss=f"{mean_loss:.4g}")
                 if log is not None:
                     row = {

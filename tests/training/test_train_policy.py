@@ -61,6 +61,12 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
         last = list(csv.DictReader(file))[-1]
     assert 0 < float(last["held_out_loss"]) < 2
     assert 0 <= float(last["rollout_reward"]) <= 1
+    # Trained already: what got lost is written again.
+    (tmp_path / "policy.safetensors").unlink()
+    assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
+    again = DiffusionPolicy.load(tmp_path / "policy.safetensors")
+    noise = torch.zeros(len(observations), 16, 2)
+    assert torch.equal(again.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
 
 
 def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
@@ -101,6 +107,27 @@ def test_batch_that_cannot_be_built_is_refused(
 ) -> None:
     assert main(arguments(small_demonstrations, tmp_path, "training.batch_size=100000")) == 1
     assert "batch_size 100000 exceeds the" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
+        ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
+        ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
+        ("rollout_sampler.name=pcm", "sampler 'pcm' needs a PCM, and the policy has none"),
+    ],
+)
+def test_rollouts_that_cannot_be_run_are_refused_before_the_training(
+    small_demonstrations: Path,
+    tmp_path: Path,
+    argument: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(small_demonstrations, tmp_path, argument)) == 1
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -139,6 +139,26 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(tmp_path
     assert resumed.weight.isfinite().all()
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_its_weights_are_saved(tmp_path: Path) -> None:
+    def exploding(network: nn.Module, iteration: int) -> Tensor:
+        loss = regression_loss(network, iteration)
+        if iteration == 19:  # whose weights are due to be saved
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    with pytest.raises(FloatingPointError, match="the gradient norm is nan at iteration 20"):
+        run(tmp_path, loss=exploding)
+    resumed, _ = run(tmp_path)
+    assert resumed.weight.isfinite().all()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / ".training_state.12345.tmp.safetensors"
+    leftover.write_bytes(b"half")
+    run(tmp_path)
+    assert not leftover.exists()
+
+
 @given(iterations=st.integers(1, 1000), warmup=st.integers(0, 1000))
 def test_learning_rate_warms_up_to_its_peak_and_decays(iterations: int, warmup: int) -> None:
     config = TrainingConfig(iterations=iterations, warmup_iterations=warmup, learning_rate=0.1)
