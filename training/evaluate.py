@@ -78,6 +78,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         The summary.
     """
     device = choose_device(config.device)
+    # Now: a training may replace the files while the episodes run.
+    checkpoint_sha256 = file_sha256(config.checkpoint)
+    pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
@@ -97,10 +100,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         **summarize(rollout),
         "config": asdict(config),
         "engine": served.engine if isinstance(served, Runtime) else PLAIN,
-        "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
+        "checkpoint": {"sha256": checkpoint_sha256, "provenance": dict(policy.provenance)},
         "pcm": None
-        if config.pcm is None or policy.pcm is None
-        else {"sha256": file_sha256(config.pcm), "provenance": dict(policy.pcm.provenance)},
+        if policy.pcm is None
+        else {"sha256": pcm_sha256, "provenance": dict(policy.pcm.provenance)},
         "code": code_version(),
         "command": command_line(),
         "machine": machine(device),
