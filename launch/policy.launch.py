@@ -24,6 +24,7 @@ from launch.actions import (
 )
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
+from launch.utilities.type_utils import perform_typed_substitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -38,7 +39,11 @@ ARGUMENTS = (
     ("sampler", "", "sampler.name, instead of the one in params_file"),
     ("output", "", "topic or follow_joint_trajectory, instead of what params_file says"),
     ("namespace", "", "namespace of the node, its topics and its actions"),
-    ("use_sim_time", "false", "true where the observations are stamped with the time of /clock"),
+    (
+        "use_sim_time",
+        "",
+        "true where observations are stamped with the time of /clock, instead of what params_file says",
+    ),
     ("autostart", "true", "false leaves the node unconfigured"),
 )
 
@@ -58,7 +63,11 @@ def generate_launch_description() -> LaunchDescription:
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     named = {"checkpoint": "checkpoint", "pcm": "pcm", "sampler": "sampler.name", "output": "output"}
-    overrides = {parameter: value[name] for name, parameter in named.items() if value[name]}
+    overrides: dict[str, str | bool] = {
+        parameter: value[name] for name, parameter in named.items() if value[name]
+    }
+    if value["use_sim_time"]:
+        overrides["use_sim_time"] = _truth(context, "use_sim_time")
     policy = LifecycleNode(
         **_executable("policy_node"),
         name="policy",
@@ -66,10 +75,14 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[
             value["params_file"] or str(_share() / "config" / "policy.yaml"),
-            {"use_sim_time": value["use_sim_time"] == "true", **overrides},
+            *filter(None, [overrides]),
         ],
     )
-    return [policy, *(_bring_up(policy) if value["autostart"] == "true" else [])]
+    return [policy, *(_bring_up(policy) if _truth(context, "autostart") else [])]
+
+
+def _truth(context: LaunchContext, argument: str) -> bool:
+    return bool(perform_typed_substitution(context, LaunchConfiguration(argument), bool))
 
 
 def _bring_up(node: LifecycleNode) -> list[Action]:

@@ -6,6 +6,7 @@ Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environ
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown, matches_action
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
+from launch.utilities.type_utils import perform_typed_substitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -58,11 +60,7 @@ def _share() -> Path:
 
 
 ARGUMENTS = (
-    (
-        "checkpoint",
-        str(_share() / "checkpoints" / "pusht_small.safetensors"),
-        "safetensors file of the policy",
-    ),
+    ("checkpoint", "", "safetensors file of the policy, if neither that of params_file nor the shipped one"),
     ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
     ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
     ("steps", "", "sampler.steps, likewise"),
@@ -97,6 +95,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    rviz, record = (
+        perform_typed_substitution(context, LaunchConfiguration(name), bool) for name in ("rviz", "record")
+    )
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
     simulator = Node(
@@ -112,7 +113,7 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[
             str(_share() / "config" / "pusht.yaml"),
-            *_pcm_beside(value["checkpoint"]),
+            *_checkpoint(value["checkpoint"], value["params_file"]),
             *filter(None, [value["params_file"]]),
             _policy_parameters(value),
         ],
@@ -131,18 +132,18 @@ def _start(context: LaunchContext) -> list[Action]:
         policy,
         *_bring_up(policy, then=runner),
         *(_shut_down_after(process, process is runner) for process in (simulator, policy, runner)),
-        *([_rviz()] if value["rviz"] == "true" else []),
-        *([_recorder(Path(value["output_dir"]))] if value["record"] == "true" else []),
+        *([_rviz()] if rviz else []),
+        *([_recorder(Path(value["output_dir"]))] if record else []),
     ]
 
 
 def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {
-        "checkpoint": value["checkpoint"],
         "synchronous": value["mode"] == "lockstep",
         "use_sim_time": True,
     }
-    for name, parameter in (("pcm", "pcm"), ("engine", "engine"), ("sampler", "sampler.name")):
+    names = {"checkpoint": "checkpoint", "pcm": "pcm", "engine": "engine", "sampler": "sampler.name"}
+    for name, parameter in names.items():
         if value[name]:
             parameters[parameter] = value[name]
     for name in ("steps", "iterations"):
@@ -151,11 +152,13 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
     return parameters
 
 
-def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
-    """The PCM that lies beside a checkpoint, if one does, so that `sampler` alone selects it."""
-    path = Path(checkpoint)
+def _checkpoint(argument: str, params_file: str) -> list[dict[str, str]]:
+    """The checkpoint, unless params_file names one, and the PCM beside it, so that `sampler` alone selects it."""
+    if not argument and params_file and re.search(r"\bcheckpoint\s*:", Path(params_file).read_text()):
+        return []
+    path = Path(argument or _share() / "checkpoints" / "pusht_small.safetensors")
     pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
-    return [{"pcm": str(pcm)}] if pcm.is_file() else []
+    return [{"checkpoint": str(path)} | ({"pcm": str(pcm)} if pcm.is_file() else {})]
 
 
 def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:

@@ -132,6 +132,20 @@ def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: P
     assert summary["policy_parameters"]["sampler.iterations"] == 3
 
 
+def test_a_checkpoint_in_params_file_is_the_one_that_runs(
+    graph: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(f"policy: {{ros__parameters: {{checkpoint: {checkpoint}}}}}")
+    values = arguments(
+        output_dir=tmp_path / "out", mode="lockstep", episodes=1, max_steps=16, params_file=parameters
+    )
+    graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["policy_parameters"]["checkpoint"] == str(checkpoint)
+    assert summary["policy_parameters"]["pcm"] == ""
+
+
 def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:
     launch = graph.start("ros2", "launch", LAUNCH_FILE, "rviz:=true", "checkpoint:=nowhere.safetensors")
     graph.spin_until(lambda: launch.poll() is not None, "the launch ends", timeout=180)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from lifecycle_msgs.srv import GetState
 from policy_peer import observation
+from rcl_interfaces.srv import GetParameters
 from ros_graph import PATIENCE
 
 MODULE = (sys.executable, "-m", "ros_nodes.policy_node")
@@ -97,20 +98,28 @@ def test_the_template_starts_a_node_for_the_simulator(start_policy: Callable[...
     policy.graph.spin_until(lambda: policy.observe(policy.now(), observation(0)) or policy.chunks, "a chunk")
 
 
-def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path) -> None:
+def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path, tmp_path: Path) -> None:
     graph.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), graph.env["PATH"]])
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {use_sim_time: true, seed: 5}}")
     launched = graph.start(
         "ros2",
         "launch",
         str(ROOT / "launch" / "policy.launch.py"),
         f"checkpoint:={checkpoints / 'tiny.safetensors'}",
+        f"params_file:={parameters}",
         "namespace:=robot",
+        "autostart:=True",
     )
 
     def state() -> str:
         return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
 
     graph.spin_until(lambda: state() == "active", "the node is active")
+    request = GetParameters.Request(names=["use_sim_time", "seed"])
+    use_sim_time, seed = graph.call(GetParameters, "/robot/policy/get_parameters", request).values
+    assert use_sim_time.bool_value
+    assert seed.integer_value == 5
     os.killpg(launched.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
     assert launched.wait(PATIENCE) == 0
     assert "Traceback" not in graph.output(launched)
