@@ -82,6 +82,7 @@ class ActionLoop:
             round(_warm_up(self._policy, policy) * 1e9),
         )
         self._active = False
+        self._arrived = 0.0  # when the newest observation did, by time.perf_counter
         self._request: ChunkRequest | None = None  # whose chunk is waited for
         self._sent: tuple[float, int, object] | None = None
         self._previous = PreviousPrediction(settings.control_period_ns)
@@ -109,7 +110,7 @@ class ActionLoop:
             policy, self._policy, settings.engine, settings.threads, self._ready.trigger, warn
         )
         resources.callback(self.preparation.close)
-        self._worker = InferenceWorker(self._ready.trigger)
+        self._worker = InferenceWorker(self._ready.trigger, settings.threads)
         resources.callback(self._worker.close)
         for source in settings.sources:
             subscription = node.create_subscription(
@@ -179,9 +180,14 @@ class ActionLoop:
         elif arrival is Arrival.DUPLICATE:
             self._repeat(stamp)
         newest = self.history.newest_stamp()
+        if newest is None:
+            return
+        is_new = self._schedule.observe(newest)
+        if is_new:
+            self._arrived = arrived
         # The first part of an observation must not start a chunk from the one before it.
-        if newest is not None and (self._schedule.observe(newest) or arrival is Arrival.DUPLICATE):
-            self._consider(newest, now, arrived)
+        if is_new or arrival is Arrival.DUPLICATE:
+            self._consider(newest, now)
 
     def _reject(self, source: str, rejection: RejectedObservation) -> None:
         self.statistics.rejections[source, rejection.reason] += 1
@@ -201,7 +207,7 @@ class ActionLoop:
             self._output.send(trajectory)
             self._sent = time.monotonic(), sent_stamp, trajectory
 
-    def _consider(self, stamp_ns: int, now_ns: int, arrived: float) -> None:
+    def _consider(self, stamp_ns: int, now_ns: int) -> None:
         if self._worker.busy or not self._follow_sampler():
             return
         if not self._schedule.due(now_ns) or self.obstacle():
@@ -214,7 +220,7 @@ class ActionLoop:
             self._generator,
             stamp_ns,
             now_ns,
-            arrived,
+            self._arrived,
             *self._previous.at(stamp_ns),
         )
         self._schedule.started(stamp_ns)
@@ -242,7 +248,7 @@ class ActionLoop:
             self._send(request, computed)
         newest = self.history.newest_stamp()
         if self._active and newest is not None:
-            self._consider(newest, self._now(), time.perf_counter())
+            self._consider(newest, self._now())
 
     def _send(self, request: ChunkRequest, computed: ComputedChunk) -> None:
         statistics, settings = self.statistics, self._settings

@@ -256,6 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed, reason in summary["failures"].items():
             print(f"episode of seed {seed} failed: {reason}")
         print(f"summary: {runner.summary_path}", flush=True)
+        return 1 if summary["failures"] else 0
     except ExternalShutdownException:
         return 130
     except Exception as error:
@@ -268,7 +269,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
-    return 0
 
 
 if __name__ == "__main__":

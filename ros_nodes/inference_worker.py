@@ -66,16 +66,29 @@ def compute_chunk(request: ChunkRequest) -> ComputedChunk:
     return ComputedChunk(chunk, time.perf_counter() - started, prediction)
 
 
+def started_thread(name: str, threads: int) -> ThreadPoolExecutor:
+    """One thread, whose PyTorch uses so many threads of the CPU; those that it uses already if 0.
+
+    It would learn their number when it first computes, and a runtime lowers it, for all that learn it then, while it
+    computes itself.
+    """
+    threads = threads or torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads,))
+    pool.submit(torch.get_num_threads).result()
+    return pool
+
+
 class InferenceWorker:
     """Computes one chunk at a time.
 
     Args:
         notify: called from the worker's thread when a chunk is ready to be taken.
+        threads: of the CPU, for policies that no engine serves; 0 for as many as PyTorch uses.
     """
 
-    def __init__(self, notify: Callable[[], None]) -> None:
+    def __init__(self, notify: Callable[[], None], threads: int = 0) -> None:
         self._notify = notify
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._pool = started_thread("inference", threads)
         self._request: ChunkRequest | None = None
         self._future: Future[ComputedChunk] | None = None
 

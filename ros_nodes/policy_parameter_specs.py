@@ -101,7 +101,11 @@ NODE_PARAMETERS = (
         1e6,
     ),
     ParameterSpec(
-        "restart_gap", 0.5, "step in a source's stamps after which the history starts anew, in s", 0.0, 3600.0
+        "restart_gap",
+        0.5,
+        "step in a source's stamps, above its max_age, after which the history starts anew, in s",
+        0.0,
+        3600.0,
     ),
     ParameterSpec("joints", ["pusher_x", "pusher_y"], "joints that the policy commands, in its order"),
     ParameterSpec("lower_limits", [0.0, 0.0], "lower limit of each joint; commands are clamped to it"),

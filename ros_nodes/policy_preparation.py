@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import replace
 
+import torch
+
 from policy import DiffusionPolicy, SamplerConfig
 from policy.runtime import Policy, serve
+from ros_nodes.inference_worker import started_thread
 
 
 def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
@@ -49,10 +52,10 @@ class PolicyPreparation:
         self._policy = policy
         self._ready = self._plain = prepared
         self._engine = engine
-        self._threads = threads
+        self._threads = threads or torch.get_num_threads()
         self._notify = notify
         self._warn = warn
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preparation")
+        self._pool = started_thread("preparation", threads)
         self._future: Future[Policy] | None = None
 
     def follow(self, sampler: SamplerConfig) -> Policy:

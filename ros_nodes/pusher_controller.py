@@ -77,7 +77,7 @@ class PusherController:
     def update(self) -> None:
         """Judge the running trajectory; called after each control step, and when woken."""
         if self._goal is not None and self._goal.is_cancel_requested:
-            self._robot.hold()
+            self._hold()
             self._finish(
                 self._goal.canceled, FollowJointTrajectory.Result.SUCCESSFUL, "cancelled, holding position"
             )
@@ -89,9 +89,7 @@ class PusherController:
         if outcome in FAILURES:
             reason = f"{outcome.value}, holding position"
             self._node.get_logger().warning(reason)
-            self._robot.hold()
-            # A hold has nothing to violate.
-            self._tolerances = _NONE
+            self._hold()
             self.abort(reason, FAILURES[outcome])
         elif outcome is Outcome.SUCCEEDED and self._goal is not None:
             self._finish(self._goal.succeed, FollowJointTrajectory.Result.SUCCESSFUL, "goal reached")
@@ -100,6 +98,10 @@ class PusherController:
         """End the running goal, if there is one, as failed."""
         if self._goal is not None:
             self._finish(self._goal.abort, code, reason)
+
+    def _hold(self) -> None:
+        self._robot.hold()
+        self._tolerances = _NONE  # a hold has nothing to violate
 
     def destroy(self) -> None:
         self._server.destroy()

@@ -75,7 +75,7 @@ class Runtime:
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
         self._prepared: dict[ConditionalUnet1D, _Prepared | None] = {}
-        self.policy = replace(policy, bind_network=self._bind)
+        self.policy = replace(policy, bind_network=self._bind).with_sampler(policy.sampler)
         self._warm_up()
 
     @property
