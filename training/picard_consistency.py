@@ -180,6 +180,10 @@ def held_out_errors(
 
 
 def error_p95(states: Tensor, solution: Tensor) -> float:
-    """95th percentile over samples of the largest difference in the last state; both are (B, T+1, H, A)."""
-    largest = (states[:, -1] - solution[:, -1]).abs().amax((1, 2))
+    """95th percentile over samples of the largest difference of an action, clipped as a policy clips them.
+
+    Args:
+        states, solution: both (B, T+1, H, A).
+    """
+    largest = (states[:, -1].clamp(-1, 1) - solution[:, -1]).abs().amax((1, 2))
     return float(np.percentile(largest.double().cpu(), 95))
