@@ -59,6 +59,7 @@ def report(config: BenchmarkConfig) -> None:
         raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
     rewards = _read_rewards(options.rewards)
     threads = options.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)  # of what no engine serves, too
     compared = profile_candidates(options, load_pcm_files(config.pcm, base))
     reference = Contestant(PLAIN, compared[0])
     contestants = [reference, *(Contestant(e, candidate) for e in options.engines for candidate in compared)]
@@ -233,6 +234,9 @@ class Bench:
             before = self._before(index)
             generator = torch.Generator().manual_seed(turn)
             recorded, calls = _recorded(server)
+            # What it prepares once, the server has prepared long ago.
+            recorded.predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
+            calls.clear()
             taken = []
             for call, policy in enumerate([server] * (CALLS_IN_TURN + 1) + [recorded]):
                 observation = self.observations[(turn * CALLS_IN_TURN + call) % len(self.observations)][None]
