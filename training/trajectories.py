@@ -183,7 +183,9 @@ def open_store(path: str | Path) -> TrajectoryStore:
         ) from error
     if attributes.get("format") != FORMAT:
         raise TrajectoryError(f"{path}: holds format {attributes.get('format')!r}, need {FORMAT!r}")
-    return TrajectoryStore(path, attributes["identity"], attributes["provenance"], arrays)
+    # Stores from before there was a choice do not name their solver.
+    identity = {"solver": "ddim", **attributes["identity"]}
+    return TrajectoryStore(path, identity, attributes["provenance"], arrays)
 
 
 def load_trajectories(store: TrajectoryStore) -> Trajectories:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.sampling.config import PARALLEL_SOLVERS
@@ -170,6 +171,15 @@ def test_store_of_other_settings_or_another_checkpoint_is_refused_and_kept(
     assert main([*arguments, f"output={output}"]) == 1
     assert "holds trajectories with base_sha256=" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_that_names_no_solver_is_of_ddim(arguments: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "store.zarr"
+    assert main([*arguments, "solver=ddim", f"output={path}"]) == 0
+    group = zarr.open_group(str(path), mode="r+")
+    named = dict(group.attrs["identity"])
+    group.attrs["identity"] = {name: value for name, value in named.items() if name != "solver"}
+    assert open_store(path).identity == named
 
 
 def test_something_else_than_a_store_is_refused_and_kept(
