@@ -139,6 +139,10 @@ def _training_variants(
         initialisation=initialisation,
     )
     untrained = [Candidate("", *at_depth) for at_depth in at_depths(sampler, options.depths)]
+    if not untrained:
+        raise ValueError(
+            f"none of ablations.depths {options.depths} is below {steps}, T of {options.trajectories}"
+        )
     cost = sum(candidate.evaluations for candidate in untrained) * len(observations)
     task = Task(
         "no training",

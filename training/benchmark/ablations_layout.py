@@ -17,8 +17,8 @@ def describe_ablations(options: AblationsConfig, conditions: int) -> str:
     """What the tables show."""
     text = (
         f"95th percentile over {conditions} held-out observations of the largest difference of a normalised action "
-        "from sequential DDIM with the same noise and T, by depth: network evaluations one after the other, those for "
-        "the initial trajectory included.\n\n"
+        "from the sequential answer with the same noise, solver and T, by depth: network evaluations one after the "
+        "other, those for the initial trajectory included.\n\n"
         "Covariances Σ of preconditioned Picard iteration, which needs no training: of the policy's own samples given "
         "the observation, as in the checkpoint; its diagonal; s²·I; of the demonstrations' action sequences, whatever "
         "the observation; and the same of what a linear regression on the observation leaves."

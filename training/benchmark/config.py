@@ -29,6 +29,9 @@ class Table3Config:
         for name in ("ddim_steps", "noise_seeds"):
             if not getattr(self, name):
                 raise ValueError(f"table3.{name} must not be empty")
+        for name in ("ddim_steps", "dpm_solver_steps", "depths", "noise_seeds"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"table3.{name} must not repeat a number, got {getattr(self, name)}")
         for name in ("ddim_steps", "dpm_solver_steps", "depths"):
             if min(getattr(self, name), default=1) < 1:
                 raise ValueError(f"table3.{name} must be at least 1, got {getattr(self, name)}")

@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         os.nice(arguments.nice)  # before any thread begins, since threads inherit it
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
         sampler = SamplerConfig(
             "picard", arguments.steps, tolerance=arguments.tolerance, initialisation="gaussian"
         )
@@ -194,7 +196,8 @@ def time_calls(runtime: Runtime, observations: Sequence[Tensor], calls: int, nam
 @contextmanager
 def busy_processes(number: int, nice: int = 0) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     """Processes that compute as long as the context lasts, without this one's priority, `nice`."""
-    program = f"import os; os.nice({-nice})\nwhile True: pass"
+    # Nobody would stop them if this process was killed.
+    program = f"import os; os.nice({-nice})\nwhile os.getppid() == {os.getpid()}: pass"
     processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(number)]
     try:
         yield processes

@@ -47,12 +47,16 @@ def report(config: BenchmarkConfig) -> None:
     """Write the report `warm_start`.
 
     Raises:
-        ValueError: if the policy has no covariance.
+        ValueError: if the policy has no covariance, or episodes have no second chunk.
     """
     options = config.warm_start
     base = load_policy(config)
     if base.covariance is None:
         raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
+    if options.max_steps <= base.config.action_steps:
+        raise ValueError(
+            f"warm_start.max_steps must be above the {base.config.action_steps} of a chunk, got {options.max_steps}"
+        )
     device = machine(base.solver.a.device)["device"]
     shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": device}
     cache = RowCache(Path(config.output_dir) / "warm_start_rows", shared)

@@ -200,4 +200,7 @@ def test_a_bad_argument_of_the_training_is_named_before_anything_is_measured(
 ) -> None:
     assert "there is no key 'epocs'" in refusal(*training_arguments, 'ablations.training=["epocs=1"]')
     assert "loss_weight must be one of" in refusal(*training_arguments, "ablations.loss_weights=[beauty]")
+    assert "none of ablations.depths [8] is below 4, T of" in refusal(
+        *training_arguments, "ablations.depths=[8]", "steps=[10]"
+    )
     assert not (tmp_path / "out").exists()

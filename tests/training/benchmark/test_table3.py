@@ -249,6 +249,7 @@ def test_pcms_are_shown_beside_the_same_samplers_without_them(arguments: list[st
         ("table3.ddim_steps=[]", "table3.ddim_steps must not be empty"),
         ("table3.ddim_steps=[1000]", "steps must be in 1 … 100"),
         ("table3.noise_seeds=[]", "table3.noise_seeds must not be empty"),
+        ("table3.ddim_steps=[4,4]", "table3.ddim_steps must not repeat a number, got [4, 4]"),
         ("table3.timed_calls=-1", "table3.timed_calls must not be negative, got -1"),
         ("table3.episodes=0", "table3.episodes must be at least 1, got 0"),
         ("table3.first_seed=-1", "table3.first_seed must be in 0 … "),

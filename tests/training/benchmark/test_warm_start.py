@@ -116,6 +116,7 @@ def test_savings_are_of_the_mean_depth() -> None:
         ("warm_start.steps=[]", "warm_start.steps must not be empty"),
         ("warm_start.error=0", "warm_start.error must be above 0, got 0"),
         ("warm_start.episodes=0", "warm_start.episodes must be at least 1, got 0"),
+        ("warm_start.max_steps=8", "warm_start.max_steps must be above the 8 of a chunk, got 8"),
     ],
 )
 def test_impossible_values_are_refused(
