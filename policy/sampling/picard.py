@@ -24,7 +24,8 @@ class PicardResult:
     Attributes:
         states: (B, T+1, H, A), the noise first, the action sequence last.
         iterations: parallel network evaluations that it took.
-        residual: (B,) root mean square of the last state's change in the last iteration.
+        residual: (B,) root mean square of the actions' change in the last iteration; with a window, of the last state
+            in it.
         cut: whether a deadline ended it.
     """
 

@@ -27,7 +27,8 @@ class Sample:
     Attributes:
         actions: (B, H, A), normalised.
         depth: network evaluations, one after the other.
-        residual: (B,) root mean square of how far the last iteration moved the actions; 0 for a sequential sampler.
+        residual: (B,) root mean square of how far the last iteration moved the actions, with a window the last state in
+            it; 0 for a sequential sampler.
         cut: whether a deadline ended it before the sampler would have.
     """
 
