@@ -29,10 +29,10 @@ ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the
 		--build-base build/ros/build --install-base build/ros/install
 	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(BIN)/python -m pytest tests/ros_nodes
 
-soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, SAMPLER=…, other SOAK_MINUTES
+soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, other SOAK_MINUTES, SAMPLER=… STEPS=…
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(BIN)/python -m ros_nodes.soak --output-dir outputs/soak \
-		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(if $(SAMPLER),sampler:=$(SAMPLER))
+		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(if $(SAMPLER),sampler:=$(SAMPLER)) $(if $(STEPS),steps:=$(STEPS))
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .
