@@ -82,7 +82,7 @@ def _start(context: LaunchContext) -> list[Action]:
 
 
 def _truth(context: LaunchContext, argument: str) -> bool:
-    return bool(perform_typed_substitution(context, LaunchConfiguration(argument), bool))
+    return bool(perform_typed_substitution(context, [LaunchConfiguration(argument)], bool))
 
 
 def _bring_up(node: LifecycleNode) -> list[Action]:

@@ -96,7 +96,7 @@ def generate_launch_description() -> LaunchDescription:
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     rviz, record = (
-        perform_typed_substitution(context, LaunchConfiguration(name), bool) for name in ("rviz", "record")
+        perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
     )
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
