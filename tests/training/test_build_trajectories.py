@@ -208,6 +208,6 @@ def test_presets_papers_settings_fit_into_a_gigabyte() -> None:
     paper = load_config("build_trajectories", BuildTrajectoriesConfig, [*required, "preset=paper"])
     assert (paper.samples, paper.steps, paper.iterations) == (2000, 50, 30)
     assert (paper.formulation, paper.initialisation) == ("drift", "fresh")
-    assert load_config("build_trajectories", BuildTrajectoriesConfig, required).steps == 8  # preset=fast
+    assert load_config("build_trajectories", BuildTrajectoriesConfig, required).steps == 5  # preset=fast
     states = paper.samples * (paper.iterations + 1 + 1) * (paper.steps + 1)  # those of X⁰ … X^K and X*
     assert states * 16 * 2 * np.dtype(np.float32).itemsize < 1e9
