@@ -78,12 +78,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         The summary.
     """
     device = choose_device(config.device)
-    # Now: a training may replace the files while the episodes run.
-    checkpoint_sha256 = file_sha256(config.checkpoint)
-    pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
+    # Now: a training may replace the files while the episodes run.
+    checkpoint_sha256 = file_sha256(config.checkpoint)
+    pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
     if policy.pcm_mismatch:
         print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
     served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
