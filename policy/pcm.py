@@ -74,19 +74,26 @@ class PCM:
         """Of this model in the network call of a ``gaussian`` initial trajectory."""
         return 1.0 if self.initial_model == "pcm" else 0.0
 
+    @property
+    def picard(self) -> SamplerConfig:
+        """The Picard iteration that it was trained for, without it."""
+        return SamplerConfig(
+            "picard",
+            self.steps,
+            solver=self.solver,
+            formulation=self.formulation,
+            initialisation=self.initialisation,
+        )
+
     def mismatch(self, sampler: SamplerConfig) -> str:
         """How the sampler differs from what it was trained for, empty if it does not.
 
         Iterated long enough, that sampler gives the base's answer all the same, but perhaps no sooner than without it.
         """
-        trained_for = {
-            name: getattr(self, name) for name in ("solver", "steps", "formulation", "initialisation")
-        }
-        found = {name: getattr(sampler, name) for name in trained_for}
         return ", ".join(
-            f"sampler.{name} is {found[name]}, the PCM was trained for {value}"
-            for name, value in trained_for.items()
-            if found[name] != value
+            f"sampler.{name} is {getattr(sampler, name)}, the PCM was trained for {getattr(self, name)}"
+            for name in ("solver", "steps", "formulation", "initialisation")
+            if getattr(sampler, name) != getattr(self, name)
         )
 
     @cached_property

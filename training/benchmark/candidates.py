@@ -134,14 +134,7 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
         if name == "pcm_lora" and pcm.method != "lora":
             continue
         for s in stiffness:
-            sampler = SamplerConfig(
-                name,
-                pcm.steps,
-                solver=pcm.solver,
-                formulation=pcm.formulation,
-                initialisation=pcm.initialisation,
-                stiffness=s,
-            )
+            sampler = replace(pcm.picard, name=name, stiffness=s)
             for at_depth, depth in at_depths(sampler, depths):
                 # Where it falls in the same way, a stiffness is the same sampler as the one before it.
                 weights, last = switching_weights(s, pcm.iterations, at_depth.iterations)

@@ -132,14 +132,7 @@ def _accelerated_curves(steps: int, cost: float) -> Iterator[Curve]:
 def _untrained_curve(suffix: str, file: PCMFile, iterations: int) -> Curve:
     """The sampler that a PCM is used in, without it."""
     pcm = file.pcm
-    sampler = SamplerConfig(
-        "picard",
-        pcm.steps,
-        solver=pcm.solver,
-        formulation=pcm.formulation,
-        initialisation=pcm.initialisation,
-    )
-    follow = partial(follow_predictions, sampler, None)
+    follow = partial(follow_predictions, pcm.picard, None)
     cost = pcm.steps * min(iterations, pcm.steps) ** 2 / 2
     return Curve(
         UNTRAINED + suffix,
@@ -154,14 +147,7 @@ def _untrained_curve(suffix: str, file: PCMFile, iterations: int) -> Curve:
 
 def _pcm_curve(name: str, suffix: str, file: PCMFile, stiffness: float, iterations: int) -> Curve:
     pcm = file.pcm
-    sampler = SamplerConfig(
-        name,
-        pcm.steps,
-        solver=pcm.solver,
-        formulation=pcm.formulation,
-        initialisation=pcm.initialisation,
-        stiffness=stiffness,
-    )
+    sampler = replace(pcm.picard, name=name, stiffness=stiffness)
     follow = partial(follow_predictions, sampler, file)
     # A stiffness that weighs the PCM as another one does is the same sampler.
     weights = switching_weights(stiffness, pcm.iterations, iterations)
