@@ -59,8 +59,13 @@ def _share() -> Path:
         return Path(__file__).resolve().parent.parent
 
 
+SHIPPED = _share() / "checkpoints" / "pusht_small.safetensors"
 ARGUMENTS = (
-    ("checkpoint", "", "safetensors file of the policy, if neither that of params_file nor the shipped one"),
+    (
+        "checkpoint",
+        "",
+        f"safetensors file of the policy; that of params_file, else {SHIPPED}, if empty",
+    ),
     ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
     ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
     ("steps", "", "sampler.steps, likewise"),
@@ -156,7 +161,7 @@ def _checkpoint(argument: str, params_file: str) -> list[dict[str, str]]:
     """The checkpoint, unless params_file names one, and the PCM beside it, so that `sampler` alone selects it."""
     if not argument and params_file and re.search(r"\bcheckpoint\s*:", Path(params_file).read_text()):
         return []
-    path = Path(argument or _share() / "checkpoints" / "pusht_small.safetensors")
+    path = Path(argument or SHIPPED)
     pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
     return [{"checkpoint": str(path)} | ({"pcm": str(pcm)} if pcm.is_file() else {})]
 

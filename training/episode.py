@@ -205,6 +205,8 @@ class RunningEpisode:
 
     def _go_on(self, now_ns: int) -> None:
         newest = now_ns // PERIOD_NS
+        if newest > 0:  # the one before has come too, perhaps while a chunk was computed
+            self._schedule.observe((newest - 1) * PERIOD_NS)
         while not self.ended:
             self._schedule.observe(newest * PERIOD_NS)
             if self._schedule.due(now_ns):
