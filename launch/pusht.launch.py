@@ -103,6 +103,8 @@ def _start(context: LaunchContext) -> list[Action]:
     rviz, record = (
         perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
     )
+    if not (value["checkpoint"] or _names_checkpoint(value["params_file"])):
+        value["checkpoint"] = str(SHIPPED)
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
     simulator = Node(
@@ -118,7 +120,7 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[
             str(_share() / "config" / "pusht.yaml"),
-            *_checkpoint(value["checkpoint"], value["params_file"]),
+            *_pcm_beside(value["checkpoint"]),
             *filter(None, [value["params_file"]]),
             _policy_parameters(value),
         ],
@@ -157,13 +159,18 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
     return parameters
 
 
-def _checkpoint(argument: str, params_file: str) -> list[dict[str, str]]:
-    """The checkpoint, unless params_file names one, and the PCM beside it, so that `sampler` alone selects it."""
-    if not argument and params_file and re.search(r"\bcheckpoint\s*:", Path(params_file).read_text()):
+def _names_checkpoint(params_file: str) -> bool:
+    value = r"^[^#\n]*\bcheckpoint['\"]?\s*:\s*(?!['\"]{2})[^\s#]"
+    return bool(params_file and re.search(value, Path(params_file).read_text(), re.MULTILINE))
+
+
+def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
+    """The PCM that lies beside a checkpoint, if one does, so that `sampler` alone selects it."""
+    if not checkpoint:
         return []
-    path = Path(argument or SHIPPED)
+    path = Path(checkpoint)
     pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
-    return [{"checkpoint": str(path)} | ({"pcm": str(pcm)} if pcm.is_file() else {})]
+    return [{"pcm": str(pcm)}] if pcm.is_file() else []
 
 
 def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:

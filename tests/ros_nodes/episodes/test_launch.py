@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -144,6 +145,21 @@ def test_a_checkpoint_in_params_file_is_the_one_that_runs(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["policy_parameters"]["checkpoint"] == str(checkpoint)
     assert summary["policy_parameters"]["pcm"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("policy: {ros__parameters: {checkpoint: my.safetensors}}", True),
+        ("/**:\n  ros__parameters:\n    checkpoint: 'my.safetensors'  # mine", True),
+        ("/**:\n  ros__parameters:\n    # checkpoint: my.safetensors\n    seed: 1", False),
+        ('/**:\n  ros__parameters:\n    checkpoint: ""\n    seed: 1', False),  # the template
+    ],
+)
+def test_params_file_names_a_checkpoint_where_it_has_a_value(tmp_path: Path, text: str, named: bool) -> None:
+    (tmp_path / "parameters.yaml").write_text(text)
+    launch_file = runpy.run_path(LAUNCH_FILE)
+    assert launch_file["_names_checkpoint"](str(tmp_path / "parameters.yaml")) is named
 
 
 def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:
