@@ -1,17 +1,17 @@
 """Runs episodes of a policy in the PushT simulator: simulator, policy and episode runner.
 
-Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environment that has torch.
+Imports nothing but ROS and what it brings, as `ros2 launch` may run outside of the virtual environment that has torch.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ament_index_python.packages import (
     PackageNotFoundError,
     get_package_prefix,
@@ -103,7 +103,8 @@ def _start(context: LaunchContext) -> list[Action]:
     rviz, record = (
         perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
     )
-    if not (value["checkpoint"] or _names_checkpoint(value["params_file"])):
+    file = value["params_file"]
+    if not value["checkpoint"] and not (file and _names_checkpoint(yaml.safe_load(Path(file).read_text()))):
         value["checkpoint"] = str(SHIPPED)
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
@@ -159,9 +160,11 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
     return parameters
 
 
-def _names_checkpoint(params_file: str) -> bool:
-    value = r"^[^#\n]*\bcheckpoint['\"]?\s*:\s*(?!['\"]{2})[^\s#]"
-    return bool(params_file and re.search(value, Path(params_file).read_text(), re.MULTILINE))
+def _names_checkpoint(parameters: Any) -> bool:
+    """Whether a parameter file's content, at any depth of namespaces, holds a checkpoint."""
+    return isinstance(parameters, dict) and (
+        bool(parameters.get("checkpoint")) or any(map(_names_checkpoint, parameters.values()))
+    )
 
 
 def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import torch
 from policy import DiffusionPolicy, SamplerConfig
 from policy.runtime import PLAIN, EngineError, Policy
 from ros_nodes import policy_preparation
+from ros_nodes.inference_worker import started_thread
 from ros_nodes.policy_preparation import PolicyPreparation, prepare
 
 FIRST, SECOND, THIRD = (SamplerConfig("ddim", steps) for steps in (2, 3, 4))
@@ -149,6 +150,18 @@ def test_an_engine_is_prepared_from_networks_of_its_own(
     waiting.for_sampler(SECOND)
     assert waiting.warnings
     assert all(torch.equal(before[name], values[name]) for name in values)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_thread_keeps_the_number_of_threads_that_it_began_with(threads: int) -> None:
+    before = torch.get_num_threads()
+    pool = started_thread("test", threads)
+    torch.set_num_threads(before + 1)  # as a runtime does while it computes
+    try:
+        assert pool.submit(torch.get_num_threads).result() == (threads or before)
+    finally:
+        torch.set_num_threads(before)
+        pool.shutdown()
 
 
 def test_an_unknown_engine_is_an_error(policy: DiffusionPolicy) -> None:

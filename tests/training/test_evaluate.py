@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy
+from policy.checkpoint import file_sha256
 from policy.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
+from training import evaluate as evaluation
 from training.episode import ChunkRecord, Episode
 from training.evaluate import format_interval, main, summarize
 from training.rollout import Rollout
@@ -49,6 +53,22 @@ def test_summary_pictures_and_video_are_written(
     assert frames[0].shape == (192, 384, 3)
     for name in ("rewards.png", "final_frames.png", "episode.png"):
         assert imageio.imread(out / name).std() > 5  # not blank
+
+
+def test_the_hash_is_of_the_file_that_was_evaluated(
+    policy: DiffusionPolicy, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = file_sha256(tmp_path / "policy.safetensors")
+    run_episodes = evaluation.run_episodes
+
+    def run_beside_a_training(*arguments: Any, **options: Any) -> Any:
+        replace(policy, provenance={"iterations": 1}).save(tmp_path / "policy.safetensors")
+        return run_episodes(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "run_episodes", run_beside_a_training)
+    assert main([*arguments, "recorded_episodes=0"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["checkpoint"]["sha256"] == sha256 != file_sha256(tmp_path / "policy.safetensors")
 
 
 def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Path) -> None:

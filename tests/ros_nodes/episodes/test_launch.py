@@ -154,12 +154,13 @@ def test_a_checkpoint_in_params_file_is_the_one_that_runs(
         ("/**:\n  ros__parameters:\n    checkpoint: 'my.safetensors'  # mine", True),
         ("/**:\n  ros__parameters:\n    # checkpoint: my.safetensors\n    seed: 1", False),
         ('/**:\n  ros__parameters:\n    checkpoint: ""\n    seed: 1', False),  # the template
+        ("robot: {policy: {ros__parameters: {checkpoint: my.safetensors}}}", True),
+        ("", False),
     ],
 )
-def test_params_file_names_a_checkpoint_where_it_has_a_value(tmp_path: Path, text: str, named: bool) -> None:
-    (tmp_path / "parameters.yaml").write_text(text)
+def test_params_file_names_a_checkpoint_where_it_has_a_value(text: str, named: bool) -> None:
     launch_file = runpy.run_path(LAUNCH_FILE)
-    assert launch_file["_names_checkpoint"](str(tmp_path / "parameters.yaml")) is named
+    assert launch_file["_names_checkpoint"](yaml.safe_load(text)) is named
 
 
 def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:
