@@ -309,3 +309,22 @@ def test_a_chunk_in_computation_is_dropped_at_deactivation(
     assert policy.chunk(0)[0] == 50 * STEP
     policy.wait_for_value("chunks", 1)
     assert policy.values()["chunks"] == "1"
+
+
+def test_latency_counts_from_the_arrival_even_if_the_policy_was_busy_then(
+    start_faulty_policy: Callable[..., Any], tmp_path: Path
+) -> None:
+    policy = start_faulty_policy(use_sim_time=False, keypoints__max_age=60.0, pusher__max_age=60.0).activate()
+    policy.observe(policy.now(), observation(0))
+    policy.chunk(0)
+    (tmp_path / "hold").touch()
+    for _ in range(
+        15
+    ):  # from one of them the second chunk is computed, slowly, and from the last one the third
+        policy.graph.spin_for(0.1)
+        policy.observe(policy.now(), observation(0))
+    policy.graph.spin_for(0.6)
+    (tmp_path / "hold").unlink()
+    policy.chunk(2)
+    policy.wait_for_value("chunks", 3)
+    assert float(policy.values()["latency_p50_ms"]) > 500
