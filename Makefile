@@ -15,7 +15,7 @@ SOAK_MINUTES ?= 30
 .PHONY: run test ros-test soak check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
-	$(BIN)/python -m training.evaluate sampler=dpm_solver sampler.steps=5 episodes=10 batch_size=1 output_dir=outputs/run
+	$(BIN)/python -m training.evaluation.evaluate sampler=dpm_solver sampler.steps=5 episodes=10 batch_size=1 output_dir=outputs/run
 
 # The tests' networks are tiny: more threads would only wait for each other.
 test ros-test: export OMP_NUM_THREADS := 1

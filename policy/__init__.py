@@ -3,9 +3,9 @@
 from policy.checkpoint import CheckpointError
 from policy.config import PolicyConfig
 from policy.diffusion_policy import DiffusionPolicy, Prediction
+from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer, Range
 from policy.sampling import SamplerConfig
-from policy.unet import ConditionalUnet1D
 
 __all__ = [
     "CheckpointError",

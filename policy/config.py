@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policy.unet import ConditionalUnet1D
+from policy.networks.unet import ConditionalUnet1D
 
 
 @dataclass(frozen=True)

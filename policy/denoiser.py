@@ -9,8 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from policy.solver import Solver
-from policy.unet import ConditionalUnet1D
+from policy.networks.unet import ConditionalUnet1D
+from policy.solvers.solver import Solver
 
 Denoise: TypeAlias = Callable[[Tensor, slice], Tensor]
 """(states (B, S, H, A), slice of S solver steps) → clipped data predictions x̂ (B, S, H, A), in one evaluation."""

@@ -15,16 +15,16 @@ from torch import Tensor
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from policy.config import PolicyConfig
 from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
+from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer, Range
 from policy.pcm import PCM
 from policy.sampling import SamplerConfig
-from policy.sampling.anytime import Clock
+from policy.sampling.deadline import Clock
 from policy.sampling.sampler import Sampler, make_sampler, make_solver
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
 from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver
-from policy.unet import ConditionalUnet1D
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
 

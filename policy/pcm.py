@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
-from policy.lora import add_lora, load_lora_state, lora_state, merge_lora
+from policy.networks.lora import add_lora, load_lora_state, lora_state, merge_lora
+from policy.networks.unet import ConditionalUnet1D
 from policy.sampling.config import SamplerConfig
-from policy.unet import ConditionalUnet1D
 
 PCM_FORMAT = "pcm_policy.pcm/1"
 METHODS = ("lora", "full")

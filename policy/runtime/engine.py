@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from policy.unet import ConditionalUnet1D
+from policy.networks.unet import ConditionalUnet1D
 
 Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(noisy action sequences (N, H, A), FiLM of all blocks (N, F)) → predicted noise (N, H, A).

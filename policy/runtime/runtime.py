@@ -13,15 +13,15 @@ from torch import Tensor
 from policy.config import PolicyConfig
 from policy.denoiser import Denoise, data_prediction, make_denoise
 from policy.diffusion_policy import DiffusionPolicy, Generators, Prediction
-from policy.film import HoistedFilm, hoist_film
-from policy.lora import has_lora
+from policy.networks.film import HoistedFilm, hoist_film
+from policy.networks.lora import has_lora
+from policy.networks.unet import ConditionalUnet1D
 from policy.runtime.engine import Evaluate, MakeEngine, ModulatedUnet
 from policy.runtime.onnxruntime_engine import onnxruntime
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.sampling import SamplerConfig
-from policy.solver import Solver
-from policy.unet import ConditionalUnet1D
+from policy.solvers.solver import Solver
 
 ENGINES: Mapping[str, MakeEngine] = {
     "eager": eager,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from policy.sampling.initial import INITIALISATIONS
 from policy.sampling.recurrence import FORMULATIONS
+from policy.sampling.start import INITIALISATIONS
 from policy.sampling.warm_start import WARM_STARTS
 
 PCM_SAMPLERS = ("pcm", "pcm_lora")

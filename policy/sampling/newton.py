@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from policy.denoiser import Denoise
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 
 def sample_newton(

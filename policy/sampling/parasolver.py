@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 
 def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from policy.denoiser import Denoise
 from policy.sampling.anderson import Iterate, accelerated_corrections
-from policy.sampling.anytime import Deadline
-from policy.sampling.initial import held_prediction
+from policy.sampling.deadline import Deadline
 from policy.sampling.recurrence import Recurrence
-from policy.solver import Solver
+from policy.sampling.start import held_prediction
+from policy.solvers.solver import Solver
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 FORMULATIONS = ("jacobi", "drift", "semilinear", "preconditioned")
 

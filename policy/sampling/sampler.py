@@ -8,16 +8,16 @@ from typing import Protocol
 
 from torch import Tensor
 
-from policy.sampling.anytime import Clock, Deadline, IterationTimes, device_clock
 from policy.sampling.config import SamplerConfig
-from policy.sampling.initial import Draw, initial_calls, make_start
+from policy.sampling.deadline import Clock, Deadline, IterationTimes, device_clock
 from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
 from policy.sampling.picard import sample_picard
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential
+from policy.sampling.start import Draw, initial_calls, make_start
 from policy.sampling.switching import Switch, switching_weights
 from policy.sampling.warm_start import COVARIANCE_LEFT, warm_trajectory
-from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
+from policy.solvers.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 
 def sample_sequential(

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from policy.denoiser import Denoise
-from policy.lora import set_lora_scale
+from policy.networks.lora import set_lora_scale
 
 Switch: TypeAlias = Callable[[float], Denoise]
 """weight λ of the PCM, 0 … 1 → the data prediction x̂ of base and PCM together."""

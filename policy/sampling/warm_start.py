@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policy.sampling.initial import held_prediction
-from policy.solver import Solver
+from policy.sampling.start import held_prediction
+from policy.solvers.solver import Solver
 
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 

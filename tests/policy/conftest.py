@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy
-from policy.lora import ALL_LAYERS, add_lora, lora_parameters
+from policy.networks.lora import ALL_LAYERS, add_lora, lora_parameters
 from policy.pcm import PCM, weights_sha256
 
 

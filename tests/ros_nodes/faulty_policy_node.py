@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policy import DiffusionPolicy
 from policy.runtime import EngineError, Runtime
-from ros_nodes.policy_node import main
+from ros_nodes.policy_node.node import main
 
 faults = Path(sys.argv[1])
 predict = DiffusionPolicy.predict

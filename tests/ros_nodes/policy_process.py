@@ -37,7 +37,7 @@ class PolicyProcess(PolicyPeer):
         for name, value in options.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             arguments += ["-p", f"{name.replace('__', '.')}:={text}"]
-        command = (*program, *arguments) if program else ("ros_nodes.policy_node", *arguments)
+        command = (*program, *arguments) if program else ("ros_nodes.policy_node.node", *arguments)
         self.process = graph.start(*command)
         super().__init__(graph, namespace, options.get("output", "topic") == "topic")
 

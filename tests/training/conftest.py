@@ -16,8 +16,8 @@ import torch
 import zarr
 
 from policy import DiffusionPolicy
-from policy.schedule import squared_cosine_alphas_cumprod
-from training.train_policy import TrainingData, noise_prediction_loss
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from training.policy.train_policy import TrainingData, noise_prediction_loss
 
 
 class ArchiveServer(ThreadingHTTPServer):

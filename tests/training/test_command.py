@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from training import download_demonstrations, estimate_covariance, evaluate, train_policy
+from training.data import download_demonstrations
+from training.evaluation import evaluate
+from training.policy import estimate_covariance, train_policy
 
 COMMANDS = [download_demonstrations.main, estimate_covariance.main, evaluate.main, train_policy.main]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
@@ -95,7 +97,13 @@ def test_bad_input_is_one_line_that_says_what_is_allowed(
 
 def test_command_as_a_process_exits_with_1_and_shows_no_traceback(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "training.evaluate", "checkpoint=nowhere", f"output_dir={tmp_path}/out"],
+        [
+            sys.executable,
+            "-m",
+            "training.evaluation.evaluate",
+            "checkpoint=nowhere",
+            f"output_dir={tmp_path}/out",
+        ],
         capture_output=True,
         text=True,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import PCM, load_pcm
-from policy.sampling.initial import initial_calls
+from policy.sampling.start import initial_calls
 from policy.sampling.switching import switching_weights
 from training.benchmark.config import BenchmarkConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policy import DiffusionPolicy
-from training.demonstrations import Demonstrations, Windows, build_windows, split_episodes
+from training.data.demonstrations import Demonstrations, Windows, build_windows, split_episodes
 
 
 def covariances(

@@ -13,7 +13,7 @@ from torch import Tensor
 from policy import DiffusionPolicy, SamplerConfig
 from training.benchmark.candidates import Candidate
 from training.benchmark.row_cache import Row
-from training.rollout import run_episodes
+from training.evaluation.rollout import run_episodes
 
 EPISODE_STEPS = (200, 300)
 """Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""

@@ -17,7 +17,7 @@ from policy import DiffusionPolicy
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
-from training.demonstrations import build_windows, load_demonstrations, split_episodes
+from training.data.demonstrations import build_windows, load_demonstrations, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from training.benchmark import ablations, convergence, latency, profile, table3, warm_start
 from training.benchmark.config import BenchmarkConfig
+from training.benchmark.reports import ablations, convergence, latency, profile, rewards, warm_start
 from training.command import run_command
 
 REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
@@ -14,7 +14,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "convergence": convergence.report,
     "latency": latency.report,
     "profile": profile.report,
-    "table3": table3.report,
+    "table3": rewards.report,
     "warm_start": warm_start.report,
 }
 

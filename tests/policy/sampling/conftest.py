@@ -8,7 +8,7 @@ from torch import Tensor
 
 from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 

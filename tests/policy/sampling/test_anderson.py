@@ -10,10 +10,10 @@ from policy import SamplerConfig
 from policy.denoiser import Denoise
 from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.anderson import accelerated_corrections
-from policy.sampling.initial import repeated_noise
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver
+from policy.sampling.start import repeated_noise
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver, ddim_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 MakeDenoise = Callable[[Solver, int, int], Denoise]

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from policy import DiffusionPolicy
 from policy.denoiser import Denoise, make_denoise
+from policy.networks.unet import ConditionalUnet1D
 from policy.sampling import SamplerConfig, sample_picard, sample_sequential
-from policy.sampling.initial import INITIALISATIONS, initial_calls, make_start
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
 from policy.sampling.sampler import make_sampler
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver, dpm_solver
-from policy.unet import ConditionalUnet1D
+from policy.sampling.start import INITIALISATIONS, initial_calls, make_start
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver, ddim_solver, dpm_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 SHAPE = (16, 2)

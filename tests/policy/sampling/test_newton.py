@@ -12,11 +12,11 @@ from torch import Tensor
 from policy import DiffusionPolicy
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.initial import fresh_noise, repeated_noise
 from policy.sampling.newton import sample_newton
 from policy.sampling.recurrence import make_recurrence
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import ddim_solver, ddpm_solver, dpm_solver
+from policy.sampling.start import fresh_noise, repeated_noise
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import ddim_solver, ddpm_solver, dpm_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 

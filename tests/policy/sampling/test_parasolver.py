@@ -11,12 +11,12 @@ from torch import Tensor
 from policy import SamplerConfig
 from policy.denoiser import Denoise
 from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.initial import parasolver_trajectory
 from policy.sampling.parasolver import sub_interval_denoise, sub_interval_solver
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sampler import make_sampler
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver
+from policy.sampling.start import parasolver_trajectory
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver, ddim_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 MakeDenoise = Callable[[Solver, int, int], Denoise]

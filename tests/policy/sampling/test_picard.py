@@ -13,18 +13,18 @@ from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import SamplerConfig, picard_step, sample_picard, sample_sequential
 from policy.sampling.config import PARALLEL_SOLVERS
-from policy.sampling.initial import (
+from policy.sampling.parasolver import sub_interval_solver
+from policy.sampling.picard import prediction_before
+from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling.sampler import make_sampler, make_solver
+from policy.sampling.start import (
     INITIALISATIONS,
     fresh_noise,
     parasolver_trajectory,
     repeated_noise,
 )
-from policy.sampling.parasolver import sub_interval_solver
-from policy.sampling.picard import prediction_before
-from policy.sampling.recurrence import FORMULATIONS, make_recurrence
-from policy.sampling.sampler import make_sampler, make_solver
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver, ddim_solver, ddpm_solver, dpm_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from policy import ConditionalUnet1D, DiffusionPolicy, SamplerConfig
 from policy.denoiser import Denoise, make_denoise
-from policy.lora import merge_lora
+from policy.networks.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import picard_step, sample_picard
 from policy.sampling.config import PARALLEL_SOLVERS
-from policy.sampling.initial import INITIALISATIONS, repeated_noise
 from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling.start import INITIALISATIONS, repeated_noise
 from policy.sampling.switching import Switch, feature_space, parameter_space, switching_weights
-from policy.solver import Solver
+from policy.solvers.solver import Solver
 
 MakePCM = Callable[..., PCM]
 PX = 250  # half the range of the actions

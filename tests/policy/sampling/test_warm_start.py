@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import Denoise, make_denoise
-from policy.lora import merge_lora
+from policy.networks.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import sample_picard, sample_sequential
 from policy.sampling.recurrence import make_recurrence
@@ -24,8 +24,8 @@ from policy.sampling.warm_start import (
     noise_effect,
     warm_trajectory,
 )
-from policy.schedule import squared_cosine_alphas_cumprod
-from policy.solver import Solver, ddim_solver
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.solver import Solver, ddim_solver
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 PX = 250  # half the range of the actions

@@ -34,12 +34,12 @@ class Stack:
         )
 
     def start_simulator(self, **parameters: Any) -> None:
-        self.simulator = self.graph.start("ros_nodes.simulator_node", mode=self.mode, **parameters)
+        self.simulator = self.graph.start("ros_nodes.simulator.simulator_node", mode=self.mode, **parameters)
 
     def start_policy(self, **parameters: Any) -> None:
         """Start the policy node and bring it up."""
         self.policy = self.graph.start(
-            "ros_nodes.policy_node",
+            "ros_nodes.policy_node.node",
             checkpoint=self.checkpoint,
             engine="plain",
             sampler__steps=4,
@@ -59,7 +59,7 @@ class Stack:
 
     def run_episodes(self, output_dir: Path, **parameters: Any) -> dict[str, Any]:
         """Run the episode runner, which must end with 0, or with 1 if episodes failed; its summary."""
-        runner = self.graph.start("ros_nodes.episode_runner", output_dir=output_dir, **parameters)
+        runner = self.graph.start("ros_nodes.episodes.episode_runner", output_dir=output_dir, **parameters)
         self.graph.spin_until(lambda: runner.poll() is not None, "the episode runner ends", timeout=300)
         self.printed = self.graph.output(runner)
         assert runner.returncode in (0, 1), self.printed

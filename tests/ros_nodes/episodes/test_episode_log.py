@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ros_nodes.episode_log import EpisodeLog
+from ros_nodes.episodes.episode_log import EpisodeLog
 
 
 def status(

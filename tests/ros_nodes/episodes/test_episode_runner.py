@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from policy import DiffusionPolicy, SamplerConfig
-from training.rollout import run_episodes
+from training.evaluation.rollout import run_episodes
 
 SEEDS = range(4, 10)
 MAX_STEPS = 28
@@ -60,7 +60,7 @@ def test_an_episode_without_chunks_fails_and_the_run_goes_on(
 
 def test_without_a_policy_it_ends_with_an_error_in_one_line(stack: Callable[[str], Any], graph: Any) -> None:
     stack("lockstep").start_simulator()
-    runner = graph.start("ros_nodes.episode_runner", startup_timeout=3.0)
+    runner = graph.start("ros_nodes.episodes.episode_runner", startup_timeout=3.0)
     graph.spin_until(lambda: runner.poll() is not None, "the episode runner ends")
     assert runner.returncode == 1
     assert "error: service policy/get_state is not there" in graph.output(runner)

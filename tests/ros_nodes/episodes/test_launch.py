@@ -16,7 +16,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from ros_graph import PATIENCE
 
 from policy import DiffusionPolicy
-from policy.lora import add_lora
+from policy.networks.lora import add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
 
 LAUNCH_FOLDER = Path(__file__).resolve().parents[3] / "launch"

@@ -19,7 +19,7 @@ SECONDS_TO_END = "60"
 
 
 def policy(
-    name: str = "policy", program: tuple[Any, ...] = ("-m", "ros_nodes.policy_node"), **options: Any
+    name: str = "policy", program: tuple[Any, ...] = ("-m", "ros_nodes.policy_node.node"), **options: Any
 ) -> Node:
     """A policy node, not configured. Simulated time without a clock stands at 0, where nothing ages.
 
@@ -38,7 +38,7 @@ def policy(
 
 
 def simulator(**parameters: Any) -> Node:
-    return _node("pusht_simulator", ("-m", "ros_nodes.simulator_node"), **parameters)
+    return _node("pusht_simulator", ("-m", "ros_nodes.simulator.simulator_node"), **parameters)
 
 
 def _node(name: str, program: tuple[Any, ...], namespace: str = "", **parameters: Any) -> Node:

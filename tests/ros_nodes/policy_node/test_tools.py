@@ -16,7 +16,7 @@ from policy_peer import observation
 from rcl_interfaces.srv import GetParameters
 from ros_graph import PATIENCE
 
-MODULE = (sys.executable, "-m", "ros_nodes.policy_node")
+MODULE = (sys.executable, "-m", "ros_nodes.policy_node.node")
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -70,7 +70,7 @@ def test_ros2_param_sets_while_active_and_dumps_what_starts_another_node(policy:
     file.write_text(dumped)
     policy.graph.stop(policy.process)
     again = policy.graph.start(
-        "ros_nodes.policy_node", "--ros-args", "--params-file", str(file), "-p", "seed:=5"
+        "ros_nodes.policy_node.node", "--ros-args", "--params-file", str(file), "-p", "seed:=5"
     )
     policy.process = again
     policy.activate()

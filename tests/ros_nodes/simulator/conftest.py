@@ -23,7 +23,7 @@ class Simulator:
         from trajectory_msgs.msg import JointTrajectory
 
         self.graph = graph
-        self.process = graph.start("ros_nodes.simulator_node", **parameters)
+        self.process = graph.start("ros_nodes.simulator.simulator_node", **parameters)
         self.publisher = graph.publisher(JointTrajectory, "/pusher_controller/joint_trajectory")
         self.joints = graph.listen(JointState, "/joint_states")
         self.episode = graph.listen(Float64MultiArray, "/pusht_simulator/episode")

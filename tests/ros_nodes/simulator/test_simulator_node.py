@@ -16,8 +16,8 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 import pusht_env  # noqa: F401, registers the environment
-from ros_nodes.simulated_robot import RESET_JUMP
-from ros_nodes.trajectory_messages import nanoseconds
+from ros_nodes.commands.trajectory_messages import nanoseconds
+from ros_nodes.simulator.simulated_robot import RESET_JUMP
 
 DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "ros.md"
 STEP = 100_000_000
@@ -216,7 +216,7 @@ def test_it_ends_cleanly_on_a_signal(simulate: Any, graph: Any, sent: signal.Sig
 def test_a_bad_parameter_is_an_error_in_one_line(
     graph: Any, parameters: dict[str, Any], message: str
 ) -> None:
-    process = graph.start("ros_nodes.simulator_node", **parameters)
+    process = graph.start("ros_nodes.simulator.simulator_node", **parameters)
     assert process.wait(60) == 1
     lines = [line for line in graph.output(process).splitlines() if line.startswith("error:")]
     assert len(lines) == 1
@@ -226,7 +226,10 @@ def test_a_bad_parameter_is_an_error_in_one_line(
 
 @pytest.mark.parametrize(
     ("module", "node"),
-    [("ros_nodes.simulator_node", "pusht_simulator"), ("ros_nodes.episode_runner", "episode_runner")],
+    [
+        ("ros_nodes.simulator.simulator_node", "pusht_simulator"),
+        ("ros_nodes.episodes.episode_runner", "episode_runner"),
+    ],
 )
 def test_every_parameter_is_described_and_documented(graph: Any, module: str, node: str) -> None:
     graph.start(module)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy
-from policy.lora import ALL_LAYERS, add_lora
+from policy.networks.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
 from training.benchmark.run import main
 

@@ -1,0 +1,1 @@
+"""Networks: an action sequence, a timestep and a condition → noise."""

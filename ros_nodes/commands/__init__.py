@@ -1,0 +1,1 @@
+"""From action chunks to trajectories, and their execution."""

@@ -1,0 +1,126 @@
+"""Trajectory messages and goals, checked and turned into `Trajectory` and `Tolerances`.
+
+What joint_trajectory_controller rejects is rejected here too, with a reason; so are values that are not finite
+and joints named twice, which it lets pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ros_nodes.commands.trajectory_execution import SECOND, Tolerances, Trajectory
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Duration, Time
+    from control_msgs.action import FollowJointTrajectory
+    from control_msgs.msg import JointTolerance
+    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+ERASED = -1.0
+"""Tolerance in a goal that takes a default back, by control_msgs/JointTolerance."""
+
+
+class InvalidTrajectoryError(ValueError):
+    """A trajectory or goal that is not executed; the message says why."""
+
+
+def nanoseconds(time: Time | Duration) -> int:
+    return int(time.sec) * SECOND + int(time.nanosec)
+
+
+def read_trajectory(
+    message: JointTrajectory, joints: Sequence[str], now: int, position: Sequence[float]
+) -> Trajectory:
+    """Read a trajectory that replaces the running one at the time `now`.
+
+    Args:
+        message: its joints in any order. A stamp of 0 means `now`.
+        joints: (J,) names, in the order of the result.
+        now: in nanoseconds.
+        position: (J,) where the joints are now.
+
+    Raises:
+        InvalidTrajectoryError: naming the first thing that is wrong.
+    """
+    names = list(message.joint_names)
+    if sorted(names) != sorted(joints):
+        raise InvalidTrajectoryError(f"joint names must be {', '.join(joints)} (in any order), got {names}")
+    if not message.points:
+        raise InvalidTrajectoryError("trajectory has no points")
+    order = [names.index(joint) for joint in joints]
+    start = nanoseconds(message.header.stamp) or now
+    times: list[int] = []
+    positions: list[tuple[float, ...]] = []
+    for index, point in enumerate(message.points):
+        _check_point(point, index, len(names))
+        time = start + nanoseconds(point.time_from_start)
+        if time < start:
+            raise InvalidTrajectoryError(f"time_from_start of point {index} is negative")
+        if times and time <= times[-1]:
+            raise InvalidTrajectoryError(
+                f"time_from_start of point {index} is not after that of point {index - 1}"
+            )
+        times.append(time)
+        positions.append(tuple(float(point.positions[joint]) for joint in order))
+    if any(abs(velocity) > 1e-6 for velocity in message.points[-1].velocities):
+        raise InvalidTrajectoryError("velocity of the last point is not zero")
+    if times[-1] < now:
+        late = (now - times[-1]) / SECOND
+        raise InvalidTrajectoryError(f"trajectory ended {late:.3f} s ago")
+    return Trajectory(now, tuple(position), tuple(times), tuple(positions))
+
+
+def read_tolerances(
+    goal: FollowJointTrajectory.Goal, joints: Sequence[str], defaults: Tolerances
+) -> Tolerances:
+    """The tolerances of a goal, with defaults for what it leaves at 0.
+
+    Raises:
+        InvalidTrajectoryError: for an unknown joint, or a tolerance that is neither a size nor −1.
+    """
+    path, goal_position = list(defaults.path), list(defaults.goal)
+    goal_velocity = list(defaults.goal_velocity)
+    for tolerance in goal.path_tolerance:
+        joint = _joint_index(tolerance, "path_tolerance", joints)
+        path[joint] = _resolve(tolerance.position, path[joint], "path_tolerance")
+    for tolerance in goal.goal_tolerance:
+        joint = _joint_index(tolerance, "goal_tolerance", joints)
+        goal_position[joint] = _resolve(tolerance.position, goal_position[joint], "goal_tolerance")
+        goal_velocity[joint] = _resolve(tolerance.velocity, goal_velocity[joint], "goal_tolerance")
+    goal_time = nanoseconds(goal.goal_time_tolerance)
+    if goal_time == ERASED * SECOND:
+        goal_time = 0
+    elif goal_time < 0:
+        raise InvalidTrajectoryError(f"goal_time_tolerance must not be negative, got {goal_time / SECOND} s")
+    else:
+        goal_time = goal_time or defaults.goal_time
+    return Tolerances(tuple(path), tuple(goal_position), tuple(goal_velocity), goal_time)
+
+
+def _check_point(point: JointTrajectoryPoint, index: int, joint_count: int) -> None:
+    for name in ("positions", "velocities", "accelerations"):
+        values = getattr(point, name)
+        if len(values) != joint_count and (name == "positions" or len(values)):
+            raise InvalidTrajectoryError(f"point {index} has {len(values)} {name} for {joint_count} joints")
+        if not all(math.isfinite(value) for value in values):
+            raise InvalidTrajectoryError(f"{name} of point {index} are not finite: {list(values)}")
+    if len(point.effort):
+        raise InvalidTrajectoryError(f"point {index} has efforts, but the joints take positions")
+
+
+def _joint_index(tolerance: JointTolerance, field: str, joints: Sequence[str]) -> int:
+    if tolerance.name not in joints:
+        raise InvalidTrajectoryError(
+            f"{field} names joint {tolerance.name!r}, must be one of {', '.join(joints)}"
+        )
+    return joints.index(tolerance.name)
+
+
+def _resolve(value: float, default: float, field: str) -> float:
+    if value == ERASED:
+        return 0.0
+    if not value >= 0.0:
+        raise InvalidTrajectoryError(f"{field} must be positive, 0 (default) or −1 (none), got {value}")
+    return value or default

@@ -1,0 +1,1 @@
+"""Episodes one after the other, as `pcm-evaluate` runs them."""

@@ -1,0 +1,275 @@
+"""Runs episodes of the policy node in the simulator node, and reports them as `pcm-evaluate` does."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from policy.checkpoint import file_sha256
+from ros_nodes.commands.trajectory_messages import nanoseconds
+from ros_nodes.episodes.episode_log import EpisodeLog
+from training.evaluation.evaluate import format_summary, summarize, write_summary
+from training.evaluation.rollout import Episode, Rollout
+from training.provenance import code_version, command_line, machine
+from training.seeds import combine_seeds
+
+POLICY = "policy"
+SIMULATOR = "pusht_simulator"
+
+
+class Unanswered(RuntimeError):
+    """A node that is not there, or does not answer or comply; the message says which."""
+
+
+class EpisodeRunner(Node):
+    """The episode runner node: `run` runs all episodes."""
+
+    def __init__(self) -> None:
+        super().__init__("episode_runner")
+        for name, default, low, high, description in (
+            ("episodes", 10, 1, 10**6, "number of episodes"),
+            ("first_seed", 100000, 0, 2**32 - 1, "initial state of the first episode; one more per episode"),
+            ("max_steps", 200, 1, 10**6, "control steps of 0.1 s per episode"),
+            ("noise_seed", 0, 0, 2**31 - 1, "of the policy's noises"),
+        ):
+            limits = IntegerRange(from_value=low, to_value=high, step=1)
+            self.declare_parameter(
+                name, default, ParameterDescriptor(description=description, integer_range=[limits])
+            )
+        for name, seconds, description in (
+            ("chunk_timeout", 5.0, "seconds without a chunk after which an episode has failed"),
+            ("startup_timeout", 120.0, "seconds to wait for the simulator and an active policy at the start"),
+        ):
+            span = FloatingPointRange(from_value=0.1, to_value=1e6)
+            self.declare_parameter(
+                name, seconds, ParameterDescriptor(description=description, floating_point_range=[span])
+            )
+        self.declare_parameter(
+            "output_dir", "outputs/ros", ParameterDescriptor(description="where summary.json is written")
+        )
+        self._log: EpisodeLog | None = None
+        self._policy_parameters: dict[str, Any] = {}
+        self._diagnostics: dict[str, str] = {}
+        self.create_subscription(
+            Float64MultiArray, f"{SIMULATOR}/episode", self._on_status, QoSProfile(depth=1000)
+        )
+        self.create_subscription(JointState, "joint_states", self._on_observation, 100)
+        self.create_subscription(
+            JointTrajectory, "pusher_controller/joint_trajectory", self._on_trajectory, 100
+        )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def run(self) -> dict[str, Any]:
+        """Run all episodes and write the summary, which is also returned.
+
+        Interrupted, it writes the summary of those that are over.
+
+        Raises:
+            Unanswered: if the simulator or an active policy does not appear.
+        """
+        self._wait_until_ready()
+        first = self._value("first_seed")
+        episodes: list[Episode] = []
+        failures: dict[int, str] = {}
+        try:
+            for seed in range(first, first + self._value("episodes")):
+                episode, failure = self._run_episode(seed)
+                episodes.append(episode)
+                if failure is not None:
+                    failures[seed] = failure
+                    self.get_logger().error(f"episode of seed {seed} failed: {failure}")
+                else:
+                    self.get_logger().info(f"episode of seed {seed}: maximum reward {episode.max_reward:.3f}")
+        finally:
+            if episodes:
+                summary = self._summary(episodes, failures)
+                write_summary(self.summary_path, summary)
+        return summary
+
+    @property
+    def summary_path(self) -> Path:
+        return Path(self._value("output_dir")) / "summary.json"
+
+    def _run_episode(self, seed: int) -> tuple[Episode, str | None]:
+        """The episode, and why it failed, if it did."""
+        timeout = self._value("chunk_timeout")
+        log = EpisodeLog(seed, timeout, time.monotonic())
+        try:
+            noise = combine_seeds(self._value("noise_seed"), seed)
+            self._set_parameters(POLICY, timeout, seed=noise)
+            self._trigger(POLICY, timeout)
+            self._set_parameters(SIMULATOR, timeout, seed=seed, max_steps=self._value("max_steps"))
+            log = self._log = EpisodeLog(seed, timeout, time.monotonic())
+            self._trigger(SIMULATOR, timeout)
+            failure: str | None = None
+            while not log.ended and failure is None:
+                rclpy.spin_once(self, timeout_sec=0.1)
+                failure = log.failure(time.monotonic())
+            return log.episode(), log.failure(time.monotonic())
+        except (Unanswered, ValueError) as error:
+            return log.episode(), str(error)
+        finally:
+            self._log = None
+
+    def _on_status(self, message: Float64MultiArray) -> None:
+        if self._log is not None:
+            self._log.hear(message.data, time.monotonic())
+
+    def _on_observation(self, message: JointState) -> None:
+        if self._log is not None:
+            self._log.observe(nanoseconds(message.header.stamp), time.monotonic())
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        if self._log is not None:
+            self._log.answer(nanoseconds(message.header.stamp), time.monotonic())
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.rpartition("/")[2] == POLICY:
+                self._diagnostics = {pair.key: pair.value for pair in status.values}
+
+    def _summary(self, episodes: list[Episode], failures: dict[int, str]) -> dict[str, Any]:
+        calls = [seconds for episode in episodes for seconds in episode.chunk_seconds]
+        checkpoint = Path(self._policy_parameters["checkpoint"])
+        return {
+            **summarize(Rollout(tuple(episodes), tuple(calls))),
+            "failures": {str(seed): reason for seed, reason in failures.items()},
+            "config": {
+                name: self._value(name)
+                for name in ("episodes", "first_seed", "max_steps", "noise_seed", "chunk_timeout")
+            },
+            "checkpoint": {"sha256": file_sha256(checkpoint) if checkpoint.is_file() else None},
+            "policy_parameters": self._policy_parameters,
+            "policy_diagnostics": {key: _number(value) for key, value in self._diagnostics.items()},
+            "code": code_version(),
+            "command": command_line(),
+            "machine": machine(torch.device("cpu")),
+        }
+
+    def _read_policy_parameters(self, timeout: float) -> dict[str, Any]:
+        names = self._call(ListParameters, f"{POLICY}/list_parameters", ListParameters.Request(), timeout)
+        request = GetParameters.Request(names=names.result.names)
+        values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout).values
+        read = [parameter_value_to_python(value) for value in values]
+        return {
+            # Lists come as arrays, which JSON does not know.
+            name: value if isinstance(value, (bool, int, float, str)) else list(value)
+            for name, value in zip(request.names, read, strict=True)
+            if value is not None
+        }
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._value("startup_timeout")
+
+        def left() -> float:
+            return deadline - time.monotonic()
+
+        self._call(GetParameters, f"{SIMULATOR}/get_parameters", GetParameters.Request(), left())
+        while (
+            self._call(GetState, f"{POLICY}/get_state", GetState.Request(), left()).current_state.id
+            != State.PRIMARY_STATE_ACTIVE
+        ):
+            if left() < 0:
+                raise Unanswered("the policy does not become active")
+            self._spin_until(lambda: False, min(0.2, max(0.0, left())))
+        self._spin_until(lambda: self.count_publishers(f"{SIMULATOR}/episode"), left())
+        self._policy_parameters = self._read_policy_parameters(left())
+
+    def _set_parameters(self, node: str, timeout: float, **values: int) -> None:
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        )
+        response = self._call(SetParameters, f"{node}/set_parameters", request, timeout)
+        for result in response.results:
+            if not result.successful:
+                raise Unanswered(f"{node} refuses a parameter: {result.reason}")
+
+    def _trigger(self, node: str, timeout: float) -> None:
+        response = self._call(Trigger, f"{node}/reset", Trigger.Request(), timeout)
+        if not response.success:
+            raise Unanswered(f"{node} refuses to reset: {response.message}")
+
+    def _call(self, service_type: Any, name: str, request: Any, timeout: float) -> Any:
+        client = self.create_client(service_type, name)
+        try:
+            deadline = time.monotonic() + timeout
+            if not self._spin_until(client.service_is_ready, timeout):
+                raise Unanswered(f"service {name} is not there")
+            future = client.call_async(request)
+            if not self._spin_until(future.done, deadline - time.monotonic()):
+                raise Unanswered(f"service {name} does not answer")
+            return future.result()
+        finally:
+            self.destroy_client(client)
+
+    def _spin_until(self, condition: Callable[[], Any], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            rclpy.spin_once(self, timeout_sec=0.05)
+        return True
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+
+def _number(text: str) -> float | str:
+    """A diagnostic's value as a number, where it is one that JSON has."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rclpy.init(args=arguments)
+    try:
+        runner = EpisodeRunner()
+        summary = runner.run()
+        print(format_summary(summary))
+        for seed, reason in summary["failures"].items():
+            print(f"episode of seed {seed} failed: {reason}")
+        print(f"summary: {runner.summary_path}", flush=True)
+        return 1 if summary["failures"] else 0
+    except ExternalShutdownException:
+        return 130
+    except Exception as error:
+        # A signal ends the context under whatever the node is doing with it.
+        if not rclpy.ok():
+            return 130
+        if not isinstance(error, (Unanswered, OSError, ParameterException)):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

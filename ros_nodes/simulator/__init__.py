@@ -1,0 +1,1 @@
+"""The PushT simulator as a robot."""

@@ -1,0 +1,116 @@
+"""What a soak test has seen, as numbers and as Markdown. Knows no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from policy import SamplerConfig
+from ros_nodes.policy_node.policy_statistics import percentile
+
+SETTLED_SHARE = 0.25
+"""Of the samples of a process, the first ones, in which memory may still grow: caches fill, libraries load."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The processes at one time: seconds since the start, and resident memory in MiB by executable."""
+
+    seconds: float
+    memory: dict[str, float]
+
+
+def memory_report(samples: Sequence[Sample], names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Memory of each process in MiB, and its growth in MiB per hour after it had settled: the slope of a line.
+
+    Raises:
+        RuntimeError: for a process that was not seen often enough.
+    """
+    report = {}
+    for name in names:
+        seen = [(sample.seconds / 3600, sample.memory[name]) for sample in samples if name in sample.memory]
+        settled = seen[round(SETTLED_SHARE * len(seen)) :]
+        if len(settled) < 2:
+            raise RuntimeError(f"{name} was seen {len(seen)} times, too short a soak")
+        hours, memory = np.transpose(settled)
+        report[name] = {
+            "start_mib": seen[0][1],
+            "settled_mib": settled[0][1],
+            "end_mib": seen[-1][1],
+            "growth_mib_per_hour": float(np.polyfit(hours, memory, 1)[0]),
+        }
+    return report
+
+
+def duration_report(seconds: Collection[float]) -> dict[str, float] | None:
+    """Percentiles of durations, in ms; None of none."""
+    if not seconds:
+        return None
+    values = {f"p{percent}_ms": percentile(seconds, percent) * 1e3 for percent in (50, 99)}
+    return {"count": len(seconds), **values, "max_ms": max(seconds) * 1e3}
+
+
+def sampler_text(parameters: dict[str, Any]) -> str:
+    """The sampler of a policy node, from its parameters."""
+    return str(
+        SamplerConfig(
+            **{option.name: parameters[f"sampler.{option.name}"] for option in fields(SamplerConfig)}
+        )
+    )
+
+
+def format_report(report: dict[str, Any], interval: str) -> str:
+    """The report as Markdown; the text of the interval follows the mean reward."""
+    seen, where = report["diagnostics"], report["machine"]
+    lines = [
+        f"# {report['minutes']:.3g} minutes in real time: {sampler_text(report['policy_parameters'])}",
+        "",
+        f"`{report['command']}` on {where['device']}, {where['cores']} cores, ROS 2 {report['ros']} with "
+        f"{report['rmw']}, code {report['code']}.",
+        "",
+        f"{report['episodes']} episodes, {len(report['failures'])} failed, mean maximum reward "
+        f"{report['mean_max_reward']:.3f}{interval}, success rate {report['success_rate']:.2f}.",
+        "",
+        f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} of a sampler that its "
+        f"deadline stopped; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
+        "clamped.",
+        "",
+        "| of the last 1000 chunks | p50, ms | p95, ms | p99, ms |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, text in (
+        ("latency", "observation to chunk"),
+        ("inference", "inference"),
+        ("overhead", "the node's part beyond inference"),
+    ):
+        values = " | ".join(seen[f"{name}_p{percent}_ms"] for percent in (50, 95, 99))
+        lines.append(f"| {text} | {values} |")
+    lines += [
+        "",
+        "| parameter and lifecycle services of the policy node | answers | p50, ms | p99, ms | max, ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in ("all", "while a chunk was computed"):
+        answers = report["services"][name]
+        if answers is not None:
+            lines.append(
+                f"| {name} | {answers['count']} | {answers['p50_ms']:.1f} | {answers['p99_ms']:.1f} | "
+                f"{answers['max_ms']:.1f} |"
+            )
+    lines += [
+        "",
+        f"{report['services']['unanswered']} calls unanswered.",
+        "",
+        f"| process | MiB at the start | MiB after {SETTLED_SHARE:.0%} of the time | MiB at the end | "
+        "growth from then on, MiB per hour |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {used['start_mib']:.1f} | {used['settled_mib']:.1f} | {used['end_mib']:.1f} | "
+        f"{used['growth_mib_per_hour']:.2f} |"
+        for name, used in report["memory"].items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from policy import SamplerConfig
+from ros_nodes.soak.report import Sample, duration_report, memory_report, sampler_text
+
+
+def test_growth_is_the_slope_after_memory_has_settled() -> None:
+    settling = [Sample(10.0 * i, {"policy_node": 50.0 * i}) for i in range(25)]
+    settled = [Sample(10.0 * i, {"policy_node": 1200.0 + i / 36}) for i in range(25, 100)]
+    report = memory_report([*settling, *settled], ["policy_node"])["policy_node"]
+    assert report["growth_mib_per_hour"] == pytest.approx(10.0)
+    assert (report["start_mib"], report["settled_mib"]) == (0.0, 1200.0 + 25 / 36)
+    assert report["end_mib"] == 1200.0 + 99 / 36
+
+
+def test_a_process_that_comes_late_and_ends_early_is_measured_while_it_was_there() -> None:
+    there = [Sample(3600.0 * i, {"runner": 7.0}) for i in range(2, 9)]
+    report = memory_report([Sample(0.0, {}), *there, Sample(36000.0, {})], ["runner"])["runner"]
+    assert report["start_mib"] == report["end_mib"] == 7.0
+    assert report["growth_mib_per_hour"] == pytest.approx(0.0)
+
+
+def test_growth_of_a_process_that_was_not_seen_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="policy_node was seen 0 times"):
+        memory_report([Sample(float(i), {}) for i in range(9)], ["policy_node"])
+
+
+def test_durations_are_reported_in_milliseconds() -> None:
+    assert duration_report([]) is None
+    report = duration_report([i / 1000 for i in range(1, 201)])
+    assert report == {"count": 200, "p50_ms": 100.0, "p99_ms": 198.0, "max_ms": 200.0}
+
+
+def test_the_sampler_is_named_with_what_it_takes_notice_of() -> None:
+    def text(**values: object) -> str:
+        sampler = asdict(SamplerConfig()) | values
+        return sampler_text({f"sampler.{name}": value for name, value in sampler.items()} | {"seed": 3})
+
+    assert text(name="ddim", steps=10, iterations=4) == "DDIM-10"
+    assert "4 iterations" in text(name="picard", steps=16, iterations=4)

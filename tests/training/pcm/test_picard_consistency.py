@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.networks.lora import add_lora
+from policy.sampling.config import PARALLEL_SOLVERS
+from policy.sampling.recurrence import make_recurrence
+from policy.sampling.start import make_start
+from training.pcm.build_trajectories import draw_samples, picard_trajectories
+from training.pcm.picard_consistency import (
+    Distance,
+    PicardMap,
+    Samples,
+    error_p95,
+    held_out_errors,
+    loss_weight,
+    picard_consistency_loss,
+)
+
+T, K = 5, 3
+
+
+@pytest.fixture(scope="module", params=PARALLEL_SOLVERS)
+def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> DiffusionPolicy:
+    config = SamplerConfig(
+        "picard", T, solver=request.param, formulation="preconditioned", initialisation="gaussian"
+    )
+    return trained.with_sampler(config)
+
+
+@pytest.fixture(scope="module")
+def samples(sampled: DiffusionPolicy) -> Samples:
+    conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    condition, noise = draw_samples(sampled, conditions, range(16), seed=0)
+    return Samples(condition, *picard_trajectories(sampled, condition, noise, K))
+
+
+@pytest.fixture(scope="module")
+def picard(sampled: DiffusionPolicy) -> PicardMap:
+    recurrence = make_recurrence("preconditioned", sampled.solver, sampled.covariance)
+    return PicardMap(sampled.solver, recurrence, exact=1)
+
+
+@pytest.mark.parametrize("initial_model", ["base", "pcm"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap, method: str, initial_model: str
+) -> None:
+    if initial_model == "pcm":
+        picard = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
+    network = deepcopy(sampled.network)
+    if method == "lora":
+        add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, 3e-3)
+    before = picard_consistency_loss(network, picard, samples, 0).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        picard_consistency_loss(network, picard, samples, 0).backward()
+        optimizer.step()
+    assert picard_consistency_loss(network, picard, samples, 0).item() < 0.7 * before
+
+
+def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    """The base model's next trajectory is in the samples, so that its loss is known without any network."""
+    squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square() for k in range(K)]
+    for k in range(K):
+        loss = picard_consistency_loss(sampled.network, picard, samples, k, Distance(2.0))
+        expected = squares[k].mean() + 2 * squares[k][:, -1].mean()
+        torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
+    unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, unrolled_iterations=K)
+    torch.testing.assert_close(unrolled, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
+    initial = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
+    torch.testing.assert_close(
+        picard_consistency_loss(sampled.network, initial, samples, 0),
+        squares[0].mean(),
+        atol=1e-8,
+        rtol=1e-3,
+    )
+
+
+def test_errors_of_the_base_are_those_of_its_trajectories(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    errors, _ = held_out_errors(sampled.network, sampled.network, picard, samples, K)
+    expected = [error_p95(samples.states[:, k + 1], samples.solution) for k in range(K)]
+    assert errors == pytest.approx(expected, abs=1e-5)
+
+
+def test_base_model_after_a_pcm_ends_at_its_own_solution(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    network = deepcopy(sampled.network)
+    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    always, first = held_out_errors(network, sampled.network, picard, samples, T)
+    assert first[-1] < 1e-4 < always[-1]
+
+
+def test_iterations_by_the_base_count_and_train_the_pcm(
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
+) -> None:
+    """With the base in the PCM's place too, all trajectories are those in the samples."""
+    squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean() for k in range(K)]
+    base = deepcopy(sampled.network).requires_grad_(False)
+    loss = picard_consistency_loss(sampled.network, picard, samples, 0, base=base, base_iterations=2)
+    torch.testing.assert_close(loss, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
+    loss = picard_consistency_loss(
+        sampled.network, picard, samples, 0, Distance(floor=1e-2), True, base=base, base_iterations=2
+    )
+    assert loss.item() == pytest.approx(
+        1.0, rel=1e-3
+    )  # relative to no training, of a network that is not trained
+    loss.backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for parameter in sampled.network.parameters()
+    )
+
+
+def test_robust_distance_lets_one_sample_that_is_far_off_count_less(samples: Samples) -> None:
+    states = samples.solution.clone()
+    states[0, 1:] += 1
+    assert Distance()(states, samples.solution).tolist() == pytest.approx([1.0] + 15 * [0.0])
+    assert Distance(3.0)(states, samples.solution)[0].item() == pytest.approx(4.0)
+    robust = Distance(3.0, floor=0.1)(states, samples.solution)
+    assert robust.tolist() == pytest.approx([4.01**0.5] + 15 * [0.1])
+
+
+def test_loss_weights_follow_their_formulas(sampled: DiffusionPolicy) -> None:
+    solver = sampled.solver
+    assert [loss_weight("constant", k, K, solver) for k in range(K)] == [1, 1, 1]
+    assert [loss_weight("inverse", k, K, solver) for k in range(K)] == [1, 1 / 2, 1 / 3]
+    expected = [(1 - solver.alphas_cumprod[state].item()) ** -0.5 for state in (0, 1, 3)]  # ⌊k·5/3⌋
+    assert [loss_weight("inverse_std", k, K, solver) for k in range(K)] == pytest.approx(expected)
+    with pytest.raises(
+        ValueError,
+        match="loss_weight must be one of constant, inverse, inverse_std, training_free, got 'x'",
+    ):
+        loss_weight("x", 0, K, solver)

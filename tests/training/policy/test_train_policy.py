@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from policy import DiffusionPolicy, PolicyConfig
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from training.policy.train_policy import TrainingData, batch_rows, main, noise_prediction_loss
+
+TINY = [
+    "policy.down_dims=[8,16]",
+    "policy.step_embed_dim=8",
+    "policy.n_groups=4",
+    "held_out_episodes=1",
+    "rollout_episodes=0",
+    "training.batch_size=8",
+    "training.iterations=60",
+    "training.log_every=5",
+    "training.checkpoint_every=5",
+    "training.validate_every=20",
+    "training.warmup_iterations=5",
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
+
+
+def arguments(store: Path, output_dir: Path, *more: str) -> list[str]:
+    return [f"demonstrations={store}", f"output_dir={output_dir}", *TINY, *more]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "training.policy.train_policy", *args]
+
+
+def losses(output_dir: Path) -> list[float]:
+    with open(output_dir / "log.csv", newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
+    small_demonstrations: Path, tmp_path: Path, observations: torch.Tensor
+) -> None:
+    more = ["rollout_episodes=1", "rollout_max_steps=8", "rollout_sampler.steps=2"]
+    assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
+    policy = DiffusionPolicy.load(tmp_path / "policy.safetensors")
+    assert policy.predict_chunk(observations).isfinite().all()
+    assert policy.provenance["iterations"] == 60
+    assert policy.provenance["seed"] == 0
+    assert len(policy.provenance["data_sha256"]) == 64
+    with open(tmp_path / "log.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert 0 < float(last["held_out_loss"]) < 2
+    assert 0 <= float(last["rollout_reward"]) <= 1
+    # Trained already: what got lost is written again.
+    (tmp_path / "policy.safetensors").unlink()
+    assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
+    again = DiffusionPolicy.load(tmp_path / "policy.safetensors")
+    noise = torch.zeros(len(observations), 16, 2)
+    assert torch.equal(again.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
+
+
+def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
+    small_demonstrations: Path, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(*arguments(small_demonstrations, whole)), check=True, env=ENVIRONMENT)
+
+    # Long enough that it cannot end before it is killed: the kill comes at the first saved state.
+    process = subprocess.Popen(command(*arguments(small_demonstrations, cut)), env=ENVIRONMENT)
+    state = cut / "training_state.safetensors"
+    while not state.exists():
+        assert process.poll() is None, "ended before it was killed"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(losses(cut)) < len(losses(whole))
+
+    subprocess.run(command(*arguments(small_demonstrations, cut)), check=True, env=ENVIRONMENT)
+    expected, resumed = load_file(whole / "policy.safetensors"), load_file(cut / "policy.safetensors")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert losses(cut) == losses(whole)
+
+
+def test_two_processes_give_the_loss_curve_of_one(small_demonstrations: Path, tmp_path: Path) -> None:
+    subprocess.run(command(*arguments(small_demonstrations, tmp_path / "one")), check=True, env=ENVIRONMENT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, "-m", "training.policy.train_policy", *arguments(small_demonstrations, tmp_path / "two")],
+        check=True,
+        env=ENVIRONMENT,
+    )
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+def test_batch_that_cannot_be_built_is_refused(
+    small_demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(small_demonstrations, tmp_path, "training.batch_size=100000")) == 1
+    assert "batch_size 100000 exceeds the" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
+        ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
+        ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
+        ("rollout_sampler.name=pcm", "sampler 'pcm' needs a PCM, and the policy has none"),
+    ],
+)
+def test_rollouts_that_cannot_be_run_are_refused_before_the_training(
+    small_demonstrations: Path,
+    tmp_path: Path,
+    argument: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(small_demonstrations, tmp_path, argument)) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_perfect_noise_prediction_has_no_loss() -> None:
+    """The loss of a network that inverts x_t = √ᾱ·x + √(1−ᾱ)·ε for the one action sequence there is."""
+    alphas_cumprod = squared_cosine_alphas_cumprod(100).float()
+    actions = torch.rand(1, 16, 2) * 2 - 1
+    data = TrainingData(torch.zeros(1, 40), actions)
+
+    class Oracle(torch.nn.Module):
+        def forward(
+            self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor
+        ) -> torch.Tensor:
+            alpha = alphas_cumprod[timestep, None, None]
+            return (sample - alpha.sqrt() * actions) / (1 - alpha).sqrt()
+
+    rows, generator = torch.zeros(64, dtype=torch.long), torch.Generator().manual_seed(0)
+    loss = noise_prediction_loss(Oracle(), data, rows, alphas_cumprod, generator, slice(None))
+    assert loss.item() < 1e-8
+
+
+@given(count=st.integers(1, 50), seed=st.integers(0, 100), data=st.data())
+def test_an_epoch_visits_every_sample_at_most_once(count: int, seed: int, data: st.DataObject) -> None:
+    batch_size = data.draw(st.integers(1, count))
+    batches = count // batch_size
+    for epoch in range(2):
+        rows = [batch_rows(count, batch_size, seed, epoch * batches + i) for i in range(batches)]
+        visited = torch.cat(rows).tolist()
+        assert len(visited) == len(set(visited)) == batches * batch_size
+        assert set(visited) <= set(range(count))
+
+
+def test_shares_of_the_workers_add_up_to_the_loss_of_one() -> None:
+    torch.manual_seed(0)
+    network = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4).build_network()
+    data = TrainingData(torch.randn(10, 40), torch.rand(10, 16, 2) * 2 - 1)
+    alphas_cumprod, rows = squared_cosine_alphas_cumprod(100).float(), torch.arange(8)
+
+    def loss(share: slice) -> float:
+        generator = torch.Generator().manual_seed(3)
+        return noise_prediction_loss(network, data, rows, alphas_cumprod, generator, share).item()
+
+    halves = [loss(slice(0, 4)), loss(slice(4, 8))]
+    assert sum(halves) / 2 == pytest.approx(loss(slice(None)), abs=1e-6)

@@ -1,0 +1,1 @@
+"""The reports of `pcm-benchmark`, one a file."""

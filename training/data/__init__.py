@@ -1,0 +1,1 @@
+"""Demonstrations: where they come from, how they are stored and cut into windows."""

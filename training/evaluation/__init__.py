@@ -1,0 +1,1 @@
+"""Episodes of a policy, and what they say."""

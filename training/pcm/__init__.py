@@ -1,0 +1,1 @@
+"""Picard trajectories, and Picard consistency training on them."""

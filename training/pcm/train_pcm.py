@@ -1,0 +1,267 @@
+"""Train a Picard Consistency Model from a base policy (PCM, So et al. 2025, section 4.1)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.networks.lora import ALL_LAYERS, add_lora
+from policy.networks.unet import ConditionalUnet1D
+from policy.pcm import INITIAL_MODELS, METHODS, PCM, load_pcm, save_pcm, weights_sha256
+from policy.sampling.recurrence import make_recurrence
+from policy.sampling.start import initial_calls, make_start
+from training.command import run_command
+from training.distributed import Worker, worker
+from training.pcm.picard_consistency import (
+    LOSS_WEIGHTS,
+    Distance,
+    PicardMap,
+    Samples,
+    error_p95,
+    held_out_errors,
+    loss_weight,
+    picard_consistency_loss,
+)
+from training.pcm.trajectories import ARRAYS, TrajectoryStore, load_trajectories, open_store
+from training.policy.train_policy import batch_rows
+from training.provenance import code_version, command_line, machine
+from training.training_loop import TrainingConfig, generator_for, train
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TrainPcmConfig:
+    """See `training/conf/train_pcm.yaml`."""
+
+    checkpoint: str = MISSING
+    trajectories: str = MISSING
+    output_dir: str = MISSING
+    method: str = "lora"
+    rank: int = 32
+    targets: str = ALL_LAYERS
+    epochs: int = MISSING
+    iterations: int | None = None
+    loss_weight: str = "constant"
+    final_state_weight: float = 0.0
+    floor: float = 0.0
+    unrolled_iterations: int = 1
+    base_iterations: int = 0
+    initial_model: str = "base"
+    held_out_samples: int = 128
+    validated_iterations: int = 3
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("method", METHODS),
+            ("loss_weight", LOSS_WEIGHTS),
+            ("initial_model", INITIAL_MODELS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("final_state_weight", "floor", "base_iterations"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.loss_weight == "training_free" and not self.floor > 0:
+            raise ValueError("loss_weight=training_free divides by distances, which floor must keep above 0")
+
+
+def train_pcm(config: TrainPcmConfig) -> None:
+    """Train, and write `pcm.safetensors` with the best averaged weights into the output directory."""
+    with worker(config.device) as this_worker:
+        _train(config, this_worker)
+
+
+def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
+    device, output_dir = this_worker.device, Path(config.output_dir)
+    base = DiffusionPolicy.load(config.checkpoint, device)
+    store = open_store(config.trajectories)
+    _check_store(store, base, config)
+    T, K = int(store.identity["steps"]), int(store.identity["iterations"])
+    solver_name = store.identity["solver"]
+    formulation, initialisation = store.identity["formulation"], store.identity["initialisation"]
+    trained_iterations = config.iterations or K
+    if not config.unrolled_iterations <= trained_iterations <= K:
+        raise ValueError(
+            f"iterations must be in {config.unrolled_iterations} (unrolled_iterations) … {K} "
+            f"(those of the trajectories), got {trained_iterations}"
+        )
+    if trained_iterations + config.base_iterations > K:
+        raise ValueError(
+            f"iterations + base_iterations must be at most {K} (those of the trajectories), "
+            f"got {trained_iterations} + {config.base_iterations}"
+        )
+    if config.initial_model == "pcm" and trained_iterations != config.unrolled_iterations:
+        raise ValueError(
+            f"with initial_model=pcm all iterations are trained through from the noise on: iterations must be "
+            f"unrolled_iterations, {config.unrolled_iterations}, got {trained_iterations}"
+        )
+    validated_iterations = min(config.validated_iterations, K)
+    held_out, training_samples = _load_samples(store, config.held_out_samples, device)
+    count = len(training_samples.states)
+    batch_size = config.training.batch_size
+    if count < batch_size:
+        raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
+    training = replace(config.training, iterations=config.epochs * (count // batch_size))
+
+    policy = base.with_sampler(SamplerConfig("picard", T, solver=solver_name, formulation=formulation))
+    solver = policy.solver
+    initial_is_trained = config.initial_model == "pcm"
+    picard = PicardMap(
+        solver,
+        make_recurrence(formulation, solver, policy.covariance),
+        exact=0 if initial_is_trained else initial_calls(initialisation),
+        start=make_start(initialisation, solver, policy.covariance) if initial_is_trained else None,
+    )
+    network = deepcopy(base.network)
+    if config.method == "lora":
+        generator = torch.Generator().manual_seed(training.seed)
+        add_lora(network, config.rank, config.targets, generator)
+    averaged = deepcopy(network).requires_grad_(False)
+    frozen_base = deepcopy(base.network).requires_grad_(False)
+    share = this_worker.share(batch_size)
+    depths = [initial_calls(initialisation) + k + 1 for k in range(validated_iterations)]
+    distance = Distance(config.final_state_weight, config.floor)
+    training_free = [
+        error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)
+    ]
+    provenance = {
+        "trajectories": dict(store.identity),
+        "code": code_version(),
+        "command": command_line(),
+        "machine": machine(device),
+        "training_free_error": dict(zip(map(str, depths), training_free, strict=True)),
+    }
+
+    def loss(trained: nn.Module, iteration: int) -> Tensor:
+        rows = batch_rows(count, batch_size, training.seed, iteration)[share].to(device)
+        k = 0
+        if not initial_is_trained:
+            # One k for the whole batch: the same on every worker.
+            starts = trained_iterations - config.unrolled_iterations + 1
+            k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
+        return loss_weight(config.loss_weight, k, trained_iterations, solver) * picard_consistency_loss(
+            cast(ConditionalUnet1D, trained),
+            picard,
+            training_samples.rows(rows),
+            k,
+            distance,
+            config.loss_weight == "training_free",
+            config.unrolled_iterations,
+            frozen_base,
+            config.base_iterations,
+        )
+
+    path = output_dir / "pcm.safetensors"
+    best = float("inf")
+    if (output_dir / "training_state.safetensors").exists() and path.exists():
+        best = float(load_pcm(path, base.network).provenance["error_ratio"])
+
+    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
+        nonlocal best
+        assert isinstance(weights, ConditionalUnet1D)
+        errors, switched = held_out_errors(weights, base.network, picard, held_out, validated_iterations)
+        # What selects the weights: the way that was trained for, or else the better of both, relative to no training,
+        # in the geometric mean.
+        chosen = switched if config.base_iterations else np.minimum(errors, switched)
+        ratios = np.divide(chosen, training_free)
+        ratio = float(np.exp(np.log(ratios).mean()))
+        numbers = {"error_ratio": ratio}
+        for depth, *found in zip(depths, training_free, errors, switched, strict=True):
+            numbers |= dict(zip(_columns(depth), found, strict=True))
+        if ratio < best:
+            best = ratio
+            found_provenance = {**provenance, "training_iterations": iteration, **numbers}
+            save_pcm(
+                path,
+                PCM(
+                    weights,
+                    config.method,
+                    weights_sha256(base.network.state_dict()),
+                    T,
+                    formulation,
+                    initialisation,
+                    trained_iterations,
+                    config.initial_model,
+                    config.rank if config.method == "lora" else 0,
+                    config.targets if config.method == "lora" else "",
+                    found_provenance,
+                    solver_name,
+                ),
+            )
+        return numbers
+
+    identity = asdict(config)
+    for name in ("training", "checkpoint", "trajectories", "output_dir", "device"):
+        del identity[name]
+    identity["store"] = dict(store.identity)
+    columns = ["error_ratio", *(column for depth in depths for column in _columns(depth))]
+    train(network, averaged, loss, validate, columns, training, this_worker, output_dir, identity)
+    if this_worker.is_first:
+        print(_format(load_pcm(path, base.network), depths))
+        print(f"PCM: {path}")
+
+
+def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
+    """Refuse trajectories by other weights or another covariance, or that the initial call is not part of."""
+    expected, found = store.identity["base_sha256"], weights_sha256(base.network.state_dict())
+    if expected != found:
+        raise ValueError(
+            f"{config.trajectories}: trajectories of a base whose weights have sha256 {expected[:12]}…; "
+            f"those of {config.checkpoint} have {found[:12]}…"
+        )
+    if base.covariance is not None and (expected := store.identity["covariance_sha256"]):
+        found = weights_sha256({"": base.covariance})
+        if expected != found:
+            raise ValueError(
+                f"{config.trajectories}: trajectories by a covariance with sha256 {expected[:12]}…; "
+                f"that of {config.checkpoint} has {found[:12]}…"
+            )
+    if config.initial_model == "pcm" and store.identity["initialisation"] != "gaussian":
+        raise ValueError("initial_model=pcm needs trajectories with the initialisation 'gaussian'")
+
+
+def _load_samples(
+    store: TrajectoryStore, held_out_samples: int, device: torch.device
+) -> tuple[Samples, Samples]:
+    """Held-out samples and the others."""
+    if held_out_samples >= store.samples:
+        raise ValueError(f"held_out_samples {held_out_samples} leave none of {store.samples} to train on")
+    trajectories = load_trajectories(store)
+    samples = Samples(*(torch.from_numpy(getattr(trajectories, name)).to(device) for name in ARRAYS))
+    return samples.rows(slice(held_out_samples)), samples.rows(slice(held_out_samples, None))
+
+
+def _columns(depth: int) -> tuple[str, str, str]:
+    return f"training_free_depth_{depth}", f"pcm_depth_{depth}", f"pcm_first_depth_{depth}"
+
+
+def _format(pcm: PCM, depths: Sequence[int]) -> str:
+    lines = [f"{'depth':>5}  {'training-free':>13}  {'PCM':>8}  {'PCM first, base after':>21}"]
+    for depth in depths:
+        free, always, first = (pcm.provenance[column] for column in _columns(depth))
+        lines.append(f"{depth:>5}  {free:>13.4f}  {always:>8.4f}  {first:>21.4f}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("train_pcm", TrainPcmConfig, train_pcm, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Add to a checkpoint what preconditioned parallel samplers start from: the covariance of the policy's own actions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from policy import DiffusionPolicy, SamplerConfig
+from training.command import run_command
+from training.data.demonstrations import build_windows, load_demonstrations
+from training.distributed import choose_device
+from training.provenance import code_version, command_line
+
+
+@dataclass(frozen=True)
+class EstimateCovarianceConfig:
+    """See `training/conf/estimate_covariance.yaml`."""
+
+    checkpoint: str = MISSING
+    demonstrations: str = MISSING
+    output: str = MISSING
+    conditions: int = 96
+    samples: int = 16
+    steps: int = 10
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.conditions < 1:
+            raise ValueError(f"conditions must be at least 1, got {self.conditions}")
+        if self.samples < 2:
+            raise ValueError(f"samples must be at least 2 for a covariance, got {self.samples}")
+
+
+def action_covariance(
+    policy: DiffusionPolicy, observations: Tensor, samples: int, generator: torch.Generator
+) -> Tensor:
+    """Covariance of the normalised, flattened action sequences given the observation, averaged over observations.
+
+    Args:
+        policy: drawn from with its own sampler.
+        observations: (C, observation_steps, observation_dim) in px.
+        samples: action sequences per observation.
+        generator: of the noises.
+
+    Returns:
+        (D, D), D = horizon × action dimension, unbiased.
+    """
+    actions = policy.predict(observations.repeat_interleave(samples, 0), generator=generator).actions
+    normalized = policy.normalizer.action.normalize(actions).view(len(observations), samples, -1).double()
+    deviations = (normalized - normalized.mean(1, keepdim=True)).flatten(0, 1)
+    return (deviations.T @ deviations / (len(observations) * (samples - 1))).float()
+
+
+def estimate_covariance(config: EstimateCovarianceConfig) -> None:
+    """Write the checkpoint again, with the covariance in it."""
+    policy = DiffusionPolicy.load(
+        config.checkpoint, choose_device(config.device), SamplerConfig("ddim", config.steps)
+    )
+    demonstrations = load_demonstrations(config.demonstrations)
+    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
+    windows = build_windows(demonstrations, range(len(demonstrations.episode_ends)), *shape)
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = torch.randperm(len(windows.observations), generator=generator)[: config.conditions]
+    covariance = action_covariance(policy, windows.observations[rows], config.samples, generator)
+    provenance = {
+        **policy.provenance,
+        "covariance": {
+            "data_sha256": demonstrations.sha256,
+            "code": code_version(),
+            "command": command_line(),
+            "seed": config.seed,
+        },
+    }
+    replace(policy, covariance=covariance, provenance=provenance).save(config.output)
+    spread = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
+    print(f"standard deviations along the principal axes: {spread.max():.4f} … {spread.min():.4f}")
+    print(f"checkpoint with covariance: {config.output}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("estimate_covariance", EstimateCovarianceConfig, estimate_covariance, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

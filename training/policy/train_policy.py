@@ -1,0 +1,184 @@
+"""Train a diffusion policy on demonstrations: the noise-prediction loss of DDPM (Ho et al. 2020, eq. 14)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
+from policy.networks.unet import ConditionalUnet1D
+from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from training.command import run_command
+from training.data.demonstrations import Windows, build_windows, load_demonstrations, split_episodes
+from training.distributed import Worker, worker
+from training.evaluation.rollout import run_episodes
+from training.provenance import code_version, command_line, machine
+from training.training_loop import TrainingConfig, generator_for, train
+
+
+@dataclass(frozen=True)
+class TrainPolicyConfig:
+    """See `training/conf/train_policy.yaml`."""
+
+    demonstrations: str = MISSING
+    output_dir: str = MISSING
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    held_out_episodes: int = 6
+    rollout_episodes: int = 10
+    rollout_max_steps: int = 200
+    rollout_first_seed: int = 200000
+    rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.rollout_episodes < 0:
+            raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
+        if self.rollout_max_steps < 1:
+            raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Normalised windows on a device: condition (W, C) and actions (W, H, A)."""
+
+    condition: Tensor
+    actions: Tensor
+
+    @classmethod
+    def of(cls, windows: Windows, normalizer: Normalizer, device: torch.device) -> TrainingData:
+        condition = normalizer.observation.normalize(windows.observations).flatten(1)
+        return cls(condition.to(device), normalizer.action.normalize(windows.actions).to(device))
+
+
+def noise_prediction_loss(
+    network: nn.Module,
+    data: TrainingData,
+    rows: Tensor,
+    alphas_cumprod: Tensor,
+    generator: torch.Generator,
+    share: slice,
+) -> Tensor:
+    """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
+
+    Timesteps and noises are drawn for all rows, so that the share decides nothing but who computes what.
+    """
+    timesteps = torch.randint(len(alphas_cumprod), rows.shape, generator=generator, device=generator.device)
+    noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
+    rows, timesteps, noise = rows[share], timesteps[share], noise[share]
+    alpha = alphas_cumprod[timesteps, None, None]
+    noisy = alpha.sqrt() * data.actions[rows] + (1 - alpha).sqrt() * noise
+    prediction = network(noisy, timesteps, data.condition[rows])
+    return nn.functional.mse_loss(prediction.float(), noise)
+
+
+def batch_rows(count: int, batch_size: int, seed: int, iteration: int) -> Tensor:
+    """(batch_size,) indices into `count` samples: consecutive pieces of a fresh permutation per epoch."""
+    batches = max(1, count // batch_size)
+    epoch, batch = divmod(iteration, batches)
+    permutation = torch.randperm(count, generator=generator_for(seed, epoch, torch.device("cpu")))
+    return permutation[batch * batch_size : (batch + 1) * batch_size]
+
+
+def train_policy(config: TrainPolicyConfig) -> None:
+    """Train, and write `policy.safetensors` with the averaged weights into the output directory."""
+    with worker(config.device) as this_worker:
+        _train(config, this_worker)
+
+
+def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
+    device, training = this_worker.device, config.training
+    output_dir = Path(config.output_dir)
+    demonstrations = load_demonstrations(config.demonstrations)
+    train_episodes, held_out = split_episodes(
+        len(demonstrations.episode_ends), config.held_out_episodes, training.seed
+    )
+    shape = (config.policy.horizon, config.policy.observation_steps, config.policy.action_steps)
+    windows = build_windows(demonstrations, train_episodes, *shape)
+    if len(windows.actions) < training.batch_size:
+        raise ValueError(
+            f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
+        )
+    normalizer = Normalizer(
+        Range.of(torch.from_numpy(demonstrations.observations)),
+        Range.of(torch.from_numpy(demonstrations.actions)),
+    )
+    data = TrainingData.of(windows, normalizer, device)
+    held_out_data = TrainingData.of(build_windows(demonstrations, held_out, *shape), normalizer, device)
+    alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
+
+    torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
+    network = config.policy.build_network().to(device)
+    averaged = deepcopy(network).requires_grad_(False)
+    share = this_worker.share(training.batch_size)
+    provenance = {
+        "data_sha256": demonstrations.sha256,
+        "code": code_version(),
+        "command": command_line(),
+        "seed": training.seed,
+        "batch_size": training.batch_size,
+        "machine": machine(device),
+    }
+
+    def loss(trained: nn.Module, iteration: int) -> Tensor:
+        rows = batch_rows(len(data.actions), training.batch_size, training.seed, iteration).to(device)
+        generator = generator_for(training.seed, iteration, device)
+        return noise_prediction_loss(trained, data, rows, alphas_cumprod, generator, share)
+
+    def finished_policy(weights: nn.Module, iteration: int) -> DiffusionPolicy:
+        assert isinstance(weights, ConditionalUnet1D)
+        return DiffusionPolicy(
+            weights, config.policy, normalizer.to(device), {**provenance, "iterations": iteration}
+        )
+
+    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
+        policy = finished_policy(weights, iteration)
+        policy.save(output_dir / "policy.safetensors")
+        numbers = {}
+        if config.held_out_episodes:
+            rows = torch.arange(len(held_out_data.actions), device=device)
+            generator = generator_for(training.seed, 0, device)
+            with torch.no_grad():
+                numbers["held_out_loss"] = noise_prediction_loss(
+                    weights, held_out_data, rows, alphas_cumprod, generator, slice(None)
+                ).item()
+        if config.rollout_episodes:
+            seeds = range(config.rollout_first_seed, config.rollout_first_seed + config.rollout_episodes)
+            rollout = run_episodes(
+                policy.with_sampler(config.rollout_sampler),
+                seeds,
+                config.rollout_max_steps,
+                show_progress=False,
+            )
+            rewards = [episode.max_reward for episode in rollout.episodes]
+            numbers["rollout_reward"] = sum(rewards) / len(rewards)
+        return numbers
+
+    identity = {
+        "data_sha256": demonstrations.sha256,
+        "policy": asdict(config.policy),
+        "held_out_episodes": config.held_out_episodes,
+    }
+    columns = ["held_out_loss", "rollout_reward"]
+    finished_policy(averaged, 0).with_sampler(config.rollout_sampler)  # what is wrong with it shows now
+    train(network, averaged, loss, validate, columns, training, this_worker, output_dir, identity)
+    if this_worker.is_first:
+        path = output_dir / "policy.safetensors"
+        if not path.exists():  # trained before, and removed since
+            finished_policy(averaged, training.iterations).save(path)
+        print(f"policy: {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("train_policy", TrainPolicyConfig, train_policy, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
