@@ -41,7 +41,7 @@ check: $(VENV)/.installed-test  ## Format, lint and types
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train]' --constraint constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
