@@ -6,8 +6,8 @@ from setuptools import find_packages, setup
 
 share = "share/pcm_policy"
 
-# What a robot needs: the policy and its node. OpenVINO is part of it, since engine=auto is OpenVINO on a CPU, and only with
-# it does a chunk take as long there as the documents say. Whatever is missing is named by whoever needs it.
+# What a robot needs: the policy and its node. OpenVINO is part of it, since engine=auto is OpenVINO on a CPU: without it
+# a chunk would take a robot without a GPU longer than the documents say.
 robot = [
     "numpy>=1.26,<3",
     "openvino>=2025.0,<2027",
