@@ -6,8 +6,8 @@ from setuptools import find_packages, setup
 
 share = "share/pcm_policy"
 
-# What a robot needs: the policy and its node. OpenVINO is part of it, since engine=auto is OpenVINO on a CPU: without it
-# a chunk would take a robot without a GPU longer than the documents say.
+# What a robot needs: the policy and its node. OpenVINO is part of it, since engine=auto is OpenVINO on a CPU:
+# without it, a chunk would take a robot without a GPU longer than the documents say.
 robot = [
     "numpy>=1.26,<3",
     "openvino>=2025.0,<2027",
@@ -28,7 +28,7 @@ train = [
     "matplotlib>=3.8,<4",
     "omegaconf>=2.3,<3",
     "pooch>=1.8,<2",
-    "scipy>=1.12,<2",
+    "scipy>=1.15,<2",
     "tensorboard>=2.16,<3",
     "tqdm>=4.66,<5",
     "zarr>=2.18,<4",

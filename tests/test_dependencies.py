@@ -136,6 +136,14 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
 
 
+@pytest.mark.parametrize(("package", "extra"), [("pusht_env", "sim"), ("training", "train")])
+def test_what_is_missing_is_named(package: str, extra: str) -> None:
+    missing = sorted(libraries(extra) - libraries())
+    program = f"import sys; sys.modules.update(dict.fromkeys({missing})); import {package}"
+    run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert f"need: pip install 'pcm_policy[{extra}]'" in run.stderr.replace("needs:", "need:")
+
+
 def test_every_package_says_that_it_is_typed() -> None:
     for package in PACKAGES:
         assert (REPOSITORY / package / "py.typed").exists()

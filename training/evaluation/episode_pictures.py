@@ -18,7 +18,7 @@ from training.evaluation.episode import Episode
 
 
 def plot_rewards(episodes: Sequence[Episode], path: Path, title: str) -> None:
-    """Reward over time of every episode, and the mean of the best reward so far."""
+    """Rewards of every episode over time, and the mean of the best reward so far."""
     steps = max(episode.steps for episode in episodes)
     best = np.stack(
         # An episode that ended keeps its best reward.
