@@ -144,6 +144,14 @@ def test_what_is_missing_is_named(package: str, extra: str) -> None:
     assert f"need: pip install 'pcm_policy[{extra}]'" in run.stderr.replace("needs:", "need:")
 
 
+def test_no_command_imports_from_another() -> None:
+    scripts = setup()["entry_points"]["console_scripts"]
+    commands = {script.split(" = ")[1].split(":")[0] for script in scripts}
+    assert {command: imports(command) & commands for command in commands} == {
+        command: set() for command in commands
+    }
+
+
 def test_every_package_says_that_it_is_typed() -> None:
     for package in PACKAGES:
         assert (REPOSITORY / package / "py.typed").exists()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
 from training.command import run_command
-from training.data.demonstrations import build_windows, load_demonstrations
+from training.data.demonstrations import load_demonstrations
+from training.data.windows import policy_windows
 from training.distributed import choose_device
 from training.provenance import code_version, command_line
 
@@ -63,8 +64,7 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
         config.checkpoint, choose_device(config.device), SamplerConfig("ddim", config.steps)
     )
     demonstrations = load_demonstrations(config.demonstrations)
-    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
-    windows = build_windows(demonstrations, range(len(demonstrations.episode_ends)), *shape)
+    windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(windows.observations), generator=generator)[: config.conditions]
     covariance = action_covariance(policy, windows.observations[rows], config.samples, generator)

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from policy import DiffusionPolicy, PolicyConfig
 from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from training.policy.train_policy import TrainingData, batch_rows, main, noise_prediction_loss
+from training.policy.train_policy import TrainingData, main, noise_prediction_loss
 
 TINY = [
     "policy.down_dims=[8,16]",
@@ -147,17 +145,6 @@ def test_perfect_noise_prediction_has_no_loss() -> None:
     rows, generator = torch.zeros(64, dtype=torch.long), torch.Generator().manual_seed(0)
     loss = noise_prediction_loss(Oracle(), data, rows, alphas_cumprod, generator, slice(None))
     assert loss.item() < 1e-8
-
-
-@given(count=st.integers(1, 50), seed=st.integers(0, 100), data=st.data())
-def test_an_epoch_visits_every_sample_at_most_once(count: int, seed: int, data: st.DataObject) -> None:
-    batch_size = data.draw(st.integers(1, count))
-    batches = count // batch_size
-    for epoch in range(2):
-        rows = [batch_rows(count, batch_size, seed, epoch * batches + i) for i in range(batches)]
-        visited = torch.cat(rows).tolist()
-        assert len(visited) == len(set(visited)) == batches * batch_size
-        assert set(visited) <= set(range(count))
 
 
 def test_shares_of_the_workers_add_up_to_the_loss_of_one() -> None:
