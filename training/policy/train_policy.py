@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
 from policy.networks.unet import ConditionalUnet1D
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.command import run_command
 from training.data.demonstrations import load_demonstrations
 from training.data.windows import Windows, policy_windows, split_episodes
