@@ -1,7 +1,7 @@
 """`pcm-download-demonstrations`: fetches the published PushT demonstrations and verifies them.
 
 The archive is the one published with Diffusion Policy (Chi et al., RSS 2023; MIT licence). The store appears under its
-name only once it is complete and verified. Pooch downloads the archive; it cannot resume, which is acceptable for 30 MB.
+name only once it is complete and verified. Pooch downloads the archive; it cannot resume, which 30 MB do not need.
 What is verified are the arrays, not the archive, so that a mirror may pack it differently.
 """
 
