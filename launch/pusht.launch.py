@@ -67,14 +67,20 @@ ARGUMENTS = (
         f"safetensors file of the policy; that of params_file, else {SHIPPED}, if empty",
     ),
     ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
-    ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
+    (
+        "method",
+        "",
+        "sampler.method; solver and steps, where not given, are then auto and 0 whatever the files say; "
+        "as in share/pcm_policy/config/pusht.yaml or params_file if empty",
+    ),
+    ("solver", "", "sampler.solver, instead of the one in the files"),
     ("steps", "", "sampler.steps, likewise"),
-    ("iterations", "", "sampler.iterations, likewise"),
+    ("iterations", "", "sampler.stop.iterations, likewise"),
     ("engine", "", "engine of the policy node, its own default if empty; plain computes as pcm-evaluate"),
     ("params_file", "", "YAML file with more parameters of the policy node"),
     ("episodes", "10", "number of episodes"),
     ("first_seed", "100000", "initial state of the first episode; one more per episode"),
-    ("noise_seed", "0", "of the policy's noises"),
+    ("noise_seed", "0", "seed of the policy's noises"),
     ("max_steps", "200", "control steps of 0.1 s per episode"),
     ("mode", "realtime", "realtime, or lockstep: deterministic, and as fast as it goes"),
     ("real_time_factor", "1.0", "seconds of simulation per second, in mode realtime"),
@@ -150,13 +156,25 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
         "synchronous": value["mode"] == "lockstep",
         "use_sim_time": True,
     }
-    names = {"checkpoint": "checkpoint", "pcm": "pcm", "engine": "engine", "sampler": "sampler.name"}
-    for name, parameter in names.items():
+    parameters |= {name: value[name] for name in ("checkpoint", "pcm", "engine") if value[name]}
+    return parameters | _sampler(value)
+
+
+def _sampler(value: dict[str, str]) -> dict[str, str | int]:
+    """The sampler's parameters that the arguments set.
+
+    A solver and a number of steps belong to the method beside which a file names them: a method that is given as an
+    argument takes neither from there.
+    """
+    parameters: dict[str, str | int] = (
+        {"sampler.solver": "auto", "sampler.steps": 0} if value["method"] else {}
+    )
+    parameters |= {f"sampler.{name}": value[name] for name in ("method", "solver") if value[name]}
+    for name, parameter in (("steps", "sampler.steps"), ("iterations", "sampler.stop.iterations")):
         if value[name]:
-            parameters[parameter] = value[name]
-    for name in ("steps", "iterations"):
-        if value[name]:
-            parameters[f"sampler.{name}"] = int(value[name])
+            if not value[name].isdecimal():
+                raise ValueError(f"{name} must be a whole number, got {value[name]!r}")
+            parameters[parameter] = int(value[name])
     return parameters
 
 
@@ -168,7 +186,7 @@ def _names_checkpoint(parameters: Any) -> bool:
 
 
 def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
-    """The PCM that lies beside a checkpoint, if one does, so that `sampler` alone selects it."""
+    """The PCM beside a checkpoint, if there is one, so that `method:=pcm` alone is right."""
     if not checkpoint:
         return []
     path = Path(checkpoint)
