@@ -109,9 +109,11 @@ def _start(context: LaunchContext) -> list[Action]:
     rviz, record = (
         perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
     )
-    file = value["params_file"]
-    if not value["checkpoint"] and not (file and _names_checkpoint(yaml.safe_load(Path(file).read_text()))):
+    file = yaml.safe_load(Path(value["params_file"]).read_text()) if value["params_file"] else {}
+    if not value["checkpoint"] and not _names("checkpoint", file):
         value["checkpoint"] = str(SHIPPED)
+    if not value["pcm"] and not _names("pcm", file):
+        value["pcm"] = _pcm_beside(value["checkpoint"])
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
     simulator = Node(
@@ -127,8 +129,8 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[
             str(_share() / "config" / "pusht.yaml"),
-            *_pcm_beside(value["checkpoint"]),
             *filter(None, [value["params_file"]]),
+            # One dictionary, at the end: values of a second one would go where the first one stands.
             _policy_parameters(value),
         ],
     )
@@ -178,20 +180,20 @@ def _sampler(value: dict[str, str]) -> dict[str, str | int]:
     return parameters
 
 
-def _names_checkpoint(parameters: Any) -> bool:
-    """Whether a parameter file's content, at any depth of namespaces, holds a checkpoint."""
-    return isinstance(parameters, dict) and (
-        bool(parameters.get("checkpoint")) or any(map(_names_checkpoint, parameters.values()))
+def _names(parameter: str, file: Any) -> bool:
+    """Whether a parameter file's content, at any depth of namespaces, holds a value of a parameter."""
+    return isinstance(file, dict) and (
+        bool(file.get(parameter)) or any(_names(parameter, part) for part in file.values())
     )
 
 
-def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
+def _pcm_beside(checkpoint: str) -> str:
     """The PCM beside a checkpoint, if there is one, so that `method:=pcm` alone is right."""
     if not checkpoint:
-        return []
+        return ""
     path = Path(checkpoint)
     pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
-    return [{"pcm": str(pcm)}] if pcm.is_file() else []
+    return str(pcm) if pcm.is_file() else ""
 
 
 def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:

@@ -133,43 +133,40 @@ def checkpoint_with_pcm(checkpoint: Path, tmp_path: Path) -> Path:
     return own
 
 
-def sampler_of(summary: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Options of the sampler that was in use."""
-    return {name: summary["policy_diagnostics"][f"sampler.{name}"] for name in names}
-
-
+@pytest.mark.parametrize("node", ["policy", "/policy", "/**"])
 def test_the_method_pcm_alone_is_right_with_a_pcm_beside_the_checkpoint(
-    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path
+    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path, node: str
 ) -> None:
     parameters = tmp_path / "parameters.yaml"
     # Of another method, as those of config/pusht.yaml are: neither gets in the way.
-    parameters.write_text(
-        "policy: {ros__parameters: {sampler: {method: sequential, solver: ddpm, steps: 7}}}"
-    )
+    sampler = "{method: sequential, solver: ddpm, steps: 7}"
+    parameters.write_text(f"{node}: {{ros__parameters: {{seed: 5, sampler: {sampler}}}}}")
     values = [
         f"checkpoint:={checkpoint_with_pcm}",
         f"output_dir:={tmp_path / 'out'}",
         f"params_file:={parameters}",
-        *("mode:=lockstep", "engine:=plain", "episodes:=1", "max_steps:=200", "method:=pcm", "iterations:=3"),
+        *("mode:=lockstep", "engine:=plain", "episodes:=1", "max_steps:=16", "method:=pcm", "iterations:=3"),
     ]
     output = graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
+    used = "stop.iterations=3, picard.jacobian=drift, picard.start=repeated, pcm.space=parameter"
+    assert f"own.safetensors, sampler pcm, dpmpp_2m, T = 4 ({used})" in output
+    assert "trained for" not in output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
     assert summary["policy_parameters"]["sampler.solver"] == "auto"
     assert summary["policy_parameters"]["sampler.steps"] == 0
-    assert "trained for" not in output
-    assert "WARN" not in output.replace("needs at least", "")
-    assert sampler_of(
-        summary, "method", "solver", "steps", "picard.jacobian", "picard.start", "pcm.space"
-    ) == {
-        "method": "pcm",
-        "solver": "dpmpp_2m",
-        "steps": 4,
-        "picard.jacobian": "drift",
-        "picard.start": "repeated",
-        "pcm.space": "parameter",
-    }
-    assert summary["policy_diagnostics"]["depth"] == 3
+
+
+def test_a_pcm_in_params_file_comes_before_the_one_beside_the_checkpoint(
+    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path
+) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {pcm: nowhere.safetensors}}")
+    values = arguments(checkpoint=checkpoint_with_pcm, output_dir=tmp_path / "out", params_file=parameters)
+    launch = graph.start("ros2", "launch", LAUNCH_FILE, *values)
+    graph.spin_until(lambda: launch.poll() is not None, "the launch ends", timeout=180)
+    assert launch.returncode == 1
+    assert "nowhere.safetensors: no such checkpoint file" in graph.output(launch)
 
 
 def test_what_a_pcm_was_not_trained_for_is_warned_of(
@@ -214,7 +211,7 @@ def test_a_checkpoint_in_params_file_is_the_one_that_runs(
 )
 def test_params_file_names_a_checkpoint_where_it_has_a_value(text: str, named: bool) -> None:
     launch_file = runpy.run_path(LAUNCH_FILE)
-    assert launch_file["_names_checkpoint"](yaml.safe_load(text)) is named
+    assert launch_file["_names"]("checkpoint", yaml.safe_load(text)) is named
 
 
 @pytest.mark.parametrize("file", ["policy.launch.py", "pusht.launch.py"])
