@@ -2,18 +2,31 @@
 
 from policy.checkpoint import CheckpointError
 from policy.config import PolicyConfig
-from policy.diffusion_policy import DiffusionPolicy, Prediction
+from policy.diffusion_policy import DiffusionPolicy
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer, Range
-from policy.sampling import SamplerConfig
+from policy.prediction import Prediction
+from policy.sampling import (
+    ParallelConfig,
+    ParaSolverConfig,
+    PcmConfig,
+    PicardConfig,
+    SamplerConfig,
+    StopConfig,
+)
 
 __all__ = [
     "CheckpointError",
     "ConditionalUnet1D",
     "DiffusionPolicy",
     "Normalizer",
+    "ParaSolverConfig",
+    "ParallelConfig",
+    "PcmConfig",
+    "PicardConfig",
     "PolicyConfig",
     "Prediction",
     "Range",
     "SamplerConfig",
+    "StopConfig",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policy.networks.unet import ConditionalUnet1D
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
 Denoise: TypeAlias = Callable[[Tensor, slice], Tensor]
 """(states (B, S, H, A), slice of S solver steps) → clipped data predictions x̂ (B, S, H, A), in one evaluation."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from policy.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    tensors_sha256,
+)
 from policy.networks.lora import add_lora, load_lora_state, lora_state, merge_lora
 from policy.networks.unet import ConditionalUnet1D
-from policy.sampling.config import SamplerConfig
+from policy.sampling.config import PicardConfig, SamplerConfig, SamplerDefaults
 
-PCM_FORMAT = "pcm_policy.pcm/1"
-METHODS = ("lora", "full")
-INITIAL_MODELS = ("base", "pcm")
+PCM_FORMAT = "pcm_policy.pcm/2"
+TRAINED_WEIGHTS = ("lora", "full")
+START_MODELS = ("base", "pcm")
 
 
 @dataclass(frozen=True)
@@ -29,60 +35,60 @@ class PCM:
     """A trained network, what it was trained from and what it was trained for.
 
     Attributes:
-        network: of the base policy's architecture, in evaluation mode; with adapters if the method is ``lora``.
-        method: ``lora`` or ``full``, whether adapters or all weights were trained.
+        network: of the base policy's architecture, in evaluation mode; with adapters if the weights are ``lora``.
+        weights: ``lora`` or ``full``, whether adapters or all weights were trained.
         base_sha256: `weights_sha256` of the network that the training started from.
-        steps: T, solver steps of the trajectories that it was trained on.
-        formulation: of the Picard iteration, as in `SamplerConfig`.
-        initialisation: of the trajectories, as in `SamplerConfig`.
+        solver, steps: solver of the Picard iteration and its number of steps T, as in `SamplerConfig`.
+        jacobian, start: of the Picard iteration, as in `PicardConfig`.
         iterations: K, Picard iterations that it was trained for.
-        initial_model: ``base`` or ``pcm``, which makes the network call of a ``gaussian`` initial trajectory.
+        start_model: ``base`` or ``pcm``, which makes the network call of the start ``gaussian``.
         rank, targets: of the adapters, see `add_lora`; 0 and empty for ``full``.
         provenance: how it came to be: data, commit, seed, command.
-        solver: whose sequential answer it was trained for, as in `SamplerConfig`; files from before there was a choice
-            do not say.
 
     Raises:
-        ValueError: for a method, an initial model or numbers that do not exist.
+        ValueError: for trained weights, a start model or numbers that do not exist.
     """
 
     network: ConditionalUnet1D
-    method: str
+    _: KW_ONLY
+    weights: str
     base_sha256: str
+    solver: str
     steps: int
-    formulation: str
-    initialisation: str
+    jacobian: str
+    start: str
     iterations: int
-    initial_model: str = "base"
+    start_model: str = "base"
     rank: int = 0
     targets: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    solver: str = "ddim"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if self.initial_model not in INITIAL_MODELS:
+        if self.weights not in TRAINED_WEIGHTS:
+            raise ValueError(f"weights must be one of {', '.join(TRAINED_WEIGHTS)}, got {self.weights!r}")
+        if self.start_model not in START_MODELS:
             raise ValueError(
-                f"initial_model must be one of {', '.join(INITIAL_MODELS)}, got {self.initial_model!r}"
+                f"start_model must be one of {', '.join(START_MODELS)}, got {self.start_model!r}"
             )
         if self.steps < 1 or self.iterations < 1:
             raise ValueError(f"steps and iterations must be at least 1, got {self.steps}, {self.iterations}")
 
     @property
-    def initial_weight(self) -> float:
-        """Of this model in the network call of a ``gaussian`` initial trajectory."""
-        return 1.0 if self.initial_model == "pcm" else 0.0
+    def start_weight(self) -> float:
+        """Of this model in the network call of the start ``gaussian``."""
+        return 1.0 if self.start_model == "pcm" else 0.0
+
+    @property
+    def defaults(self) -> SamplerDefaults:
+        """What a sampler with this PCM does unless it says otherwise: what the PCM was trained for."""
+        space = "parameter" if self.weights == "lora" else "feature"
+        return SamplerDefaults(self.solver, self.steps, self.jacobian, self.start, space)
 
     @property
     def picard(self) -> SamplerConfig:
         """The Picard iteration that it was trained for, without it."""
         return SamplerConfig(
-            "picard",
-            self.steps,
-            solver=self.solver,
-            formulation=self.formulation,
-            initialisation=self.initialisation,
+            "picard", self.solver, self.steps, picard=PicardConfig(self.jacobian, self.start)
         )
 
     def mismatch(self, sampler: SamplerConfig) -> str:
@@ -90,10 +96,17 @@ class PCM:
 
         Iterated long enough, that sampler gives the base's answer all the same, but perhaps no sooner than without it.
         """
+        said = sampler.resolved(self.defaults)
+        compared = (
+            ("solver", said.solver, self.solver),
+            ("steps", said.steps, self.steps),
+            ("picard.jacobian", said.picard.jacobian, self.jacobian),
+            ("picard.start", said.picard.start, self.start),
+        )
         return ", ".join(
-            f"sampler.{name} is {getattr(sampler, name)}, the PCM was trained for {getattr(self, name)}"
-            for name in ("solver", "steps", "formulation", "initialisation")
-            if getattr(sampler, name) != getattr(self, name)
+            f"sampler.{name} is {value}, the PCM was trained for {trained}"
+            for name, value, trained in compared
+            if value != trained
         )
 
     @cached_property
@@ -110,7 +123,7 @@ class PCM:
 
 def save_pcm(path: str | Path, pcm: PCM) -> None:
     """Write one safetensors file, atomically: the adapters, or all weights."""
-    tensors = lora_state(pcm.network) if pcm.method == "lora" else pcm.network.state_dict()
+    tensors = lora_state(pcm.network) if pcm.weights == "lora" else pcm.network.state_dict()
     header = {option.name: getattr(pcm, option.name) for option in fields(pcm) if option.name != "network"}
     header["provenance"] = dict(pcm.provenance)
     save_checkpoint(path, Checkpoint(tensors, header), PCM_FORMAT)
@@ -128,17 +141,18 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
     network = copy.deepcopy(base)
     try:
         pcm = PCM(network, **checkpoint.header)
+        _ = pcm.picard  # whose options it checks
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
-    found = weights_sha256(base.state_dict())
+    found = weights_sha256(base)
     if pcm.base_sha256 != found:
         raise CheckpointError(
             f"{path}: trained from another base, whose weights have sha256 {str(pcm.base_sha256)[:12]}…; "
             f"those of this policy have {found[:12]}…"
         )
-    if pcm.method == "lora":
+    if pcm.weights == "lora":
         try:
-            add_lora(network, pcm.rank, pcm.targets, torch.Generator())
+            add_lora(network, rank=pcm.rank, targets=pcm.targets, generator=torch.Generator())
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: bad header ({error})") from error
         load_lora_state(network, checkpoint.tensors, path)
@@ -147,11 +161,6 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
     return pcm
 
 
-def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names, types, shapes and values: the same weights have it in every file."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        values = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's weights: the same weights have it in every file."""
+    return tensors_sha256(network.state_dict())

@@ -5,17 +5,26 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.resources import files
+from textwrap import wrap
 from typing import TypeVar
 
 from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from policy.sampling import SamplerConfig, sampler_options
+from policy.sampling.config import SECTION_METHODS
+
 Config = TypeVar("Config")
 
 CONF = "training.conf"
+
+# No YAML states the options of a sampler again: their descriptions, choices and defaults stand in `SamplerConfig`.
+ConfigStore.instance().store(group="sampler", name="options", node=OmegaConf.create(asdict(SamplerConfig())))
 
 
 def run_command(
@@ -67,6 +76,10 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"arguments look like key=value, got {override!r} (--help lists the keys)")
+        if re.match(r"\w*sampler=", override):
+            raise ValueError(
+                f"a sampler is a method and a solver: sampler.method=… sampler.solver=…, got {override!r}"
+            )
     presets = f"{config_name}_preset"
     if (
         files(CONF) / presets
@@ -108,7 +121,28 @@ def _help(config_name: str) -> str:
                 name = choice.name.removesuffix(".yaml")
                 key = folder.name.removeprefix(f"{config_name}_")
                 parts.append(f"# {key}={name}\n{choice.read_text(encoding='utf-8').strip()}")
+    if section := re.search(r"- sampler(?:@(\w+))?: options", text):
+        parts.append(_sampler_help(section[1] or "sampler"))
     return "\n\n".join(parts)
+
+
+def _sampler_help(section: str) -> str:
+    """The options of a sampler as YAML with comments."""
+    lines = [f"# {section}.KEY=…", f"{section}:"]
+    before = ""
+    for name, option, value in sampler_options():
+        *inner, key = name.removeprefix("sampler.").split(".")
+        if inner and inner[0] != before:
+            before = inner[0]
+            methods = SECTION_METHODS[before]
+            lines.append(
+                f"  {before}:  # of the method{'s' if len(methods) > 1 else ''} {', '.join(methods)}"
+            )
+        choices = f" ({', '.join(option.metadata['choices'])})" if "choices" in option.metadata else ""
+        indent = "    " if inner else "  "
+        lines += [f"{indent}# {line}" for line in wrap(option.metadata["description"] + choices, 110)]
+        lines.append(f"{indent}{key}: {value}")
+    return "\n".join(lines)
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from policy.config import PolicyConfig
 from policy.denoiser import Denoise, data_prediction, make_denoise
-from policy.diffusion_policy import DiffusionPolicy, Generators, Prediction
+from policy.diffusion_policy import DiffusionPolicy
 from policy.networks.film import HoistedFilm, hoist_film
 from policy.networks.lora import has_lora
 from policy.networks.unet import ConditionalUnet1D
+from policy.prediction import Generators, Prediction
 from policy.runtime.engine import Evaluate, MakeEngine, ModulatedUnet
 from policy.runtime.onnxruntime_engine import onnxruntime
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.sampling import SamplerConfig
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
 ENGINES: Mapping[str, MakeEngine] = {
     "eager": eager,
@@ -63,7 +64,12 @@ class Runtime:
     """
 
     def __init__(
-        self, policy: DiffusionPolicy, batch_size: int = 1, engine: str = "auto", threads: int | None = None
+        self,
+        policy: DiffusionPolicy,
+        *,
+        batch_size: int = 1,
+        engine: str = "auto",
+        threads: int | None = None,
     ) -> None:
         if engine not in ENGINES and engine != "auto":
             raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
@@ -89,6 +95,7 @@ class Runtime:
     def predict(
         self,
         observations: Tensor,
+        *,
         noise: Tensor | None = None,
         generator: Generators | None = None,
         previous: Prediction | None = None,
@@ -102,11 +109,14 @@ class Runtime:
         if len(observations) != self.batch_size:
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
-            return self.policy.predict(observations, noise, generator, previous, executed)
+            return self.policy.predict(
+                observations, noise=noise, generator=generator, previous=previous, executed=executed
+            )
 
     def predict_chunk(
         self,
         observations: Tensor,
+        *,
         noise: Tensor | None = None,
         generator: Generators | None = None,
         previous: Prediction | None = None,
@@ -117,7 +127,9 @@ class Runtime:
         Raises:
             ValueError: as there, and for another batch size.
         """
-        return self.predict(observations, noise, generator, previous, executed).chunk
+        return self.predict(
+            observations, noise=noise, generator=generator, previous=previous, executed=executed
+        ).chunk
 
     def _bind(self, network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
         if network not in self._prepared:
@@ -148,7 +160,8 @@ class Runtime:
         """Let the engine see every number of samples that will come."""
         config, solver = self.config, self.policy.solver
         # A deadline would cut what compiles, and remember how long that took.
-        policy = self.policy.with_sampler(replace(self.sampler, deadline_ms=0.0))
+        no_deadline = replace(self.sampler.stop, deadline_ms=0.0)
+        policy = self.policy.with_sampler(replace(self.sampler, stop=no_deadline))
         observations = self.policy.normalizer.observation.minimum.expand(
             self.batch_size, config.observation_steps, -1
         )
@@ -156,7 +169,7 @@ class Runtime:
         with self._threads():
             first = policy.predict(observations, generator=generator)
             policy.predict(observations, generator=generator, previous=first)
-            if self.sampler.tolerance > 0:  # any number of steps may be left
+            if self.sampler.stop.tolerance > 0:  # any number of steps may be left
                 condition = solver.a.new_zeros(self.batch_size, config.cond_dim)
                 shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
                 states = solver.a.new_zeros(shape)

@@ -16,7 +16,7 @@ ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
 
 
 def serve(
-    policy: DiffusionPolicy, batch_size: int = 1, engine: str = "auto", threads: int | None = None
+    policy: DiffusionPolicy, *, batch_size: int = 1, engine: str = "auto", threads: int | None = None
 ) -> Policy:
     """A policy as it is served by an engine.
 
@@ -31,4 +31,4 @@ def serve(
     """
     if engine == PLAIN:
         return policy.with_sampler(policy.sampler)  # what it prepares, it prepares now
-    return Runtime(policy, batch_size, engine, threads)
+    return Runtime(policy, batch_size=batch_size, engine=engine, threads=threads)

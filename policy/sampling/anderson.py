@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-Iterate: TypeAlias = tuple[Tensor, Tensor]
+from policy.sampling.picard import Accelerate
+
+StatesAndCorrections: TypeAlias = tuple[Tensor, Tensor]
 """States x^k and the corrections Φ(x^k) − x^k that an iteration found for them, both (B, S, H, A)."""
 
 RIDGE = 1e-4  # of the mean square of the changes; against changes that hardly differ from one another
 
 
-def accelerated_corrections(iterates: Sequence[Iterate]) -> Tensor:
-    """Corrections of the last iterate that combine it with those before (ParaTAA, Tang et al. 2024).
+def anderson(memory: int) -> Accelerate:
+    """Acceleration of one sample's iterations by up to `memory` earlier ones."""
+    iterations: deque[StatesAndCorrections] = deque(maxlen=memory + 1)
 
-    With ΔX and ΔR the changes of states and corrections from iterate to iterate, the state t moves by
+    def accelerate(states: Tensor, corrections: Tensor) -> Tensor:
+        iterations.append((states, corrections))
+        return accelerated_corrections(iterations)
+
+    return accelerate
+
+
+def accelerated_corrections(iterations: Sequence[StatesAndCorrections]) -> Tensor:
+    """Corrections of the last iteration that combine it with those before (ParaTAA, Tang et al. 2024).
+
+    With ΔX and ΔR the changes of states and corrections from iteration to iteration, the state t moves by
 
         R_t − Σ_j γ_{t,j}·(ΔX_{j,t} + ΔR_{j,t}),   γ_t = argmin_γ Σ_{i≤t} ‖R_i − Σ_j γ_j·ΔR_{j,i}‖²,
 
@@ -26,15 +40,15 @@ def accelerated_corrections(iterates: Sequence[Iterate]) -> Tensor:
     sequential answer.
 
     Args:
-        iterates: m + 1 of them, the last one newest. The states of a newer one are the last of an older one's.
+        iterations: m + 1 of them, the last one newest. The states of a newer one are the last of an older one's.
 
     Returns:
         (B, S, H, A).
     """
-    steps = iterates[-1][0].shape[1]
+    steps = iterations[-1][0].shape[1]
     states, corrections = (
         torch.stack([part[:, -steps:] for part in parts], 2).flatten(3)
-        for parts in zip(*iterates, strict=True)
+        for parts in zip(*iterations, strict=True)
     )
     newest = corrections[:, :, -1]  # (B, S, D)
     state_changes, correction_changes = states.diff(dim=2), corrections.diff(dim=2)  # (B, S, m, D)
@@ -45,4 +59,4 @@ def accelerated_corrections(iterates: Sequence[Iterate]) -> Tensor:
     gamma = torch.linalg.solve(gram + ridge, right)  # (B, S, m, 1)
     moved = newest - ((state_changes + correction_changes).mT @ gamma)[..., 0]
     moved[:, 0] = newest[:, 0]
-    return moved.view_as(iterates[-1][1])
+    return moved.view_as(iterations[-1][1])

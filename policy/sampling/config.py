@@ -1,203 +1,265 @@
-"""Which sampler a policy uses, as data: the same fields on the command line, in a file and as ROS parameters."""
+"""Which sampler a policy uses, as data: the same words on the command line, in files, as ROS parameters and in reports.
+
+A sampler is a method × a solver. The solver says whose sequential answer is wanted, the method how it is found.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
 
-from policy.sampling.recurrence import FORMULATIONS
-from policy.sampling.start import INITIALISATIONS
+from policy.sampling.recurrence import JACOBIANS
+from policy.sampling.start import STARTS
 from policy.sampling.warm_start import WARM_STARTS
+from policy.solvers import SOLVERS
 
-PCM_SAMPLERS = ("pcm", "pcm_lora")
-PARALLEL_SAMPLERS = ("picard", "parasolver", *PCM_SAMPLERS)
-SAMPLERS = ("ddim", "ddpm", "dpm_solver", *PARALLEL_SAMPLERS)
-PARALLEL_SOLVERS = ("ddim", "dpm_solver")
+AUTO = "auto"
+METHOD_NAMES = ("sequential", "picard", "parasolver", "pcm")
+PARALLEL = ("picard", "parasolver", "pcm")
+SPACES = ("feature", "parameter")
+
+SECTION_METHODS: Mapping[str, tuple[str, ...]] = {
+    "stop": PARALLEL,
+    "parallel": PARALLEL,
+    "picard": ("picard", "pcm"),
+    "parasolver": ("parasolver",),
+    "pcm": ("pcm",),
+}
+"""The methods that the options of a section belong to."""
+
+
+def _choice(default: str, choices: tuple[str, ...], description: str) -> Any:
+    return field(default=default, metadata={"description": description, "choices": choices})
+
+
+def _number(default: float, limits: tuple[float, float], description: str) -> Any:
+    return field(
+        default=default, metadata={"description": description, "minimum": limits[0], "maximum": limits[1]}
+    )
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """When a parallel method stops. Without a limit it goes on until its answer is the sequential one."""
+
+    iterations: int = _number(
+        0,
+        (0, 1000),
+        "largest number of iterations; 0 for no limit, since T of them give the sequential answer",
+    )
+    tolerance: float = _number(
+        0.0,
+        (0.0, 10.0),
+        "smallest movement of states that are not final, in standard deviations of a step; 0 for none",
+    )
+    deadline_ms: float = _number(
+        0.0,
+        (0.0, 1e6),
+        "time limit of an inference, in ms: no iteration starts that would end after it; the first always runs; "
+        "0 for no limit",
+    )
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """What every parallel method can do."""
+
+    window: int = _number(0, (0, 1000), "solver steps that are evaluated at once; 0 for all")
+    memory: int = _number(
+        0, (0, 100), "earlier iterates that Anderson acceleration combines with the newest; 0 for none"
+    )
+    warm_start: str = _choice(
+        "none",
+        WARM_STARTS,
+        "what the previous chunk gives to the start of this one: nothing, its actions, or its noise too",
+    )
+
+
+@dataclass(frozen=True)
+class PicardConfig:
+    """Picard iteration: how corrections spread, and where it starts."""
+
+    jacobian: str = _choice(
+        AUTO,
+        (AUTO, *JACOBIANS),
+        "Jacobian that corrections spread with; auto for what a PCM was trained for, else preconditioned",
+    )
+    start: str = _choice(
+        AUTO, (AUTO, *STARTS), "initial trajectory; auto for what a PCM was trained for, else fresh"
+    )
+    start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start held")
+
+
+@dataclass(frozen=True)
+class ParaSolverConfig:
+    """ParaSolver: Picard iteration over sub-intervals of several steps."""
+
+    sub_intervals: int = _number(
+        0, (0, 1000), "number N of sub-intervals, a divisor of the steps; 0 for as many as steps"
+    )
+    start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start")
+
+
+@dataclass(frozen=True)
+class PcmConfig:
+    """How a PCM is switched off, so that the answer is the base model's."""
+
+    space: str = _choice(
+        AUTO,
+        (AUTO, *SPACES),
+        "what is mixed: the predictions of both networks (feature), or the weights, by the scale of the adapters "
+        "(parameter); auto for parameter if the PCM has adapters, else feature",
+    )
+    stiffness: float = _number(
+        1.0,
+        (0.0, 1000.0),
+        "rate s of switching off: the PCM weighs λ(k) = 1 − s·k/K at iteration k = 0, 1, … of the K that it was "
+        "trained for; 0 for always 1",
+    )
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """What ``auto`` stands for. A PCM has its own, which it was trained for."""
+
+    solver: str = "ddim"
+    steps: int = 50
+    jacobian: str = "preconditioned"
+    start: str = "fresh"
+    space: str = "feature"
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
     """How to turn noise into an action sequence.
 
-    The metadata of each field hold its ``description`` and ``choices``, or ``minimum`` and ``maximum``.
+    The metadata of each option hold its ``description`` and ``choices``, or ``minimum`` and ``maximum``.
 
     Raises:
-        ValueError: for a value that is not among the choices or out of its range.
+        ValueError: for a value that is not allowed, or an option of another method. The message names it.
     """
 
-    name: str = field(
-        default="ddim",
-        metadata={
-            "description": "sequential DDIM, sequential stochastic DDPM, sequential DPM-Solver++(2M), parallel by "
-            "Picard iteration, by ParaSolver, or by Picard iteration with a PCM, switched off in feature space or by "
-            "the scale of its adapters",
-            "choices": SAMPLERS,
-        },
+    method: str = _choice(
+        "sequential",
+        METHOD_NAMES,
+        "way to the answer: sequential, or parallel by Picard iteration, by ParaSolver, or by Picard iteration that a "
+        "PCM begins",
     )
-    steps: int = field(
-        default=50,
-        metadata={
-            "description": "solver steps T, at most the policy's training timesteps",
-            "minimum": 1,
-            "maximum": 1000,
-        },
+    solver: str = _choice(
+        AUTO,
+        (AUTO, *SOLVERS),
+        "solver whose sequential answer is wanted; auto for what a PCM was trained for, else ddim",
     )
-    iterations: int = field(
-        default=1000,
-        metadata={
-            "description": "parallel: at most so many iterations; T of them give the sequential answer",
-            "minimum": 1,
-            "maximum": 1000,
-        },
-    )
-    tolerance: float = field(
-        default=0.0,
-        metadata={
-            "description": "parallel: stop when states move less than this, in standard deviations of a step; 0 never",
-            "minimum": 0.0,
-            "maximum": 10.0,
-        },
-    )
-    solver: str = field(
-        default="ddim",
-        metadata={
-            "description": "parallel: the solver whose sequential answer is computed; parasolver's is ddim",
-            "choices": PARALLEL_SOLVERS,
-        },
-    )
-    formulation: str = field(
-        default="preconditioned",
-        metadata={
-            "description": "parallel: the Jacobian that corrections spread with; parasolver's is drift",
-            "choices": FORMULATIONS,
-        },
-    )
-    initialisation: str = field(
-        default="fresh",
-        metadata={
-            "description": "parallel: the initial trajectory; parasolver's is parasolver",
-            "choices": INITIALISATIONS,
-        },
-    )
-    preconditioning: int = field(
-        default=1,
-        metadata={
-            "description": "parallel: sequential network calls M of the initial trajectory parasolver",
-            "minimum": 1,
-            "maximum": 1000,
-        },
-    )
-    sub_intervals: int = field(
-        default=0,
-        metadata={
-            "description": "parasolver: sub-intervals N, a divisor of the steps; 0 for as many as steps",
-            "minimum": 0,
-            "maximum": 1000,
-        },
-    )
-    window: int = field(
-        default=0,
-        metadata={
-            "description": "parallel: steps that are evaluated at once; 0 for all",
-            "minimum": 0,
-            "maximum": 1000,
-        },
-    )
-    memory: int = field(
-        default=0,
-        metadata={
-            "description": "parallel: earlier iterates that Anderson acceleration combines with the newest; 0 for none",
-            "minimum": 0,
-            "maximum": 100,
-        },
-    )
-    deadline_ms: float = field(
-        default=0.0,
-        metadata={
-            "description": "parallel: stop before the iteration that would end later after the call, in ms, but not "
-            "before the first; 0 for no deadline",
-            "minimum": 0.0,
-            "maximum": 1e6,
-        },
-    )
-    warm_start: str = field(
-        default="none",
-        metadata={
-            "description": "parallel: begin with the previous chunk's actions instead of the initial trajectory and "
-            "the iterations that a PCM switches off in, or with its noise too",
-            "choices": WARM_STARTS,
-        },
-    )
-    stiffness: float = field(
-        default=1.0,
-        metadata={
-            "description": "pcm: how fast it is switched off, s in λ(k) = 1 − s·k/K at iteration k = 0, 1, …, K what "
-            "it was trained for; 0 never",
-            "minimum": 0.0,
-            "maximum": 1000.0,
-        },
-    )
+    steps: int = _number(0, (0, 1000), "solver steps T; 0 for what a PCM was trained for, else 50")
+    stop: StopConfig = field(default_factory=StopConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    picard: PicardConfig = field(default_factory=PicardConfig)
+    parasolver: ParaSolverConfig = field(default_factory=ParaSolverConfig)
+    pcm: PcmConfig = field(default_factory=PcmConfig)
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value, allowed = getattr(self, option.name), option.metadata
-            if "choices" in allowed and value not in allowed["choices"]:
-                choices = ", ".join(allowed["choices"])
-                raise ValueError(f"sampler.{option.name} must be one of {choices}, got {value!r}")
-            if "minimum" in allowed and not allowed["minimum"] <= value <= allowed["maximum"]:
-                limits = f"{allowed['minimum']} … {allowed['maximum']}"
-                raise ValueError(f"sampler.{option.name} must be in {limits}, got {value}")
-        if not self.is_parallel:
-            for name in ("memory", "deadline_ms", "warm_start"):
-                if getattr(self, name) not in (0, "none"):
-                    parallel = ", ".join(PARALLEL_SAMPLERS)
-                    raise ValueError(f"sampler.{name} needs a parallel sampler ({parallel}), not {self.name}")
-        for name in ("memory", "deadline_ms"):
-            if getattr(self, name) > 0 and self.window > 0:
-                raise ValueError(f"sampler.{name} needs all steps at once: sampler.window must be 0")
-        if self.is_parallel and self.solver_name != "ddim" and self.preconditioning > 1:
+        for name, option, value in sampler_options(self):
+            _check_value(name, option, value)
+            section = name.split(".")[1]
+            methods = SECTION_METHODS.get(section, METHOD_NAMES)
+            if value != option.default and self.method not in methods:
+                belongs = f"the method{'s' if len(methods) > 1 else ''} {', '.join(methods)}"
+                raise ValueError(f"{name}={value} belongs to {belongs}, not to {self.method}")
+        for name, value in (
+            ("parallel.memory", self.parallel.memory),
+            ("stop.deadline_ms", self.stop.deadline_ms),
+        ):
+            if value > 0 and self.parallel.window > 0:
+                raise ValueError(f"sampler.{name} needs all steps at once: sampler.parallel.window must be 0")
+        if self.picard.start_calls > 1 and self.picard.start != "held":
             raise ValueError(
-                f"sampler.preconditioning {self.preconditioning} needs sampler.solver ddim, not {self.solver}"
+                f"sampler.picard.start_calls={self.picard.start_calls} belongs to the start held, not to "
+                f"{self.picard.start}"
             )
-        if self.name == "parasolver" and self.steps % (self.sub_intervals or self.steps):
+        if self.steps and self.steps % (self.parasolver.sub_intervals or self.steps):
             raise ValueError(
-                f"sampler.sub_intervals must divide sampler.steps {self.steps}, got {self.sub_intervals}"
+                f"sampler.parasolver.sub_intervals must divide sampler.steps {self.steps}, "
+                f"got {self.parasolver.sub_intervals}"
             )
 
     @property
     def is_parallel(self) -> bool:
-        return self.name in PARALLEL_SAMPLERS
-
-    @property
-    def solver_name(self) -> str:
-        """Of the sequential sampler whose answer it is, or, if it is parallel, converges to."""
-        if not self.is_parallel:
-            return self.name
-        return "ddim" if self.name == "parasolver" else self.solver
+        return self.method in PARALLEL
 
     @property
     def uses_pcm(self) -> bool:
-        return self.name in PCM_SAMPLERS
+        return self.method == "pcm"
+
+    def resolved(self, defaults: SamplerDefaults | None = None) -> SamplerConfig:
+        """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
+
+        Args:
+            defaults: those of the PCM, for the method ``pcm``.
+        """
+        chosen = defaults or SamplerDefaults()
+        picard, pcm = self.picard, self.pcm
+        if self.method in SECTION_METHODS["picard"]:
+            picard = replace(
+                picard, jacobian=_or(picard.jacobian, chosen.jacobian), start=_or(picard.start, chosen.start)
+            )
+        if self.uses_pcm:
+            pcm = replace(pcm, space=_or(pcm.space, chosen.space))
+        return replace(
+            self,
+            solver=_or(self.solver, chosen.solver),
+            steps=self.steps or chosen.steps,
+            picard=picard,
+            pcm=pcm,
+        )
 
     def __str__(self) -> str:
-        label = f"{self.name.upper()}-{self.steps}"
-        if self.is_parallel:
-            options = [f"at most {self.iterations} iterations"]
-            if self.name == "parasolver":
-                options[:0] = [
-                    f"{self.sub_intervals or self.steps} sub-intervals",
-                    f"{self.preconditioning} calls",
-                ]
-            else:
-                options[:0] = [self.formulation, self.initialisation]
-            if self.solver_name != "ddim":
-                options.insert(0, self.solver_name)
-            if self.memory > 0:
-                options.append(f"memory {self.memory}")
-            if self.warm_start != "none":
-                options.append(f"warm start from {self.warm_start.replace('_', ' ')}")
-            if self.deadline_ms > 0:
-                options.append(f"deadline {self.deadline_ms:g} ms")
-            if self.uses_pcm:
-                options.append(f"stiffness {self.stiffness:g}")
-            label += f" ({', '.join(options)})"
-        return label
+        label = f"{self.method}, {self.solver}"
+        if self.steps:
+            label += f", T = {self.steps}"
+        said = [
+            f"{name.removeprefix('sampler.')}={value}"
+            for name, option, value in sampler_options(self)
+            if name.count(".") == 2 and value != option.default
+        ]
+        return f"{label} ({', '.join(said)})" if said else label
+
+
+def sampler_options(config: SamplerConfig | None = None) -> Iterator[tuple[str, Field[Any], Any]]:
+    """Every option by its dotted name, such as ``sampler.stop.iterations``, with its field and its value."""
+    config = config or SamplerConfig()
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if option.name in SECTION_METHODS:
+            for inner in fields(value):
+                yield f"sampler.{option.name}.{inner.name}", inner, getattr(value, inner.name)
+        else:
+            yield f"sampler.{option.name}", option, value
+
+
+def sampler_from_options(values: Mapping[str, Any]) -> SamplerConfig:
+    """The sampler with these values of `sampler_options`, by their dotted names."""
+    sections: dict[str, dict[str, Any]] = {name: {} for name in ("", *SECTION_METHODS)}
+    for name, value in values.items():
+        *section, option = name.removeprefix("sampler.").split(".")
+        sections[".".join(section)][option] = value
+    types = {
+        "stop": StopConfig,
+        "parallel": ParallelConfig,
+        "picard": PicardConfig,
+        "parasolver": ParaSolverConfig,
+    }
+    made = {name: kind(**sections[name]) for name, kind in (types | {"pcm": PcmConfig}).items()}
+    return SamplerConfig(**sections[""], **made)
+
+
+def _or(value: str, default: str) -> str:
+    return default if value == AUTO else value
+
+
+def _check_value(name: str, option: Field[Any], value: Any) -> None:
+    allowed = option.metadata
+    if "choices" in allowed and value not in allowed["choices"]:
+        raise ValueError(f"{name} must be one of {', '.join(allowed['choices'])}, got {value!r}")
+    if "minimum" in allowed and not allowed["minimum"] <= value <= allowed["maximum"]:
+        raise ValueError(f"{name} must be in {allowed['minimum']} … {allowed['maximum']}, got {value}")

@@ -1,13 +1,15 @@
-"""Answers in time: a sampler that is interrupted before the iteration that would miss the deadline."""
+"""Answers in time: no iteration starts that would end after the deadline."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
+
+from policy.sampling.picard import Iterate
 
 Clock: TypeAlias = Callable[[], float]
 """→ s, monotonic."""
@@ -47,27 +49,40 @@ class Deadline:
         due: time of `clock`.
         clock: tells the time.
         times: of earlier iterations; this answer's are added.
+        has_cut: whether an iteration was left out for it.
     """
 
     due: float
     clock: Clock
     times: IterationTimes
-    _began: float = 0.0
+    has_cut: bool = False
 
-    def allows(self, evaluations: int) -> bool:
+    def in_time(self, iterates: Iterator[Iterate], *, first: int = 0) -> Iterator[Iterate]:
+        """The iterates that are ready in time, and the first one in any case.
+
+        Args:
+            iterates: of an iteration that evaluates all states at once.
+            first: the state that its first iteration starts from.
+        """
+        while True:
+            began = self.clock()
+            iterate = next(iterates, None)
+            if iterate is None:
+                return
+            batch, steps = len(iterate.states), iterate.states.shape[1] - 1
+            self.times.remember(batch * (steps - first), self.clock() - began)
+            yield iterate
+            first = iterate.first
+            if first < steps and not self._allows(batch * (steps - first)):
+                self.has_cut = True
+                return
+
+    def _allows(self, evaluations: int) -> bool:
         """Whether an iteration that evaluates so many states would be in time."""
         if self.clock() + self.times.expect(evaluations) <= self.due:
             return True
         self.times.forget_one(evaluations)
         return False
-
-    def begin(self) -> None:
-        """An iteration begins."""
-        self._began = self.clock()
-
-    def end(self, evaluations: int) -> None:
-        """It ends, after evaluating so many states."""
-        self.times.remember(evaluations, self.clock() - self._began)
 
 
 def device_clock(clock: Clock, device: torch.device) -> Clock:

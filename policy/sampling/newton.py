@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor
 from torch.func import jvp
 
 from policy.denoiser import Denoise
-from policy.solvers.solver import Solver
+from policy.sampling.picard import Iterate, predictions_behind, step_residuals
+from policy.solvers import Solver
 
 
-def sample_newton(
-    denoise: Denoise, solver: Solver, states: Tensor, iterations: int, first: int = 0
-) -> Tensor:
+def newton_iterates(denoise: Denoise, solver: Solver, states: Tensor, *, first: int = 0) -> Iterator[Iterate]:
     """Iterate x_{i+1} ← F_i(x_i) + J_i·(change of x_i), J_i = ∂F_i/∂x (PCM, So et al. 2025, eq. S7).
 
-    The Jacobians are never built, only multiplied with the change of the state before. So an iteration is sequential,
-    with as many network evaluations as sequential sampling: it shows how few iterations are possible, not how little
-    time.
+    The Jacobians are never built, only multiplied with the changes of the states before. So an iteration is
+    sequential, with as many network evaluations as sequential sampling: it shows how few iterations are possible, not
+    how little time. Each makes one more state exact, which is then frozen.
 
     Args:
         denoise: the data prediction x̂, differentiable in forward mode.
         solver: T deterministic steps.
         states: (B, T+1, H, A) initial trajectory; changed in place.
-        iterations: at most so many. Each makes one more state exact, which is then frozen.
-        first: steps whose result in `states` is exact already.
+        first: states after the noise that are exact already.
 
-    Returns:
-        (B, T+1, H, A), `states`.
+    Yields:
+        The trajectory after each iteration.
 
     Raises:
-        ValueError: for a stochastic or a multistep solver.
+        ValueError: for a stochastic solver.
     """
-    if solver.N is not None:
-        raise ValueError("Newton's method needs a deterministic solver")
-    solver.require_single_steps("Newton's method needs the Jacobians of single steps")
-    r, c = solver.r, solver.c
-    for start in range(first, min(first + iterations, solver.steps)):
-        change = states.new_zeros(states[:, :1].shape)
-        for i in range(start, solver.steps):
-            state, change_before = states[:, i : i + 1].clone(), change
-            prediction, prediction_change = jvp(
-                lambda x, i=i: denoise(x, slice(i, i + 1)), (state,), (change_before,)
+    solver.require_deterministic("Newton's method")
+    T, r, W = solver.steps, solver.r, solver.W
+    predictions = torch.zeros_like(states[:, 1:])
+    predictions[:, :first] = predictions_behind(solver, states, first)
+    for start in range(first, T):
+        changes = torch.zeros_like(states)  # (B, T+1, H, A) of the states
+        prediction_changes = torch.zeros_like(predictions)
+        for i in range(start, T):
+            predictions[:, i : i + 1], prediction_changes[:, i : i + 1] = jvp(
+                lambda x, i=i: denoise(x, slice(i, i + 1)), (states[:, i : i + 1],), (changes[:, i : i + 1],)
             )[:2]
-            stepped = r[i] * state + c[i] * prediction
-            residual = stepped - states[:, i + 1 : i + 2]
-            change = residual + r[i] * change_before + c[i] * prediction_change
-            states[:, i : i + 1] += change_before
-        states[:, -1:] += change
-    return states
+            residual = step_residuals(solver, states[:, : i + 2], predictions[:, : i + 1], first=i)[:, 0]
+            spread = torch.einsum("j,bjha->bha", W[i, : i + 1], prediction_changes[:, : i + 1])
+            changes[:, i + 1] = residual + r[i] * changes[:, i] + spread
+        states += changes
+        yield Iterate(states, start + 1, changes[:, start + 1 :].square().mean((2, 3)))

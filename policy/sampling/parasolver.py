@@ -6,7 +6,7 @@ is a whole sub-interval. The initial states come from M sequential steps; the da
 held for the remaining ones. N = T is ParaDiGMS (Shih et al. 2023) from another initial trajectory.
 
 A sub-interval of an affine solver is an affine step itself, of a weighted mean of its data predictions. That makes
-ParaSolver what `sample_picard` does with the solver and the data prediction defined here.
+ParaSolver what `picard_iterates` does with the solver and the data prediction defined here.
 """
 
 from __future__ import annotations
@@ -15,29 +15,25 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
-from policy.solvers.solver import Solver
+from policy.solvers import Solver, solver_of_steps
 
 
 def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:
     """The solver whose steps are N sub-intervals of equally many steps.
 
     Raises:
-        ValueError: unless N divides T, or for a multistep solver.
+        ValueError: unless N divides T, or for a multistep solver and N < T.
     """
-    solver.require_single_steps("ParaSolver needs sub-intervals that start from a state alone")
+    if sub_intervals == solver.steps:
+        return solver
+    solver.require_single_steps("sub-intervals of several steps start from a state alone")
     if sub_intervals < 1 or solver.steps % sub_intervals:
         raise ValueError(f"{sub_intervals} sub-intervals do not divide {solver.steps} solver steps")
     length = solver.steps // sub_intervals
     C = solver.C[::length].unflatten(1, (sub_intervals, length)).sum(2)
     r = solver.r.unflatten(0, (sub_intervals, length)).prod(1)
-    return Solver(
-        solver.timesteps[::length],
-        solver.alphas_cumprod[::length],
-        solver.a[::length],
-        C,
-        r,
-        C.diagonal(-1),
-    )
+    timesteps, alphas_cumprod = solver.timesteps[::length], solver.alphas_cumprod[:-1][::length]
+    return solver_of_steps(timesteps, alphas_cumprod, r=r, W=C.diagonal(-1))
 
 
 def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -> Denoise:
@@ -53,6 +49,7 @@ def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -
         solver.C[length::length].unflatten(1, (sub_intervals, length)).diagonal(dim1=0, dim2=1)
     )  # (T/N, N)
     shares = weights / weights.sum(0)
+    c = solver.W.diagonal()
 
     def denoise_sub_intervals(states: Tensor, which: slice) -> Tensor:
         mean = torch.zeros_like(states)
@@ -60,7 +57,7 @@ def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -
             steps = slice(which.start * length + step, which.stop * length, length)
             prediction = denoise(states, steps)
             mean = mean + shares[step, which, None, None] * prediction
-            states = solver.r[steps, None, None] * states + solver.c[steps, None, None] * prediction
+            states = solver.r[steps, None, None] * states + c[steps, None, None] * prediction
         return mean
 
     return denoise_sub_intervals

@@ -6,10 +6,9 @@ With F_i one solver step and A_i something like its Jacobian, an iteration repla
 
 (Gonzalez et al. 2025, arXiv:2509.21716). Its fixed point is the sequential trajectory whatever A is; A decides how
 soon it is reached. In terms of the residuals g_i = F_i(x_i^k) − x_{i+1}^k and the corrections e_i = x_i^{k+1} − x_i^k
-it is e_{i+1} = g_i + A_i·e_i, that is e = L·g with L_{t,i} = Π_{i<j≤t} A_j.
+it is e_{i+1} = g_i + A_i·e_i, that is e = (I − M)⁻¹·g with A on the first subdiagonal of M.
 
-A multistep solver's F_i looks at x_{i−1} too, by the data prediction there, so that a correction spreads over two
-steps: e_{i+1} = g_i + A_i·e_i + B_i·e_{i−1}, and the rows of L are L_t = A_t·L_{t−1} + B_t·L_{t−2}, 1 on its diagonal.
+A multistep solver's F_i looks at earlier states too, by the data predictions there. Then M has further subdiagonals.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
-FORMULATIONS = ("jacobi", "drift", "semilinear", "preconditioned")
+JACOBIANS = ("jacobi", "drift", "semilinear", "preconditioned")
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """L, in a basis of the flattened action sequences in which every A_i is diagonal.
+    """L = (I − M)⁻¹, in a basis of the flattened action sequences in which every block of M is diagonal.
 
     Attributes:
-        L: (T, T) if the A_i and B_i are multiples of the identity, else (D, T, T), lower triangular with diagonal 1.
+        L: (T, T) if the blocks of M are multiples of the identity, else (D, T, T), lower triangular with diagonal 1.
         basis: (D, D) orthonormal, a column for each of L's matrices; None with a (T, T) L.
     """
 
@@ -61,54 +60,51 @@ def gaussian_gain(alphas_cumprod: Tensor, variances: Tensor) -> Tensor:
         alphas_cumprod: (T,) ᾱ.
         variances: (D,) variance s along each axis.
     """
-    return alphas_cumprod.sqrt() * variances[:, None] / _state_variance(alphas_cumprod, variances)
+    return (
+        alphas_cumprod.sqrt()
+        * variances[:, None]
+        / (alphas_cumprod * variances[:, None] + 1 - alphas_cumprod)
+    )
 
 
-def _state_variance(alphas_cumprod: Tensor, variances: Tensor) -> Tensor:
-    return alphas_cumprod * variances[:, None] + 1 - alphas_cumprod
+def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = None) -> Recurrence:
+    """The recurrence with one of these Jacobians:
 
-
-def make_recurrence(formulation: str, solver: Solver, covariance: Tensor | None = None) -> Recurrence:
-    """The recurrence with one of these A_i:
-
-    - ``jacobi``: 0;
+    - ``jacobi``: A_i = 0;
     - ``drift``: I, Picard iteration as in ParaDiGMS (Shih et al. 2023, eq. 4) and in the PCM paper (So et al. 2025,
       eq. 10);
     - ``semilinear``: r_i·I, the solver's linear part integrated exactly;
-    - ``preconditioned``: r_i·I + c_i·S_i, S_i the Jacobian of the optimal denoiser of a Gaussian with the given
-      covariance. For a multistep solver B_i = b_i·S_{i−1}, while it is 0 in the others.
+    - ``preconditioned``: r_i·I + W_{i,i}·S_i, S_i the Jacobian of the optimal denoiser of a Gaussian with the given
+      covariance. For a multistep solver also W_{i,j}·S_j of the earlier states j, which is 0 in the others.
 
     Args:
-        formulation: one of `FORMULATIONS`.
+        jacobian: one of `JACOBIANS`.
         solver: T steps.
         covariance: (D, D) of the flattened action sequences given the observation, for ``preconditioned``.
 
     Raises:
-        ValueError: for an unknown formulation, or ``preconditioned`` without a covariance.
+        ValueError: for an unknown Jacobian, or ``preconditioned`` without a covariance.
     """
-    r, c = solver.r.double(), solver.c.double()
-    basis = B = None
-    if formulation == "jacobi":
-        A = torch.zeros_like(r)
-    elif formulation == "drift":
-        A = torch.ones_like(r)
-    elif formulation == "semilinear":
-        A = r
-    elif formulation == "preconditioned":
+    r, W = solver.r.double(), solver.W.double()
+    basis = None
+    if jacobian == "jacobi":
+        G = torch.zeros_like(
+            W
+        )  # row i: the step to state i+1; column j: how it spreads the correction of state j
+    elif jacobian == "drift":
+        G = torch.ones_like(r).diag()
+    elif jacobian == "semilinear":
+        G = r.diag()
+    elif jacobian == "preconditioned":
         if covariance is None:
-            raise ValueError("formulation 'preconditioned' needs the covariance of the policy's actions")
+            raise ValueError("the Jacobian 'preconditioned' needs the covariance of the policy's actions")
         variances, basis = torch.linalg.eigh(covariance.double())
         gain = gaussian_gain(solver.alphas_cumprod[:-1].double(), variances.clamp(min=0))  # (D, T)
-        A = r + c * gain
-        if solver.b is not None:
-            B = solver.b.double() * gain.roll(1, dims=1)  # b_0 = 0: nothing is before the first step
+        G = r.diag() + W * gain[:, None, :]
         basis = basis.to(solver.a)
     else:
-        raise ValueError(f"unknown formulation {formulation!r}, must be one of {', '.join(FORMULATIONS)}")
-    L = A.new_zeros(*A.shape, A.shape[-1])
-    for t in range(solver.steps):
-        L[..., t, :t] = A[..., t, None] * L[..., t - 1, :t]
-        if B is not None and t > 1:
-            L[..., t, :t] += B[..., t, None] * L[..., t - 2, :t]
-        L[..., t, t] = 1
+        raise ValueError(f"unknown Jacobian {jacobian!r}, must be one of {', '.join(JACOBIANS)}")
+    M = torch.nn.functional.pad(G[..., 1:], (0, 1))  # state 0 is never corrected: columns begin with state 1
+    identity = torch.eye(solver.steps, dtype=M.dtype, device=M.device)
+    L = torch.linalg.solve_triangular(identity - M, identity.expand_as(M), upper=False, unitriangular=True)
     return Recurrence(L.to(solver.a), basis)

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
 
 def sample_sequential(
-    denoise: Denoise, solver: Solver, x0: Tensor, step_noise: Tensor | None = None
+    denoise: Denoise, solver: Solver, noise: Tensor, *, step_noise: Tensor | None = None
 ) -> Tensor:
-    """Forward substitution through x_t = a_t·x₀ + Σ_{i<t} C_{t,i}·x̂_i(x_i) + Σ_{i<t} N_{t,i}·z_i.
+    """Forward substitution through x_t = a_t·noise + Σ_{i<t} C_{t,i}·x̂_i(x_i) + Σ_{i<t} N_{t,i}·z_i.
 
     Args:
         denoise: the data prediction x̂.
         solver: T steps.
-        x0: (B, H, A) initial noise.
+        noise: (B, H, A).
         step_noise: (B, T, H, A) noises z of a stochastic solver.
 
     Returns:
@@ -28,7 +28,7 @@ def sample_sequential(
     """
     if (solver.N is None) != (step_noise is None):
         raise ValueError("step_noise must be given to a stochastic solver, and only to one")
-    states = solver.a[:, None, None] * x0[:, None]  # (B, T+1, H, A)
+    states = solver.a[:, None, None] * noise[:, None]  # (B, T+1, H, A)
     if step_noise is not None:
         states += torch.einsum("ti,biha->btha", solver.N, step_noise)
     for i in range(solver.steps):

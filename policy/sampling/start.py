@@ -1,4 +1,4 @@
-"""Initial trajectories for parallel samplers: (B, T+1, H, A) states that begin with the noise x₀."""
+"""Initial trajectories of parallel samplers: (B, T+1, H, A) states that begin with the noise."""
 
 from __future__ import annotations
 
@@ -10,100 +10,71 @@ from torch import Tensor
 
 from policy.denoiser import Denoise
 from policy.sampling.recurrence import gaussian_gain
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
-INITIALISATIONS = ("fresh", "repeated", "parasolver", "gaussian")
+STARTS = ("fresh", "repeated", "held", "gaussian")
 
 Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """(B, …) → standard normal noise of that shape."""
 
 Start: TypeAlias = Callable[[Denoise, Tensor, Draw], Tensor]
-"""(data prediction, noise x₀ (B, H, A), source of further noise) → initial trajectory (B, T+1, H, A)."""
+"""(data prediction, noise (B, H, A), source of further noise) → initial trajectory (B, T+1, H, A)."""
 
 
-def initial_calls(initialisation: str, calls: int = 1) -> int:
-    """Network calls of an initial trajectory, one after the other; as many steps from x₀ on are exact.
+def exact_states(start: str, calls: int = 1) -> int:
+    """Network calls of a start, one after the other, which is also how many states after the noise are exact.
 
     Args:
-        initialisation: one of `INITIALISATIONS`.
-        calls: M of ``parasolver``.
+        start: one of `STARTS`.
+        calls: M of ``held``.
     """
-    return {"parasolver": calls, "gaussian": 1}.get(initialisation, 0)
+    return {"held": calls, "gaussian": 1}.get(start, 0)
 
 
-def make_start(
-    initialisation: str, solver: Solver, covariance: Tensor | None = None, calls: int = 1
-) -> Start:
-    """The initial trajectory of that name.
+def make_start(start: str, solver: Solver, *, covariance: Tensor | None = None, calls: int = 1) -> Start:
+    """The start of that name.
 
     Args:
-        initialisation: one of `INITIALISATIONS`.
+        start: one of `STARTS`.
         solver: T steps.
         covariance: (D, D) of the flattened action sequences, for ``gaussian``.
-        calls: M of ``parasolver``, at most T.
+        calls: M of ``held``, at most T.
 
     Raises:
-        ValueError: for an unknown name, ``gaussian`` without a covariance, or several calls of a multistep solver.
+        ValueError: for an unknown name, or ``gaussian`` without a covariance.
     """
-    if initialisation == "fresh":
-        return lambda denoise, x0, draw: fresh_noise(x0, draw((len(x0), solver.steps, *x0.shape[1:])))
-    if initialisation == "repeated":
-        return lambda denoise, x0, draw: repeated_noise(x0, solver.steps)
-    if initialisation == "parasolver":
-        return lambda denoise, x0, draw: parasolver_trajectory(denoise, solver, x0, calls)
-    if initialisation == "gaussian":
+    if start == "fresh":
+        return lambda denoise, noise, draw: fresh_noise(
+            noise, draw((len(noise), solver.steps, *noise.shape[1:]))
+        )
+    if start == "repeated":
+        return lambda denoise, noise, draw: repeated_noise(noise, solver.steps)
+    if start == "held":
+        return lambda denoise, noise, draw: held_prediction(denoise, solver, noise, calls=calls)
+    if start == "gaussian":
         if covariance is None:
-            raise ValueError("initialisation 'gaussian' needs the covariance of the policy's actions")
+            raise ValueError("the start 'gaussian' needs the covariance of the policy's actions")
         gaussian = gaussian_start(solver, covariance)
-        return lambda denoise, x0, draw: gaussian(denoise, x0)
-    raise ValueError(
-        f"unknown initialisation {initialisation!r}, must be one of {', '.join(INITIALISATIONS)}"
-    )
+        return lambda denoise, noise, draw: gaussian(denoise, noise)
+    raise ValueError(f"unknown start {start!r}, must be one of {', '.join(STARTS)}")
 
 
-def fresh_noise(x0: Tensor, noise: Tensor) -> Tensor:
+def fresh_noise(noise: Tensor, further: Tensor) -> Tensor:
     """Independent noise in each later state (ParaDiGMS, Shih et al. 2023, algorithm 1).
 
     Args:
-        x0: (B, H, A).
-        noise: (B, T, H, A).
+        noise: (B, H, A).
+        further: (B, T, H, A).
     """
-    return torch.cat((x0[:, None], noise), dim=1)
+    return torch.cat((noise[:, None], further), dim=1)
 
 
-def repeated_noise(x0: Tensor, steps: int) -> Tensor:
-    """The noise x₀ (B, H, A) in all T+1 states."""
-    return x0[:, None].repeat(1, steps + 1, 1, 1)
+def repeated_noise(noise: Tensor, steps: int) -> Tensor:
+    """The noise (B, H, A) in all T+1 states."""
+    return noise[:, None].repeat(1, steps + 1, 1, 1)
 
 
-def held_prediction(solver: Solver, state: Tensor, prediction: Tensor, first: int, last: int) -> Tensor:
-    """The states first+1 … last that follow from the state `first` if the data prediction x̂ never changes.
-
-    x_t = (a_t / a_first)·x_first + Σ_{first≤i<t} C_{t,i}·x̂
-
-    The step after a later state than the noise takes the data prediction before it too if the solver is a multistep
-    one, which is refused.
-
-    Args:
-        solver: T steps.
-        state: (B, H, A).
-        prediction: (B, H, A).
-        first, last: 0 … T.
-
-    Returns:
-        (B, last − first, H, A).
-
-    Raises:
-        ValueError: for a multistep solver, unless it starts from the noise.
-    """
-    if first > 0:
-        solver.require_single_steps("a data prediction can only be held from the noise on")
-    r = (solver.a[first + 1 : last + 1] / solver.a[first])[:, None, None]
-    c = solver.C[first + 1 : last + 1, first:].sum(1)[:, None, None]
-    return r * state[:, None] + c * prediction[:, None]
-
-
-def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: int) -> Tensor:
+def held_prediction(denoise: Denoise, solver: Solver, noise: Tensor, *, calls: int) -> Tensor:
     """M sequential steps, the data prediction of the last of them held for the others (ParaSolver, Lu et al. 2025).
 
     The states 1 … M are exact.
@@ -111,19 +82,23 @@ def parasolver_trajectory(denoise: Denoise, solver: Solver, x0: Tensor, calls: i
     Args:
         denoise: the data prediction.
         solver: T steps.
-        x0: (B, H, A).
+        noise: (B, H, A).
         calls: M, 1 … T.
-
-    Raises:
-        ValueError: for a multistep solver and more than one call.
     """
-    if calls > 1:
-        solver.require_single_steps("the initial trajectory 'parasolver' has one call only")
-    states = repeated_noise(x0, solver.steps)
+    states = solver.a[:, None, None] * noise[:, None]
     for i in range(calls):
-        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))[:, 0]
-        states[:, i + 1 :] = held_prediction(solver, states[:, i], prediction, i, solver.steps)
+        last = i == calls - 1
+        # What x̂_i alone, or all that follows if it is held, adds to each later state.
+        weights = solver.C[i + 1 :, i:].sum(1) if last else solver.C[i + 1 :, i]
+        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))
+        states[:, i + 1 :] += weights[:, None, None] * prediction
     return states
+
+
+def guessed_actions_trajectory(solver: Solver, noise: Tensor, actions: Tensor) -> Tensor:
+    """The trajectory from the noise to a guess of the actions, both (B, H, A), as if x̂ were the guess all along."""
+    weights = solver.C.sum(1)
+    return solver.a[:, None, None] * noise[:, None] + weights[:, None, None] * actions[:, None]
 
 
 def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Tensor], Tensor]:
@@ -140,7 +115,7 @@ def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Ten
         covariance: (D, D) Σ of the flattened action sequences.
 
     Returns:
-        (data prediction, noise x₀ (B, H, A)) → trajectory (B, T+1, H, A).
+        (data prediction, noise (B, H, A)) → trajectory (B, T+1, H, A).
     """
     variances, basis = torch.linalg.eigh(covariance.double())
     variances = variances.clamp(min=0)
@@ -155,13 +130,12 @@ def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Ten
     maps = torch.stack((of_noise, of_prediction))[..., None, :] * basis @ basis.T  # (2, T+1, D, D)
     identity = torch.eye(len(variances), dtype=maps.dtype, device=maps.device)
     maps[:, 0] = torch.stack((identity, 0 * identity))
-    # Of a multistep solver too: its first step has no prediction before it.
-    maps[:, 1] = torch.stack((solver.r[0] * identity, solver.c[0] * identity))
+    maps[:, 1] = torch.stack((solver.a[1] * identity, solver.C[1, 0] * identity))
     joined = maps.permute(0, 3, 1, 2).reshape(2 * len(variances), -1).to(solver.a)  # (2·D, (T+1)·D)
 
-    def start(denoise: Denoise, x0: Tensor) -> Tensor:
-        prediction = denoise(x0[:, None], slice(0, 1))[:, 0]
-        known = torch.cat((x0.flatten(1), prediction.flatten(1)), dim=1)
-        return (known @ joined).view(len(x0), -1, *x0.shape[1:])
+    def start(denoise: Denoise, noise: Tensor) -> Tensor:
+        prediction = denoise(noise[:, None], slice(0, 1))[:, 0]
+        known = torch.cat((noise.flatten(1), prediction.flatten(1)), dim=1)
+        return (known @ joined).view(len(noise), -1, *noise.shape[1:])
 
     return start

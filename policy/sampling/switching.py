@@ -6,7 +6,8 @@ The weight λ of the PCM falls from iteration to iteration; with λ = 0 the fixe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import takewhile
+from dataclasses import dataclass
+from itertools import count, islice, takewhile
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -18,22 +19,44 @@ Switch: TypeAlias = Callable[[float], Denoise]
 """weight λ of the PCM, 0 … 1 → the data prediction x̂ of base and PCM together."""
 
 
-def switching_weights(
-    stiffness: float, trained_iterations: int, iterations: int
-) -> tuple[list[float], float]:
-    """λ(k) = clip(1 − s·k/K, 0, 1), until it changes no more.
+MOST_ITERATIONS = 1000  # in which λ may change where there is no limit
+
+
+@dataclass(frozen=True)
+class SwitchingSchedule:
+    """The weight λ of a PCM while a chunk is sampled. The default is a sampler without a PCM.
+
+    Attributes:
+        changing: λ of the iterations k = 0, 1, … until it changes no more.
+        last: λ of all later iterations.
+        start: λ in the network calls of the start.
+    """
+
+    changing: tuple[float, ...] = ()
+    last: float = 0.0
+    start: float = 0.0
+
+    @property
+    def iterations(self) -> tuple[float, ...]:
+        """λ of each iteration. The last one stays."""
+        return (*self.changing, self.last)
+
+
+def switching_schedule(
+    stiffness: float, trained_iterations: int, *, iterations: int = 0, start: float = 0.0
+) -> SwitchingSchedule:
+    """λ(k) = clip(1 − s·k/K, 0, 1).
 
     Args:
         stiffness: s. 0 keeps the PCM for ever.
         trained_iterations: K of the PCM.
-        iterations: how many will be asked for at most.
-
-    Returns:
-        λ of the iterations k = 0, 1, … in which it changes, and that of all later ones.
+        iterations: how many will be asked for at most; 0 for no limit.
+        start: λ in the network calls of the start.
     """
     last = 1.0 if stiffness == 0 else 0.0
-    weights = (max(0.0, 1 - stiffness * k / trained_iterations) for k in range(iterations))
-    return list(takewhile(lambda weight: weight != last, weights)), last
+    weights = (max(0.0, 1 - stiffness * k / trained_iterations) for k in count())
+    changing = takewhile(lambda weight: weight != last, islice(weights, iterations or MOST_ITERATIONS))
+    return SwitchingSchedule(tuple(changing), last, start)
 
 
 def feature_space(base: Denoise, pcm: Denoise) -> Switch:
@@ -53,7 +76,7 @@ def feature_space(base: Denoise, pcm: Denoise) -> Switch:
 
 
 def parameter_space(
-    base: Denoise, merged: Mapping[float, Denoise], adapted: Denoise, network: nn.Module
+    base: Denoise, *, merged: Mapping[float, Denoise], adapted: Denoise, network: nn.Module
 ) -> Switch:
     """The adapters' weights scaled by λ: one evaluation, whatever λ is.
 

@@ -1,17 +1,14 @@
 """Warm starts: the previous chunk's solution as the initial trajectory of the next one.
 
-Only where the iteration begins differs from a cold start. Its fixed point is the sequential answer to the same noise,
-which others change when they start warm by denoising only part of the way (RTI for diffusion policy, arXiv:2508.05396;
-STEP, arXiv:2602.08245). A Picard consistency model that is switched off is left out: it is trained from cold starts.
+Only where the iteration begins differs from a cold start. Its fixed point is the sequential answer to the same noise.
+Others change the answer when they start warm, by denoising only part of the way (RTI for diffusion policy,
+arXiv:2508.05396; STEP, arXiv:2602.08245). A PCM is left out, since it is trained from cold starts.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from policy.sampling.start import held_prediction
-from policy.solvers.solver import Solver
 
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 
@@ -55,7 +52,7 @@ def noise_effect(covariance: Tensor) -> Tensor:
 
 
 def guessed_actions(
-    actions: Tensor, actions_noise: Tensor, noise: Tensor, executed: int, effect: Tensor | None = None
+    actions: Tensor, actions_noise: Tensor, *, noise: Tensor, executed: int, effect: Tensor | None = None
 ) -> Tensor:
     """What the noise will become, judged by an earlier answer and the noise that it came from.
 
@@ -78,10 +75,33 @@ def guessed_actions(
 
 
 def continued_noise(noise: Tensor, executed: int, fresh: Tensor) -> Tensor:
-    """The noise x₀ (B, H, A) moved along with the actions; `fresh` (B, H, A) fills what that leaves empty."""
+    """The noise (B, H, A) moved along with the actions; `fresh` (B, H, A) fills what that leaves empty."""
     return torch.cat((noise[:, executed:], fresh[:, -executed:]), 1)
 
 
-def warm_trajectory(solver: Solver, x0: Tensor, guess: Tensor) -> Tensor:
-    """The trajectory from the noise x₀ to a guess of the actions, both (B, H, A), straight in ε and x̂."""
-    return torch.cat((x0[:, None], held_prediction(solver, x0, guess, 0, solver.steps)), 1)
+def warm_guess(
+    actions: Tensor,
+    actions_noise: Tensor,
+    *,
+    noise: Tensor,
+    executed: int,
+    keeps_noise: bool,
+    effect: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The noise to begin with, and the actions that it will become, by those of the previous chunk.
+
+    Args:
+        actions: (B, H, A) of the previous chunk, normalised.
+        actions_noise: (B, H, A) that they came from.
+        noise: (B, H, A) drawn anew.
+        executed: actions by which time has moved on.
+        keeps_noise: whether the previous noise moves along with time, and the new one only fills its end.
+        effect: as of `noise_effect`.
+
+    Returns:
+        Noise and guess, (B, H, A) each.
+    """
+    if keeps_noise:
+        noise = continued_noise(actions_noise, executed, noise)
+    guess = guessed_actions(actions, actions_noise, noise=noise, executed=executed, effect=effect)
+    return noise, guess

@@ -1,1 +1,20 @@
-"""Solvers of the diffusion process, as data."""
+"""Solvers of the diffusion process, as data. A new one is a function that returns a `Solver`, and a line in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from torch import Tensor
+
+from policy.solvers.ddim import ddim
+from policy.solvers.ddpm import ddpm
+from policy.solvers.dpmpp_2m import dpmpp_2m
+from policy.solvers.solver import Solver, solver_of_steps
+
+BuildSolver: TypeAlias = Callable[[Tensor, int], Solver]
+"""(ᾱ of the training timesteps, steps T) → solver in float64. Raises ValueError unless 1 ≤ T ≤ training timesteps."""
+
+SOLVERS: Mapping[str, BuildSolver] = {"ddim": ddim, "ddpm": ddpm, "dpmpp_2m": dpmpp_2m}
+
+__all__ = ["SOLVERS", "BuildSolver", "Solver", "ddim", "ddpm", "dpmpp_2m", "solver_of_steps"]

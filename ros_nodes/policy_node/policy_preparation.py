@@ -20,7 +20,7 @@ def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
     Args:
         threads: of the CPU, 0 for as many as PyTorch uses.
     """
-    return serve(policy, 1, engine, threads or None)
+    return serve(policy, engine=engine, threads=threads or None)
 
 
 class PolicyPreparation:

@@ -25,7 +25,7 @@ def _make_pcm(policy: DiffusionPolicy, method: str, **options: Any) -> PCM:
         for parameter in trained:
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     described = {"steps": 6, "formulation": "drift", "initialisation": "fresh", "iterations": 3}
-    base = weights_sha256(policy.network.state_dict())
+    base = weights_sha256(policy.network)
     return PCM(network, method, base, **(described | options), provenance={"seed": 3})
 
 

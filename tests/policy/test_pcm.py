@@ -87,10 +87,10 @@ def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakeP
 
 
 def test_another_base_is_refused_naming_both(policy: DiffusionPolicy, path: Path) -> None:
-    trained_from = weights_sha256(policy.network.state_dict())[:12]
+    trained_from = weights_sha256(policy.network)[:12]
     with torch.no_grad():
         next(policy.network.parameters())[0] += 1e-6
-    found = weights_sha256(policy.network.state_dict())[:12]
+    found = weights_sha256(policy.network)[:12]
     message = rf"pcm\.safetensors: trained from another base, .* {trained_from}…; .* {found}…"
     with pytest.raises(CheckpointError, match=message):
         load_pcm(path, policy.network)

@@ -58,7 +58,7 @@ class EvaluateConfig:
         if self.engine in ENGINES and not self.one_at_a_time:
             raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
-            raise ValueError(f"sampler {self.sampler.name!r} needs pcm=….safetensors")
+            raise ValueError("sampler.method=pcm needs pcm=….safetensors")
         if not 0 <= self.first_seed <= 2**32 - self.episodes:
             raise ValueError(f"first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}")
         if not 0 <= self.noise_seed < 2**31:
@@ -99,6 +99,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     summary = {
         **summarize(rollout),
         "config": asdict(config),
+        "sampler": asdict(policy.resolved_sampler),
         "engine": served.engine if isinstance(served, Runtime) else PLAIN,
         "checkpoint": {"sha256": checkpoint_sha256, "provenance": dict(policy.provenance)},
         "pcm": None
@@ -110,7 +111,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }
     output_dir = Path(config.output_dir)
     write_summary(output_dir / "summary.json", summary)
-    plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.sampler))
+    plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
     if recorded := [episode for episode in rollout.episodes if episode.frames]:
         plot_final_frames(recorded, output_dir / "final_frames.png")
         plot_film_strip(recorded[0], output_dir / "episode.png")

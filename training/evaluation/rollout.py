@@ -74,7 +74,7 @@ def run_episodes(
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
         batch_size = 1
     _warm_up(policy)
-    warm = policy.sampler.warm_start != "none"
+    warm = policy.sampler.parallel.warm_start != "none"
     waiting = deque(enumerate(seeds))
     active: dict[int, RunningEpisode] = {}
     finished: dict[int, Episode] = {}
@@ -142,7 +142,9 @@ def _predict(
     last = [episode.prediction for episode in episodes if episode.prediction is not None]
     previous = join_predictions(last) if warm and last else None
     started = time.perf_counter()
-    prediction = policy.predict(observations, None, generators, previous, episodes[0].executed)
+    prediction = policy.predict(
+        observations, generator=generators, previous=previous, executed=episodes[0].executed
+    )
     actions = prediction.actions.cpu()  # inside the clock: a robot has its chunk only then
     seconds = time.perf_counter() - started
     return split_prediction(replace(prediction, actions=actions)), seconds

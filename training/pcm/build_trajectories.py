@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,13 +13,14 @@ from omegaconf import MISSING
 from torch import Tensor
 from tqdm import tqdm
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
+from policy.checkpoint import tensors_sha256
 from policy.denoiser import make_denoise
 from policy.pcm import weights_sha256
 from policy.sampling import sample_sequential
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import initial_calls, make_start
+from policy.sampling.start import exact_states, make_start
 from training.command import run_command
 from training.data.demonstrations import build_windows, load_demonstrations, split_episodes
 from training.distributed import Worker, worker
@@ -42,11 +43,8 @@ class BuildTrajectoriesConfig:
     demonstrations: str = MISSING
     output: str = MISSING
     samples: int = MISSING
-    solver: str = MISSING
-    steps: int = MISSING
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     iterations: int = MISSING
-    formulation: str = MISSING
-    initialisation: str = MISSING
     batch_size: int = MISSING
     held_out_episodes: int = 6
     seed: int = 0
@@ -56,59 +54,60 @@ class BuildTrajectoriesConfig:
         for name in ("samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        limit = self.steps - (self.initialisation == "gaussian")
+        sampler = self.sampler.resolved()
+        followed = SamplerConfig(
+            "picard",
+            sampler.solver,
+            sampler.steps,
+            picard=PicardConfig(sampler.picard.jacobian, sampler.picard.start),
+        )
+        if sampler != followed:
+            raise ValueError(
+                f"the trajectories are those of plain Picard iteration ({followed}), got {sampler}"
+            )
+        limit = sampler.steps - exact_states(sampler.picard.start)
         if not 1 <= self.iterations <= limit:
             raise ValueError(f"iterations must be in 1 … {limit}, which is exact, got {self.iterations}")
-
-    @property
-    def sampler(self) -> SamplerConfig:
-        return SamplerConfig(
-            "picard",
-            self.steps,
-            solver=self.solver,
-            formulation=self.formulation,
-            initialisation=self.initialisation,
-        )
 
 
 @torch.no_grad()
 def picard_trajectories(
-    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, iterations: int
+    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Follow Picard iteration, and sample sequentially from the same noise (algorithm 1).
 
     Args:
         policy: with a parallel sampler.
         condition: (B, C) normalised observations.
-        noise: (B, T+1, H, A), x₀ first and then what a ``fresh`` initial trajectory takes.
+        noise: (B, T+1, H, A), that of the chunk and then what the start ``fresh`` takes.
         iterations: K.
 
     Returns:
         X⁰ … X^K (B, K+1, T+1, H, A) and X* (B, T+1, H, A).
     """
     solver = policy.solver
-    recurrence = make_recurrence(policy.sampler.formulation, solver, policy.covariance)
+    picard = policy.resolved_sampler.picard
+    recurrence = make_recurrence(picard.jacobian, solver, policy.covariance)
     denoise = make_denoise(policy.network, solver, condition)
-    initialisation = policy.sampler.initialisation
-    start = make_start(initialisation, solver, policy.covariance)
-    states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), initial_calls(initialisation)
+    start = make_start(picard.start, solver, covariance=policy.covariance)
+    states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), exact_states(picard.start)
     trajectories = [states]
     for exact in range(first, first + iterations):  # each iteration makes one more state exact
-        changed = picard_step(denoise, solver, recurrence, states, exact)
+        changed = picard_step(denoise, solver, states, recurrence=recurrence, first=exact)
         states = torch.cat((states[:, : exact + 1], changed), 1)
         trajectories.append(states)
     return torch.stack(trajectories, 1), sample_sequential(denoise, solver, noise[:, 0])
 
 
 def draw_samples(
-    policy: DiffusionPolicy, conditions: Tensor, samples: Sequence[int], seed: int
+    policy: DiffusionPolicy, conditions: Tensor, samples: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Conditions (B, C) and noises (B, T+1, H, A) of some samples.
 
     Each sample has a generator of its own, so that it does not matter who draws it and with what others.
     """
     rows, noises = [], []
-    shape = (policy.sampler.steps + 1, policy.config.horizon, policy.config.action_dim)
+    shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.config.action_dim)
     for sample in samples:
         generator = torch.Generator().manual_seed(combine_seeds(seed, sample))
         rows.append(int(torch.randint(len(conditions), (), generator=generator)))
@@ -133,14 +132,14 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     conditions = policy.normalizer.to("cpu").observation.normalize(windows.observations).flatten(1)
 
     def compute(samples: Sequence[int]) -> Trajectories:
-        condition, noise = draw_samples(policy, conditions, samples, config.seed)
-        states, solution = picard_trajectories(policy, condition, noise, config.iterations)
+        condition, noise = draw_samples(policy, conditions, samples, seed=config.seed)
+        states, solution = picard_trajectories(policy, condition, noise, iterations=config.iterations)
         return Trajectories(*(tensor.float().cpu().numpy() for tensor in (condition, states, solution)))
 
     if this_worker.is_first:
-        _create(config, policy, demonstrations.sha256, this_worker)
+        _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
     this_worker.wait()
-    store = _create(config, policy, demonstrations.sha256, this_worker)
+    store = _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
     # Whoever is to write a chunk looks itself whether it is there: the workers' shares are disjoint.
     share = range(this_worker.rank, store.chunks, this_worker.world_size)
     missing = [chunk for chunk in share if not store.is_whole(chunk)]
@@ -163,27 +162,28 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
 
 
 def _create(
-    config: BuildTrajectoriesConfig, policy: DiffusionPolicy, data_sha256: str, this_worker: Worker
+    config: BuildTrajectoriesConfig, policy: DiffusionPolicy, *, data_sha256: str, device: torch.device
 ) -> TrajectoryStore:
     actions = (policy.config.horizon, policy.config.action_dim)
-    N, K, T = config.samples, config.iterations, config.steps
+    sampler = policy.resolved_sampler
+    N, K, T = config.samples, config.iterations, sampler.steps
     shapes = {
         "condition": (N, policy.config.cond_dim),
         "states": (N, K + 1, T + 1, *actions),
         "solution": (N, T + 1, *actions),
     }
-    uses_covariance = config.initialisation == "gaussian" or config.formulation == "preconditioned"
+    uses_covariance = sampler.picard.start == "gaussian" or sampler.picard.jacobian == "preconditioned"
     covariance = policy.covariance if uses_covariance else None
     identity = {
-        "base_sha256": weights_sha256(policy.network.state_dict()),
-        "covariance_sha256": None if covariance is None else weights_sha256({"": covariance}),
+        "base_sha256": weights_sha256(policy.network),
+        "covariance_sha256": None if covariance is None else tensors_sha256({"": covariance}),
         "data_sha256": data_sha256,
         "held_out_episodes": config.held_out_episodes,
-        "solver": config.solver,
+        "solver": sampler.solver,
         "steps": T,
         "iterations": K,
-        "formulation": config.formulation,
-        "initialisation": config.initialisation,
+        "jacobian": sampler.picard.jacobian,
+        "start": sampler.picard.start,
         "samples": N,
         "batch_size": config.batch_size,
         "seed": config.seed,
@@ -191,9 +191,11 @@ def _create(
     provenance: dict[str, Any] = {
         "code": code_version(),
         "command": command_line(),
-        "machine": machine(this_worker.device),
+        "machine": machine(device),
     }
-    return create_store(config.output, identity, provenance, shapes, config.batch_size)
+    return create_store(
+        config.output, identity=identity, provenance=provenance, shapes=shapes, chunk_size=config.batch_size
+    )
 
 
 def verify(store: TrajectoryStore, compute: Compute) -> float:

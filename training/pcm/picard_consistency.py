@@ -13,7 +13,7 @@ from policy.networks.unet import ConditionalUnet1D
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import Recurrence
 from policy.sampling.start import Start
-from policy.solvers.solver import Solver
+from policy.solvers import Solver
 
 LOSS_WEIGHTS = ("constant", "inverse", "inverse_std", "training_free")
 
@@ -53,7 +53,7 @@ class PicardMap:
     start: Start | None = None
 
     def iterate(
-        self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, frozen: int = 0
+        self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, *, frozen: int = 0
     ) -> Tensor:
         """X^{k+1} from X^k, both (B, T+1, H, A); differentiable.
 
@@ -62,7 +62,7 @@ class PicardMap:
         """
         first = self.exact + frozen
         denoise = make_denoise(network, self.solver, condition)
-        changed = picard_step(denoise, self.solver, self.recurrence, states, first)
+        changed = picard_step(denoise, self.solver, states, recurrence=self.recurrence, first=first)
         return torch.cat((states[:, : first + 1], changed), 1)
 
     def states(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
@@ -99,7 +99,7 @@ class Distance:
 SQUARES = Distance()
 
 
-def loss_weight(kind: str, k: int, iterations: int, solver: Solver) -> float:
+def loss_weight(kind: str, k: int, *, iterations: int, solver: Solver) -> float:
     """α(k), the weight of the loss after iteration k = 0 … K−1.
 
     ``constant`` is 1 and ``inverse`` is 1/(k+1). ``inverse_std`` is 1/√Var(k): iteration k of K stands for the state
@@ -123,6 +123,7 @@ def picard_consistency_loss(
     network: ConditionalUnet1D,
     picard: PicardMap,
     samples: Samples,
+    *,
     k: int,
     distance: Distance = SQUARES,
     relative: bool = False,
@@ -163,7 +164,12 @@ def picard_consistency_loss(
 
 @torch.no_grad()
 def held_out_errors(
-    network: ConditionalUnet1D, base: ConditionalUnet1D, picard: PicardMap, samples: Samples, iterations: int
+    network: ConditionalUnet1D,
+    base: ConditionalUnet1D,
+    picard: PicardMap,
+    *,
+    samples: Samples,
+    iterations: int,
 ) -> tuple[list[float], list[float]]:
     """Errors after 1, 2, … iterations: with the network in all of them, and in the first with the base after it."""
     first = picard.states(network, samples, 0)

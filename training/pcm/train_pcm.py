@@ -14,12 +14,13 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
+from policy.checkpoint import tensors_sha256
 from policy.networks.lora import ALL_LAYERS, add_lora
 from policy.networks.unet import ConditionalUnet1D
-from policy.pcm import INITIAL_MODELS, METHODS, PCM, load_pcm, save_pcm, weights_sha256
+from policy.pcm import PCM, START_MODELS, TRAINED_WEIGHTS, load_pcm, save_pcm, weights_sha256
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import initial_calls, make_start
+from policy.sampling.start import exact_states, make_start
 from training.command import run_command
 from training.distributed import Worker, worker
 from training.pcm.picard_consistency import (
@@ -47,7 +48,7 @@ class TrainPcmConfig:
     checkpoint: str = MISSING
     trajectories: str = MISSING
     output_dir: str = MISSING
-    method: str = "lora"
+    weights: str = "lora"
     rank: int = 32
     targets: str = ALL_LAYERS
     epochs: int = MISSING
@@ -57,7 +58,7 @@ class TrainPcmConfig:
     floor: float = 0.0
     unrolled_iterations: int = 1
     base_iterations: int = 0
-    initial_model: str = "base"
+    start_model: str = "base"
     held_out_samples: int = 128
     validated_iterations: int = 3
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -65,9 +66,9 @@ class TrainPcmConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("method", METHODS),
+            ("weights", TRAINED_WEIGHTS),
             ("loss_weight", LOSS_WEIGHTS),
-            ("initial_model", INITIAL_MODELS),
+            ("start_model", START_MODELS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -93,8 +94,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     store = open_store(config.trajectories)
     _check_store(store, base, config)
     T, K = int(store.identity["steps"]), int(store.identity["iterations"])
-    solver_name = store.identity["solver"]
-    formulation, initialisation = store.identity["formulation"], store.identity["initialisation"]
+    solver_name, jacobian, start = (store.identity[name] for name in ("solver", "jacobian", "start"))
     trained_iterations = config.iterations or K
     if not config.unrolled_iterations <= trained_iterations <= K:
         raise ValueError(
@@ -106,9 +106,9 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             f"iterations + base_iterations must be at most {K} (those of the trajectories), "
             f"got {trained_iterations} + {config.base_iterations}"
         )
-    if config.initial_model == "pcm" and trained_iterations != config.unrolled_iterations:
+    if config.start_model == "pcm" and trained_iterations != config.unrolled_iterations:
         raise ValueError(
-            f"with initial_model=pcm all iterations are trained through from the noise on: iterations must be "
+            f"with start_model=pcm all iterations are trained through from the noise on: iterations must be "
             f"unrolled_iterations, {config.unrolled_iterations}, got {trained_iterations}"
         )
     validated_iterations = min(config.validated_iterations, K)
@@ -119,23 +119,23 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
     training = replace(config.training, iterations=config.epochs * (count // batch_size))
 
-    policy = base.with_sampler(SamplerConfig("picard", T, solver=solver_name, formulation=formulation))
-    solver = policy.solver
-    initial_is_trained = config.initial_model == "pcm"
+    sampler = SamplerConfig("picard", solver_name, T, picard=PicardConfig(jacobian, start))
+    solver = base.with_sampler(sampler).solver
+    start_is_trained = config.start_model == "pcm"
     picard = PicardMap(
         solver,
-        make_recurrence(formulation, solver, policy.covariance),
-        exact=0 if initial_is_trained else initial_calls(initialisation),
-        start=make_start(initialisation, solver, policy.covariance) if initial_is_trained else None,
+        make_recurrence(jacobian, solver, base.covariance),
+        exact=0 if start_is_trained else exact_states(start),
+        start=make_start(start, solver, covariance=base.covariance) if start_is_trained else None,
     )
     network = deepcopy(base.network)
-    if config.method == "lora":
+    if config.weights == "lora":
         generator = torch.Generator().manual_seed(training.seed)
-        add_lora(network, config.rank, config.targets, generator)
+        add_lora(network, rank=config.rank, targets=config.targets, generator=generator)
     averaged = deepcopy(network).requires_grad_(False)
     frozen_base = deepcopy(base.network).requires_grad_(False)
     share = this_worker.share(batch_size)
-    depths = [initial_calls(initialisation) + k + 1 for k in range(validated_iterations)]
+    depths = [exact_states(start) + k + 1 for k in range(validated_iterations)]
     distance = Distance(config.final_state_weight, config.floor)
     training_free = [
         error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)
@@ -151,20 +151,21 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     def loss(trained: nn.Module, iteration: int) -> Tensor:
         rows = batch_rows(count, batch_size, training.seed, iteration)[share].to(device)
         k = 0
-        if not initial_is_trained:
+        if not start_is_trained:
             # One k for the whole batch: the same on every worker.
             starts = trained_iterations - config.unrolled_iterations + 1
             k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
-        return loss_weight(config.loss_weight, k, trained_iterations, solver) * picard_consistency_loss(
+        alpha = loss_weight(config.loss_weight, k, iterations=trained_iterations, solver=solver)
+        return alpha * picard_consistency_loss(
             cast(ConditionalUnet1D, trained),
             picard,
             training_samples.rows(rows),
-            k,
-            distance,
-            config.loss_weight == "training_free",
-            config.unrolled_iterations,
-            frozen_base,
-            config.base_iterations,
+            k=k,
+            distance=distance,
+            relative=config.loss_weight == "training_free",
+            unrolled_iterations=config.unrolled_iterations,
+            base=frozen_base,
+            base_iterations=config.base_iterations,
         )
 
     path = output_dir / "pcm.safetensors"
@@ -175,7 +176,9 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
-        errors, switched = held_out_errors(weights, base.network, picard, held_out, validated_iterations)
+        errors, switched = held_out_errors(
+            weights, base.network, picard, samples=held_out, iterations=validated_iterations
+        )
         # What selects the weights: the way that was trained for, or else the better of both, relative to no training,
         # in the geometric mean.
         chosen = switched if config.base_iterations else np.minimum(errors, switched)
@@ -191,17 +194,17 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
                 path,
                 PCM(
                     weights,
-                    config.method,
-                    weights_sha256(base.network.state_dict()),
-                    T,
-                    formulation,
-                    initialisation,
-                    trained_iterations,
-                    config.initial_model,
-                    config.rank if config.method == "lora" else 0,
-                    config.targets if config.method == "lora" else "",
-                    found_provenance,
-                    solver_name,
+                    weights=config.weights,
+                    base_sha256=weights_sha256(base.network),
+                    solver=solver_name,
+                    steps=T,
+                    jacobian=jacobian,
+                    start=start,
+                    iterations=trained_iterations,
+                    start_model=config.start_model,
+                    rank=config.rank if config.weights == "lora" else 0,
+                    targets=config.targets if config.weights == "lora" else "",
+                    provenance=found_provenance,
                 ),
             )
         return numbers
@@ -218,22 +221,22 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
 
 
 def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
-    """Refuse trajectories by other weights or another covariance, or that the initial call is not part of."""
-    expected, found = store.identity["base_sha256"], weights_sha256(base.network.state_dict())
+    """Refuse trajectories by other weights or another covariance, or whose start makes no network call."""
+    expected, found = store.identity["base_sha256"], weights_sha256(base.network)
     if expected != found:
         raise ValueError(
             f"{config.trajectories}: trajectories of a base whose weights have sha256 {expected[:12]}…; "
             f"those of {config.checkpoint} have {found[:12]}…"
         )
     if base.covariance is not None and (expected := store.identity["covariance_sha256"]):
-        found = weights_sha256({"": base.covariance})
+        found = tensors_sha256({"": base.covariance})
         if expected != found:
             raise ValueError(
                 f"{config.trajectories}: trajectories by a covariance with sha256 {expected[:12]}…; "
                 f"that of {config.checkpoint} has {found[:12]}…"
             )
-    if config.initial_model == "pcm" and store.identity["initialisation"] != "gaussian":
-        raise ValueError("initial_model=pcm needs trajectories with the initialisation 'gaussian'")
+    if config.start_model == "pcm" and store.identity["start"] != "gaussian":
+        raise ValueError("start_model=pcm needs trajectories with the start gaussian")
 
 
 def _load_samples(

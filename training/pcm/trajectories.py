@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-FORMAT = "pcm_policy.trajectories/1"
+FORMAT = "pcm_policy.trajectories/2"
 ARRAYS = ("condition", "states", "solution")
 
 
@@ -121,6 +121,7 @@ class TrajectoryStore:
 
 def create_store(
     path: str | Path,
+    *,
     identity: Mapping[str, Any],
     provenance: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
@@ -183,9 +184,7 @@ def open_store(path: str | Path) -> TrajectoryStore:
         ) from error
     if attributes.get("format") != FORMAT:
         raise TrajectoryError(f"{path}: holds format {attributes.get('format')!r}, need {FORMAT!r}")
-    # Stores from before there was a choice do not name their solver.
-    identity = {"solver": "ddim", **attributes["identity"]}
-    return TrajectoryStore(path, identity, attributes["provenance"], arrays)
+    return TrajectoryStore(path, attributes["identity"], attributes["provenance"], arrays)
 
 
 def load_trajectories(store: TrajectoryStore) -> Trajectories:

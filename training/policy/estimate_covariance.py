@@ -24,27 +24,27 @@ class EstimateCovarianceConfig:
     checkpoint: str = MISSING
     demonstrations: str = MISSING
     output: str = MISSING
-    conditions: int = 96
+    observations: int = 96
     samples: int = 16
     steps: int = 10
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.conditions < 1:
-            raise ValueError(f"conditions must be at least 1, got {self.conditions}")
+        if self.observations < 1:
+            raise ValueError(f"observations must be at least 1, got {self.observations}")
         if self.samples < 2:
             raise ValueError(f"samples must be at least 2 for a covariance, got {self.samples}")
 
 
 def action_covariance(
-    policy: DiffusionPolicy, observations: Tensor, samples: int, generator: torch.Generator
+    policy: DiffusionPolicy, observations: Tensor, *, samples: int, generator: torch.Generator
 ) -> Tensor:
     """Covariance of the normalised, flattened action sequences given the observation, averaged over observations.
 
     Args:
         policy: drawn from with its own sampler.
-        observations: (C, observation_steps, observation_dim) in px.
+        observations: (N, observation_steps, observation_dim) in px.
         samples: action sequences per observation.
         generator: of the noises.
 
@@ -60,14 +60,16 @@ def action_covariance(
 def estimate_covariance(config: EstimateCovarianceConfig) -> None:
     """Write the checkpoint again, with the covariance in it."""
     policy = DiffusionPolicy.load(
-        config.checkpoint, choose_device(config.device), SamplerConfig("ddim", config.steps)
+        config.checkpoint, choose_device(config.device), SamplerConfig("sequential", "ddim", config.steps)
     )
     demonstrations = load_demonstrations(config.demonstrations)
     shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
     windows = build_windows(demonstrations, range(len(demonstrations.episode_ends)), *shape)
     generator = torch.Generator().manual_seed(config.seed)
-    rows = torch.randperm(len(windows.observations), generator=generator)[: config.conditions]
-    covariance = action_covariance(policy, windows.observations[rows], config.samples, generator)
+    rows = torch.randperm(len(windows.observations), generator=generator)[: config.observations]
+    covariance = action_covariance(
+        policy, windows.observations[rows], samples=config.samples, generator=generator
+    )
     provenance = {
         **policy.provenance,
         "covariance": {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
 from policy.networks.unet import ConditionalUnet1D
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.command import run_command
 from training.data.demonstrations import Windows, build_windows, load_demonstrations, split_episodes
 from training.distributed import Worker, worker

@@ -106,7 +106,7 @@ def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: P
     own = tmp_path / "own.safetensors"
     shutil.copy(checkpoint, own)
     network = DiffusionPolicy.load(own).network
-    sha256 = weights_sha256(network.state_dict())
+    sha256 = weights_sha256(network)
     add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
     save_pcm(
         tmp_path / "own_pcm_lora.safetensors",

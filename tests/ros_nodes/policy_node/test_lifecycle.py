@@ -156,7 +156,7 @@ def test_a_pcm_is_loaded_with_the_policy(
     start_policy: Callable[..., Any], checkpoints: Path, tmp_path: Path
 ) -> None:
     network = DiffusionPolicy.load(checkpoints / "tiny.safetensors").network
-    pcm = PCM(network, "full", weights_sha256(network.state_dict()), 4, "drift", "repeated", iterations=2)
+    pcm = PCM(network, "full", weights_sha256(network), 4, "drift", "repeated", iterations=2)
     save_pcm(tmp_path / "pcm.safetensors", pcm)
     options = {"sampler__name": "pcm", "sampler__formulation": "drift", "sampler__initialisation": "repeated"}
     policy = start_policy(**options, sampler__iterations=3)

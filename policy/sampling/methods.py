@@ -1,0 +1,140 @@
+"""The methods: from a sampler's options and ingredients to the sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TypeAlias
+
+from torch import Tensor
+
+from policy.sampling.anderson import anderson
+from policy.sampling.config import SamplerConfig
+from policy.sampling.deadline import Deadline, IterationTimes, device_clock
+from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
+from policy.sampling.picard import picard_iterates, within_tolerance
+from policy.sampling.recurrence import make_recurrence
+from policy.sampling.sampler import Ingredients, Sample, Sampler
+from policy.sampling.sequential import sample_sequential
+from policy.sampling.start import Draw, exact_states, guessed_actions_trajectory, make_start
+from policy.sampling.switching import Switch
+from policy.sampling.warm_start import COVARIANCE_LEFT
+
+Method: TypeAlias = Callable[[SamplerConfig, Ingredients], Sampler]
+"""(resolved options, ingredients) → sampler. Raises ValueError if the method cannot work with them."""
+
+
+def sequential(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
+    """Forward substitution, one network evaluation after the other."""
+    solver = ingredients.solver
+
+    def sample(
+        switch: Switch, noise: Tensor, draw: Draw, *, guess: Tensor | None = None, called: float | None = None
+    ) -> Sample:
+        step_noise = None if solver.N is None else draw((len(noise), solver.steps, *noise.shape[1:]))
+        states = sample_sequential(switch(0.0), solver, noise, step_noise=step_noise)
+        return Sample(states[:, -1], solver.steps, noise.new_zeros(len(noise)))
+
+    return sample
+
+
+def picard(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
+    """Picard iteration over the solver's steps; with a PCM in the first iterations, if there is one."""
+    return _parallel(
+        config,
+        ingredients,
+        jacobian=config.picard.jacobian,
+        start=config.picard.start,
+        start_calls=config.picard.start_calls,
+    )
+
+
+def parasolver(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
+    """ParaSolver: Picard iteration over sub-intervals of the solver's steps."""
+    return _parallel(
+        config,
+        ingredients,
+        jacobian="drift",
+        start="held",
+        start_calls=config.parasolver.start_calls,
+        sub_intervals=config.parasolver.sub_intervals or config.steps,
+        refill=True,
+    )
+
+
+METHODS: Mapping[str, Method] = {
+    "sequential": sequential,
+    "picard": picard,
+    "parasolver": parasolver,
+    "pcm": picard,
+}
+
+
+def _parallel(
+    config: SamplerConfig,
+    ingredients: Ingredients,
+    *,
+    jacobian: str,
+    start: str,
+    start_calls: int,
+    sub_intervals: int | None = None,
+    refill: bool = False,
+) -> Sampler:
+    """Consume Picard iterates until an option says stop."""
+    fine, covariance, switching = ingredients.solver, ingredients.covariance, ingredients.switching
+    fine.require_deterministic(f"the method {config.method}")
+    solver = fine if sub_intervals is None else sub_interval_solver(fine, sub_intervals)
+    length = fine.steps // solver.steps  # network evaluations, one after the other, of an iteration
+    recurrence = make_recurrence(jacobian, solver, covariance)
+    warm_recurrences = [recurrence]
+    if config.parallel.warm_start != "none" and jacobian == "preconditioned" and covariance is not None:
+        warm_recurrences.insert(0, make_recurrence(jacobian, solver, COVARIANCE_LEFT * covariance))
+    start_depth = min(exact_states(start, start_calls), solver.steps)
+    initial_trajectory = make_start(start, solver, covariance=covariance, calls=start_depth)
+    # States by another model, or by a longer step, are not exact.
+    exact = start_depth if switching.start == switching.last and length == 1 else 0
+    converged = within_tolerance(config.stop.tolerance, solver) if config.stop.tolerance > 0 else None
+    times = IterationTimes()
+
+    def sample(
+        switch: Switch, noise: Tensor, draw: Draw, *, guess: Tensor | None = None, called: float | None = None
+    ) -> Sample:
+        now = device_clock(ingredients.clock, noise.device)
+        deadline = None
+        if config.stop.deadline_ms > 0:
+            began = now() if called is None else called
+            deadline = Deadline(began + config.stop.deadline_ms / 1000, now, times)
+        if guess is None:
+            denoise = switch(switching.start)
+            states = initial_trajectory(
+                denoise if length == 1 else first_states_denoise(denoise, length), noise, draw
+            )
+            weights, recurrences, depth, first = switching.iterations, [recurrence], start_depth, exact
+        else:  # a PCM knows cold starts only
+            states = guessed_actions_trajectory(solver, noise, guess)
+            weights, recurrences, depth, first = (switching.last,), warm_recurrences, 0, 0
+        denoisers = [switch(weight) for weight in weights]
+        if length > 1:
+            denoisers = [sub_interval_denoise(denoise, fine, solver.steps) for denoise in denoisers]
+        iterates = picard_iterates(
+            denoisers,
+            solver,
+            states,
+            recurrences=recurrences,
+            first=first,
+            window=config.parallel.window or None,
+            converged=converged,
+            accelerate=anderson(config.parallel.memory) if config.parallel.memory else None,
+            refill=refill,
+        )
+        if deadline is not None:
+            iterates = deadline.in_time(iterates, first=first)
+        change = noise.new_zeros(len(noise))
+        for iterate in islice(iterates, config.stop.iterations or None):
+            change = iterate.changes[:, -1]
+            depth += length
+        # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
+        actions = states[:, -1].clamp(-1, 1)
+        return Sample(actions, depth, change.sqrt(), deadline is not None and deadline.has_cut)
+
+    return sample
