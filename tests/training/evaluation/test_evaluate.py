@@ -94,7 +94,7 @@ def test_a_pcm_is_evaluated_and_named(
     sampler: str,
 ) -> None:
     network = copy.deepcopy(policy.network)
-    add_lora(network, 2, ALL_LAYERS, torch.Generator())
+    add_lora(network, rank=2, targets=ALL_LAYERS, generator=torch.Generator())
     base = weights_sha256(policy.network)
     trained_for = {"steps": 2, "formulation": "drift", "initialisation": "repeated", "iterations": 2}
     pcm = PCM(network, "lora", base, **trained_for, rank=2, targets=ALL_LAYERS, provenance={"seed": 7})

@@ -14,7 +14,7 @@ import pytest
 import torch
 import zarr
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from policy.sampling.config import PARALLEL_SOLVERS
 from training.command import load_config
 from training.pcm.build_trajectories import BuildTrajectoriesConfig, draw_samples, main, picard_trajectories
@@ -56,7 +56,7 @@ def test_kth_trajectory_is_the_samplers_after_k_iterations(
     policy: DiffusionPolicy, formulation: str, initialisation: str, solver: str
 ) -> None:
     policy = replace(policy, covariance=0.1 * torch.eye(32))
-    config = SamplerConfig("picard", 5, solver=solver, formulation=formulation, initialisation=initialisation)
+    config = SamplerConfig("picard", solver, 5, picard=PicardConfig(formulation, initialisation))
     sampled = policy.with_sampler(config)
     conditions = torch.rand(7, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     condition, noise = draw_samples(sampled, conditions, range(3), seed=1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from policy.networks.lora import add_lora
 from policy.sampling.config import PARALLEL_SOLVERS
 from policy.sampling.recurrence import make_recurrence
@@ -27,9 +27,7 @@ T, K = 5, 3
 
 @pytest.fixture(scope="module", params=PARALLEL_SOLVERS)
 def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> DiffusionPolicy:
-    config = SamplerConfig(
-        "picard", T, solver=request.param, formulation="preconditioned", initialisation="gaussian"
-    )
+    config = SamplerConfig("picard", request.param, T, picard=PicardConfig("preconditioned", "gaussian"))
     return trained.with_sampler(config)
 
 
@@ -55,7 +53,7 @@ def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
         picard = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
     network = deepcopy(sampled.network)
     if method == "lora":
-        add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
+        add_lora(network, rank=4, targets=".*", generator=torch.Generator().manual_seed(0))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 3e-3)
     before = picard_consistency_loss(network, picard, samples, 0).item()
@@ -98,7 +96,7 @@ def test_base_model_after_a_pcm_ends_at_its_own_solution(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
     network = deepcopy(sampled.network)
-    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    add_lora(network, rank=2, targets=".*", generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:

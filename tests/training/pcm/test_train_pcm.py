@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.pcm import load_pcm
 from training.pcm.build_trajectories import main as build
 from training.pcm.picard_consistency import (
@@ -199,15 +199,21 @@ def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
     condition, states, solution = (torch.from_numpy(getattr(samples, name))[:8] for name in ARRAYS)
     observations = base.normalizer.observation.unnormalize(condition.view(8, 2, 20))
     for iterations in (1, 2):
-        sampler = SamplerConfig("picard", T, iterations, solver="dpm_solver", initialisation="gaussian")
+        sampler = SamplerConfig(
+            "picard", "dpmpp_2m", T, stop=StopConfig(iterations), picard=PicardConfig(start="gaussian")
+        )
         actions = base.with_sampler(sampler).predict(observations, states[:, 0, 0]).actions
         found = base.normalizer.action.normalize(actions)
         torch.testing.assert_close(states[:, iterations, -1].clamp(-1, 1), found, atol=1e-5, rtol=0)
         error = error_p95(states[:, iterations], solution)
         for way in ("training_free", "pcm", "pcm_first"):
             assert pcm.provenance[f"{way}_depth_{iterations + 1}"] == pytest.approx(error, rel=1e-3)
-    switched_off = base.with_pcm(pcm).with_sampler(SamplerConfig("pcm_lora", T, solver=pcm.solver))
-    expected = base.with_sampler(SamplerConfig("dpm_solver", T)).predict(observations, solution[:, 0])
+    switched_off = base.with_pcm(pcm).with_sampler(
+        SamplerConfig("pcm", pcm.solver, T, picard=PicardConfig("preconditioned", "fresh"))
+    )
+    expected = base.with_sampler(SamplerConfig("sequential", "dpmpp_2m", T)).predict(
+        observations, solution[:, 0]
+    )
     actions = switched_off.predict(observations, solution[:, 0], torch.Generator().manual_seed(0)).actions
     torch.testing.assert_close(actions, expected.actions, atol=0.02, rtol=0)  # px
 

@@ -14,7 +14,7 @@ from training.policy.estimate_covariance import action_covariance, main
 def test_covariance_is_the_mean_of_each_observations_covariance(
     policy: DiffusionPolicy, observations: torch.Tensor
 ) -> None:
-    fast = policy.with_sampler(SamplerConfig("ddim", 4))
+    fast = policy.with_sampler(SamplerConfig("sequential", "ddim", 4))
     covariance = action_covariance(fast, observations, 5, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((15, 16, 2), generator=generator)
@@ -38,14 +38,14 @@ def test_command_adds_the_covariance_and_keeps_the_rest(
     assert "data_sha256" in loaded.provenance["covariance"]
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
-    picard = loaded.with_sampler(SamplerConfig("picard", 10))
-    expected = loaded.with_sampler(SamplerConfig("ddim", 10)).predict_chunk(observations, noise)
+    picard = loaded.with_sampler(SamplerConfig("picard", "ddim", 10))
+    expected = loaded.with_sampler(SamplerConfig("sequential", "ddim", 10)).predict_chunk(observations, noise)
     torch.testing.assert_close(picard.predict_chunk(observations, noise), expected, atol=0.01, rtol=0)  # px
 
 
 def test_checkpoint_without_covariance_says_what_it_lacks(policy: DiffusionPolicy, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs the covariance of the policy's actions"):
-        policy.with_sampler(SamplerConfig("picard", 10))
+        policy.with_sampler(SamplerConfig("picard", "ddim", 10))
     replace(policy, covariance=torch.eye(3)).save(tmp_path / "policy.safetensors")
     with pytest.raises(CheckpointError, match=r"action_covariance has shape \(3, 3\), need \(32, 32\)"):
         DiffusionPolicy.load(tmp_path / "policy.safetensors")
