@@ -24,7 +24,7 @@ while not ended:
     for action in prediction.chunk[0].numpy():  # 8 targets of the pusher, px
         observation, reward, success, timeout, _ = env.step(action)
         history.append(observation)
-        rewards.append(reward)
+        rewards.append(float(reward))
         if ended := success or timeout:
             break
-print(f"{len(rewards)} control steps, largest reward {max(rewards):.3f}, depth {prediction.depth} a chunk")
+print(f"{len(rewards)} control steps, largest reward {max(rewards):.3f}")

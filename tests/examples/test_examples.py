@@ -40,7 +40,7 @@ def test_the_own_solver_has_one_answer_by_both_methods() -> None:
 
 
 def test_the_policy_in_a_loop_pushes_the_block_onto_its_goal() -> None:
-    reward = re.search(r"largest reward (\S+),", run_example("policy_loop.py"))
+    reward = re.search(r"largest reward (\S+)", run_example("policy_loop.py"))
 
     assert reward is not None
     assert float(reward[1]) > 0.5
