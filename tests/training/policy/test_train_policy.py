@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from policy import DiffusionPolicy, PolicyConfig
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.policy.train_policy import TrainingData, batch_rows, main, noise_prediction_loss
 
 TINY = [
@@ -116,7 +116,7 @@ def test_batch_that_cannot_be_built_is_refused(
         ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
         ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
         ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
-        ("rollout_sampler.name=pcm", "sampler 'pcm' needs a PCM, and the policy has none"),
+        ("rollout_sampler.method=pcm", "sampler.method=pcm needs a PCM, and the policy has none"),
     ],
 )
 def test_rollouts_that_cannot_be_run_are_refused_before_the_training(
