@@ -31,6 +31,7 @@ def run_command(
     config_name: str,
     config_type: type[Config],
     run: Callable[[Config], None],
+    *,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a command with a configuration from `training/conf` and ``key=value`` arguments.
