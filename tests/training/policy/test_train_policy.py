@@ -67,12 +67,18 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
     assert torch.equal(again.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
 
 
-def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
-    small_demonstrations: Path, tmp_path: Path
-) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(*arguments(small_demonstrations, whole)), check=True, env=ENVIRONMENT)
+@pytest.fixture(scope="module")
+def whole(small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a training in one process that nobody disturbs."""
+    output_dir = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(*arguments(small_demonstrations, output_dir)), check=True, env=ENVIRONMENT)
+    return output_dir
 
+
+def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
+    small_demonstrations: Path, whole: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut"
     # Long enough that it cannot end before it is killed: the kill comes at the first saved state.
     process = subprocess.Popen(command(*arguments(small_demonstrations, cut)), env=ENVIRONMENT)
     state = cut / "training_state.safetensors"
@@ -89,15 +95,16 @@ def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
     assert losses(cut) == losses(whole)
 
 
-def test_two_processes_give_the_loss_curve_of_one(small_demonstrations: Path, tmp_path: Path) -> None:
-    subprocess.run(command(*arguments(small_demonstrations, tmp_path / "one")), check=True, env=ENVIRONMENT)
+def test_two_processes_give_the_loss_curve_of_one(
+    small_demonstrations: Path, whole: Path, tmp_path: Path
+) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*torchrun, "-m", "training.policy.train_policy", *arguments(small_demonstrations, tmp_path / "two")],
+        [*torchrun, "-m", "training.policy.train_policy", *arguments(small_demonstrations, tmp_path)],
         check=True,
         env=ENVIRONMENT,
     )
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert losses(tmp_path) == pytest.approx(losses(whole), abs=1e-5)
 
 
 def test_batch_that_cannot_be_built_is_refused(
