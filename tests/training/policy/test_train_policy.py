@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from policy import DiffusionPolicy, PolicyConfig
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.policy.train_policy import TrainingData, main, noise_prediction_loss
 
 TINY = [
@@ -64,7 +64,9 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
     assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
     again = DiffusionPolicy.load(tmp_path / "policy.safetensors")
     noise = torch.zeros(len(observations), 16, 2)
-    assert torch.equal(again.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
+    assert torch.equal(
+        again.predict_chunk(observations, noise=noise), policy.predict_chunk(observations, noise=noise)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_batch_that_cannot_be_built_is_refused(
         ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
         ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
         ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
-        ("rollout_sampler.name=pcm", "sampler 'pcm' needs a PCM, and the policy has none"),
+        ("rollout_sampler.method=pcm", "sampler.method=pcm needs a PCM, and the policy has none"),
     ],
 )
 def test_rollouts_that_cannot_be_run_are_refused_before_the_training(
