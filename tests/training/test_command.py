@@ -32,6 +32,8 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
     for name, option, value in sampler_options():
         assert f"{name.rpartition('.')[2]}: {value}\n" in f"{text}\n"
         assert option.metadata["description"] in " ".join(text.replace("#", "").split())
+    assert "# sampler.KEY=…" in text
+    assert "# latency=fixed" in text
     assert "# preset=" not in text
     train_policy.main(["-h"])
     assert "# preset=paper" in capsys.readouterr().out
@@ -61,16 +63,27 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (train_policy.main, [*REQUIRED, "policy.horizon=15"], "horizon must be a multiple of 4"),
         (
             train_policy.main,
-            [*REQUIRED, "rollout_sampler.method=euler"],
-            "sampler.method must be one of sequential, picard, parasolver, pcm",
+            [*REQUIRED, "rollout_sampler.solver=euler"],
+            "must be one of auto, ddim, ddpm, dpmpp_2m, got 'euler'",
         ),
         (
             evaluate.main,
-            ["sampler=euler"],
-            "a sampler is a method and a solver: sampler.method=… sampler.solver=…, got 'sampler=euler'",
+            ["sampler=ddim"],
+            "a sampler is a method and a solver: sampler.method=… sampler.solver=…",
+        ),
+        (
+            evaluate.main,
+            ["sampler.method=newton"],
+            "sampler.method must be one of sequential, picard, parasolver, pcm, got 'newton'",
         ),
         (evaluate.main, ["sampler.method=pcm"], "sampler.method=pcm needs pcm=….safetensors"),
         (evaluate.main, ["sampler.steps=-1"], "sampler.steps must be in 0 … 1000, got -1"),
+        (
+            evaluate.main,
+            ["sampler.stop.iterations=2"],
+            "sampler.stop.iterations=2 belongs to the methods picard, parasolver, pcm, not to sequential",
+        ),
+        (evaluate.main, ["latency=slow"], "Available options in 'latency': fixed measured none"),
         (evaluate.main, ["episodes=0"], "episodes must be at least 1, got 0"),
         (evaluate.main, ["batch_size=0"], "batch_size must be at least 1"),
         (evaluate.main, ["first_seed=-1"], "first_seed must be in 0 …"),
