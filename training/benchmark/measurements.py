@@ -101,7 +101,7 @@ def measure_rewards(policy: DiffusionPolicy, first_seed: int, episodes: int, noi
         `max_reward_<steps>`, a list of one number an episode, in the order of their seeds.
     """
     seeds = range(first_seed, first_seed + episodes)
-    rollout = run_episodes(policy, seeds, max(EPISODE_STEPS), noise_seed, show_progress=False)
+    rollout = run_episodes(policy, seeds, max(EPISODE_STEPS), noise_seed=noise_seed, show_progress=False)
     return {
         f"max_reward_{steps}": [float(episode.rewards[:steps].max()) for episode in rollout.episodes]
         for steps in EPISODE_STEPS

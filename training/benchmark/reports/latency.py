@@ -112,7 +112,9 @@ def measure_latency(
         `skipped_points` and `missed`, means over the chunks that arrived, None if none did; `hold_share`.
     """
     seeds = range(options.first_seed, options.first_seed + options.episodes)
-    rollout = run_episodes(policy, seeds, options.max_steps, noise_seed, latency=latency, show_progress=False)
+    rollout = run_episodes(
+        policy, seeds, options.max_steps, noise_seed=noise_seed, latency=latency, show_progress=False
+    )
     episodes = rollout.episodes
     chunks = [chunk for episode in episodes for chunk in episode.chunks]
     return {

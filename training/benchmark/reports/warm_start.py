@@ -123,7 +123,9 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, steps: int, 
     exact = base.with_sampler(SamplerConfig("ddim", steps))
     find_depths = {name: _depth_finder(base, replace(start, steps=steps)) for name, start in STARTS.items()}
     seeds = range(options.first_seed, options.first_seed + options.episodes)
-    running = [RunningEpisode(config, seed, options.max_steps, options.noise_seed) for seed in seeds]
+    running = [
+        RunningEpisode(config, seed, options.max_steps, noise_seed=options.noise_seed) for seed in seeds
+    ]
     depths: dict[str, dict[str, list[int]]] = {part: {name: [] for name in STARTS} for part in PARTS}
     ended: list[Episode] = []
     while running:

@@ -89,7 +89,7 @@ def test_rewards_are_those_of_a_rollout(policy: DiffusionPolicy) -> None:
     latency = LatencyConfig("fixed", ms=150)
     options = LatencyReportConfig(episodes=2, max_steps=20, first_seed=7)
     row = measure_latency(fast, options, latency, noise_seed=3)
-    rollout = run_episodes(fast, [7, 8], 20, 3, latency=latency, show_progress=False)
+    rollout = run_episodes(fast, [7, 8], 20, noise_seed=3, latency=latency, show_progress=False)
     assert row["max_rewards"] == [episode.max_reward for episode in rollout.episodes]
     assert row["skipped_points"] == 2
 
