@@ -16,7 +16,7 @@ import torch
 import zarr
 
 from policy import DiffusionPolicy
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.policy.train_policy import TrainingData, noise_prediction_loss
 
 

@@ -101,11 +101,12 @@ def _read_store(path: Path, store: Any) -> dict[str, np.ndarray]:
         if zarr.__version__.startswith("2."):
             hint = f" (zarr format 3 needs zarr-python 3; this is {zarr.__version__})"
         raise DemonstrationError(f"{path}: not a zarr store: no readable group at its root{hint}") from error
-    arrays = {name: _open_array(path, group, name, shape) for name, shape in ARRAY_SHAPES.items()}
+    arrays = {name: _open_array(path, group, name) for name in ARRAY_SHAPES}
     return {name: _decode(path, name, array) for name, array in arrays.items()}
 
 
-def _open_array(path: Path, group: Any, name: str, expected: tuple[int | None, ...]) -> Any:
+def _open_array(path: Path, group: Any, name: str) -> Any:
+    expected = ARRAY_SHAPES[name]
     try:
         array = group[name]
     except KeyError as error:

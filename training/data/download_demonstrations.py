@@ -61,7 +61,7 @@ class DownloadConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("download_demonstrations", DownloadConfig, _download_and_say, argv)
+    return run_command("download_demonstrations", DownloadConfig, _download_and_say, argv=argv)
 
 
 def download_demonstrations(config: DownloadConfig) -> Path:

@@ -121,7 +121,7 @@ def _run(config: EvaluateConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("evaluate", EvaluateConfig, _run, argv)
+    return run_command("evaluate", EvaluateConfig, _run, argv=argv)
 
 
 if __name__ == "__main__":

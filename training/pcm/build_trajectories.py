@@ -219,7 +219,7 @@ def verify(store: TrajectoryStore, compute: Compute) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("build_trajectories", BuildTrajectoriesConfig, build_trajectories, argv)
+    return run_command("build_trajectories", BuildTrajectoriesConfig, build_trajectories, argv=argv)
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def _format(pcm: PCM, depths: Sequence[int]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("train_pcm", TrainPcmConfig, train_pcm, argv)
+    return run_command("train_pcm", TrainPcmConfig, train_pcm, argv=argv)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("estimate_covariance", EstimateCovarianceConfig, estimate_covariance, argv)
+    return run_command("estimate_covariance", EstimateCovarianceConfig, estimate_covariance, argv=argv)
 
 
 if __name__ == "__main__":

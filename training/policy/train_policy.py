@@ -183,7 +183,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("train_policy", TrainPolicyConfig, train_policy, argv)
+    return run_command("train_policy", TrainPolicyConfig, train_policy, argv=argv)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ def test_summary_pictures_and_video_are_written(
     assert "mean maximum reward" in printed
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["config"]["sampler"]["name"] == "ddim"
-    assert summary["config"]["sampler"]["steps"] == 2
+    assert summary["config"]["sampler"]["solver"] == "auto"
+    assert summary["sampler"]["solver"] == "ddim"
+    assert summary["sampler"]["steps"] == 2
     assert [row["seed"] for row in summary["episodes"]] == [100000, 100001, 100002]
     assert summary["depth"]["mean"] == 2
     assert len(summary["checkpoint"]["sha256"]) == 64
@@ -82,31 +83,41 @@ def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rewards.png", "summary.json"]
 
 
-@pytest.mark.parametrize("sampler", ["pcm", "pcm_lora"])
+# λ = 1, 1/2: in feature space the second iteration evaluates both models.
+@pytest.mark.parametrize(("space", "calls"), [("feature", 3), ("parameter", 2), ("auto", 2)])
 def test_a_pcm_is_evaluated_and_named(
     policy: DiffusionPolicy,
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    sampler: str,
+    space: str,
+    calls: int,
 ) -> None:
     network = copy.deepcopy(policy.network)
-    add_lora(network, 2, ALL_LAYERS, torch.Generator())
-    base = weights_sha256(policy.network)
-    trained_for = {"steps": 2, "formulation": "drift", "initialisation": "repeated", "iterations": 2}
-    pcm = PCM(network, "lora", base, **trained_for, rank=2, targets=ALL_LAYERS, provenance={"seed": 7})
+    add_lora(network, rank=2, targets=ALL_LAYERS, generator=torch.Generator())
+    pcm = PCM(
+        network,
+        weights="lora",
+        base_sha256=weights_sha256(policy.network),
+        solver="ddim",
+        steps=2,
+        jacobian="drift",
+        start="repeated",
+        iterations=2,
+        rank=2,
+        targets=ALL_LAYERS,
+        provenance={"seed": 7},
+    )
     save_pcm(tmp_path / "pcm.safetensors", pcm)
-    options = ["formulation=drift", "initialisation=repeated", "iterations=2", "stiffness=1"]
-    arguments = [*arguments, f"sampler={sampler}", *(f"sampler.{option}" for option in options)]
+    options = ["method=pcm", "solver=dpmpp_2m", "stop.iterations=2", f"pcm.space={space}"]
+    arguments = [*arguments, *(f"sampler.{option}" for option in options)]
     assert main([*arguments, f"pcm={tmp_path}/pcm.safetensors", "recorded_episodes=0"]) == 0
-    expected = "warning: sampler.solver is dpm_solver, the PCM was trained for ddim\n"
+    expected = "warning: sampler.solver is dpmpp_2m, the PCM was trained for ddim\n"
     assert expected in capsys.readouterr().err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["config"]["sampler"]["stiffness"] == 1
+    assert summary["sampler"]["picard"] == {"jacobian": "drift", "start": "repeated", "start_calls": 1}
     assert summary["pcm"]["provenance"] == {"seed": 7}
     assert summary["depth"]["mean"] == 2
-    # λ = 1, 1/2: in feature space the second iteration evaluates both models.
-    calls = {"pcm": 3, "pcm_lora": 2}[sampler]
     chunks = sum(-(-row["steps"] // policy.config.action_steps) for row in summary["episodes"])
     assert summary["network_evaluations"] == calls * 2 * chunks
 

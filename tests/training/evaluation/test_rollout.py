@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PicardConfig, SamplerConfig, StopConfig
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.rollout import run_episodes
 
@@ -17,7 +17,7 @@ SEEDS = [100000, 100001, 100002]
 
 @pytest.fixture
 def fast_policy(policy: DiffusionPolicy) -> DiffusionPolicy:
-    return policy.with_sampler(SamplerConfig("ddim", 2))
+    return policy.with_sampler(SamplerConfig("sequential", "ddim", 2))
 
 
 def test_rewards_equal_those_of_a_plain_loop(fast_policy: DiffusionPolicy) -> None:
@@ -124,7 +124,12 @@ def test_measured_latency_needs_one_episode_at_a_time(fast_policy: DiffusionPoli
 
 def warm(policy: DiffusionPolicy, warm_start: str) -> DiffusionPolicy:
     sampler = SamplerConfig(
-        "picard", 6, 2, formulation="drift", initialisation="repeated", warm_start=warm_start
+        "picard",
+        "ddim",
+        6,
+        stop=StopConfig(2),
+        parallel=ParallelConfig(warm_start=warm_start),
+        picard=PicardConfig("drift", "repeated"),
     )
     return policy.with_sampler(sampler)
 
@@ -179,7 +184,11 @@ def jumps(
 def test_converged_chunks_are_those_of_a_cold_start(policy: DiffusionPolicy) -> None:
     def converged(warm_start: str) -> list[list[float]]:
         sampler = SamplerConfig(
-            "picard", 4, formulation="drift", initialisation="repeated", warm_start=warm_start
+            "picard",
+            "ddim",
+            4,
+            parallel=ParallelConfig(warm_start=warm_start),
+            picard=PicardConfig("drift", "repeated"),
         )
         return jumps(policy.with_sampler(sampler), LatencyConfig())
 
@@ -187,9 +196,9 @@ def test_converged_chunks_are_those_of_a_cold_start(policy: DiffusionPolicy) -> 
 
 
 def test_calls_that_a_deadline_cut_are_counted(policy: DiffusionPolicy) -> None:
-    sampler = SamplerConfig("picard", 8, formulation="drift", initialisation="repeated")
+    sampler = SamplerConfig("picard", "ddim", 8, picard=PicardConfig("drift", "repeated"))
     for deadline_ms, cut in ((1e6, False), (1e-3, True)):
-        hurried = policy.with_sampler(replace(sampler, deadline_ms=deadline_ms))
+        hurried = policy.with_sampler(replace(sampler, stop=StopConfig(deadline_ms=deadline_ms)))
         rollout = run_episodes(hurried, SEEDS[:1], 16, show_progress=False)
         assert rollout.cuts == (cut, cut)
         assert (max(rollout.depths) < 8) is cut
