@@ -21,8 +21,8 @@ class Trajectory:
     """Positions to pass at given times.
 
     Attributes:
-        start_time: when it replaced what ran before.
-        start_position: (J,) where the joints were then; the way to the first point starts there.
+        start_time: time at which it replaced the trajectory before it.
+        start_position: (J,) position of the joints then; the way to the first point starts there.
         times: (P,) strictly increasing, at least one. The first ones may lie before `start_time`: they are over.
         positions: (P, J).
     """

@@ -15,7 +15,7 @@ class EpisodeLog:
     """Collects an episode's rewards, from its first status on.
 
     Args:
-        seed: of the episode.
+        seed: seed of the episode.
         timeout: seconds without a control step (of wall time), or without a new trajectory (of simulation
             time, which may run slower), after which the episode has failed.
         now: wall time in seconds.
@@ -60,11 +60,11 @@ class EpisodeLog:
         self.ended = bool(terminated or truncated)
 
     def observe(self, stamp: int, now: float) -> None:
-        """Take in that an observation with a stamp was there, the first time that it is."""
+        """Take in when the observation with a stamp arrived; only its first time counts."""
         self._observed.setdefault(stamp, now)
 
     def answer(self, stamp: int, now: float) -> None:
-        """Take in that a chunk was there that is based on the observation with a stamp."""
+        """Take in when the chunk arrived that is based on the observation with a stamp."""
         if not self.ended:
             self._answered.setdefault(stamp, now)
 
@@ -80,7 +80,7 @@ class EpisodeLog:
         return None
 
     def episode(self) -> Episode:
-        """What there is of the episode; its chunks' times are from observation to chunk."""
+        """The episode so far; the times of its chunks are latencies, from observation to chunk."""
         # A chunk may overtake its observation on the way here, as each has a topic of its own.
         seconds = (
             max(0.0, answered - self._observed[stamp])

@@ -58,7 +58,7 @@ class SourceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
-    """The parameters that are fixed while the node is configured; times in ns."""
+    """The parameters that cannot change while the node is configured; times in ns."""
 
     checkpoint: str
     pcm: str
@@ -82,7 +82,7 @@ class PolicyParameters:
     """The policy node's parameters.
 
     Args:
-        node: that declares them.
+        node: node that declares them.
     """
 
     def __init__(self, node: Node) -> None:
@@ -94,7 +94,7 @@ class PolicyParameters:
         self._declare_sources()
 
     def hold(self, policy: DiffusionPolicy | None) -> None:
-        """From now on refuse changes that do not fit this policy in use; None allows all of them again."""
+        """Refuse changes that do not fit this policy from now on; None allows all changes again."""
         self._policy = policy
 
     def sampler(self) -> SamplerConfig:

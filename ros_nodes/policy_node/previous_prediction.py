@@ -9,7 +9,7 @@ class PreviousPrediction:
     """The last prediction that was sent to the robot, and how far the world has moved on since its observations.
 
     Args:
-        control_period_ns: in ns.
+        control_period_ns: control period in ns.
     """
 
     def __init__(self, control_period_ns: int) -> None:
@@ -25,8 +25,10 @@ class PreviousPrediction:
         self._newest = None
 
     def at(self, stamp_ns: int) -> tuple[Prediction | None, int | None]:
-        """The prediction, and the control periods from its observation to a later one, to the nearest whole number;
-        neither if there is none, or no period lies between."""
+        """The prediction, and the whole number of control periods from its observation to a later one.
+
+        Both are None where there is no prediction, or no period lies between.
+        """
         if self._newest is None:
             return None, None
         prediction, then_ns = self._newest

@@ -72,7 +72,7 @@ class PusherController:
 
     @property
     def busy(self) -> bool:
-        """Whether a trajectory or a goal is not done."""
+        """Whether a trajectory or a goal is still running."""
         return self._goal is not None or self._robot.state.time < self._robot.trajectory.end_time
 
     def update(self) -> None:

@@ -23,12 +23,12 @@ class RobotState:
     """What the robot's sensors say at one time.
 
     Attributes:
-        time: of the simulation, in nanoseconds.
-        seed: of the episode's initial state.
-        step: control steps of the episode so far.
+        time: time of the simulation, in nanoseconds.
+        seed: seed of the episode's initial state.
+        step: number of control steps of the episode so far.
         position: (2,) pusher x, y in px.
-        velocity: (2,) of the pusher, mean over the last control step, in px/s.
-        keypoints: (9, 2) of the block in px.
+        velocity: (2,) velocity of the pusher, mean over the last control step, in px/s.
+        keypoints: (9, 2) keypoints of the block in px.
         block_pose: (3,) x, y in px, angle in rad.
         coverage, reward, terminated, truncated: as of the environment.
     """
@@ -72,12 +72,12 @@ class SimulatedRobot:
 
     @property
     def trajectory(self) -> Trajectory:
-        """What it follows; after a reset, a hold where it is."""
+        """The running trajectory; after a reset, a hold at the pusher's position."""
         return self._trajectory
 
     @property
     def trajectories(self) -> int:
-        """How many trajectories it took on in this episode."""
+        """Number of trajectories that it took on in this episode."""
         return self._trajectories
 
     @property

@@ -27,13 +27,13 @@ def test_memory_is_that_of_the_children_by_executable() -> None:
 
 @pytest.mark.parametrize("length", [("--minutes", "0.3"), ("--episodes", "3")])
 def test_a_short_soak_reports_what_it_saw(
-    graph: Any, checkpoint: Path, tmp_path: Path, length: tuple[str, str]
+    graph: Any, checkpoints: Path, tmp_path: Path, length: tuple[str, str]
 ) -> None:
     output = graph.run(
         *(sys.executable, "-m", "ros_nodes.soak", *length, "--sample-seconds", "1"),
         *("--output-dir", str(tmp_path / "out")),
         *(
-            f"checkpoint:={checkpoint}",
+            f"checkpoint:={checkpoints / 'tiny.safetensors'}",
             "engine:=eager",
             "solver:=ddim",
             "steps:=2",
