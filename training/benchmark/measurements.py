@@ -20,8 +20,12 @@ EPISODE_STEPS = (200, 300)
 CALLS_IN_TURN = 3
 
 
+def percentiles(values: Sequence[float] | Tensor, *levels: int) -> list[float]:
+    return [float(value) for value in np.percentile(values, levels)]
+
+
 def accuracy_measure(
-    base: DiffusionPolicy, observations: Tensor, seed: int, reference_steps: int
+    base: DiffusionPolicy, observations: Tensor, *, seed: int, reference_steps: int
 ) -> Callable[[Candidate], Row]:
     """How to measure errors and costs, with the same observations and noises for every candidate.
 
@@ -43,11 +47,11 @@ def accuracy_measure(
 
     @cache
     def exact(solver: str, steps: int) -> Tensor:
-        return actions(base.with_sampler(SamplerConfig(solver, steps)))[0]
+        return actions(base.with_sampler(SamplerConfig("sequential", solver, steps)))[0]
 
     def actions(policy: DiffusionPolicy) -> tuple[Tensor, int, int]:
         generator = torch.Generator().manual_seed(seed + 1)
-        prediction = policy.predict(observations, noise, generator)
+        prediction = policy.predict(observations, noise=noise, generator=generator)
         normalized = policy.normalizer.action.normalize(prediction.actions).double().cpu()
         return normalized, prediction.depth, prediction.network_evaluations
 
@@ -55,19 +59,19 @@ def accuracy_measure(
         found, depth, evaluations = actions(candidate.policy(base))
         row: Row = {"depth": depth, "network_evaluations": evaluations / len(observations)}
         row |= {"error_p50": None, "error_p95": None}
-        if candidate.sampler.is_parallel:
-            errors = (
-                (found - exact(candidate.sampler.solver_name, candidate.sampler.steps)).abs().amax((1, 2))
-            )
-            row |= {f"error_p{q}": float(np.percentile(errors, q)) for q in (50, 95)}
+        sampler = candidate.sampler
+        if sampler.is_parallel:
+            errors = (found - exact(sampler.solver, sampler.steps)).abs().amax((1, 2))
+            row["error_p50"], row["error_p95"] = percentiles(errors, 50, 95)
         errors = (found - exact("ddim", reference_steps)).abs().amax((1, 2))
-        return row | {"error_p95_reference": float(np.percentile(errors, 95))}
+        (row["error_p95_reference"],) = percentiles(errors, 95)
+        return row
 
     return measure
 
 
 def time_in_turns(
-    base: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, turn: int
+    base: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, *, turn: int
 ) -> Row:
     """Milliseconds of some calls of every candidate, one after the other, at batch size 1.
 
@@ -94,14 +98,19 @@ def time_in_turns(
     return {"milliseconds": [milliseconds[index][1:] for index in range(len(candidates))]}
 
 
-def measure_rewards(policy: DiffusionPolicy, first_seed: int, episodes: int, noise_seed: int) -> Row:
+def measure_rewards(policy: DiffusionPolicy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:
     """Maximum rewards of episodes, up to each number of control steps in `EPISODE_STEPS`, in one rollout.
 
     Returns:
         `max_reward_<steps>`, a list of one number an episode, in the order of their seeds.
     """
-    seeds = range(first_seed, first_seed + episodes)
-    rollout = run_episodes(policy, seeds, max(EPISODE_STEPS), noise_seed, show_progress=False)
+    rollout = run_episodes(
+        policy,
+        range(first_seed, first_seed + episodes),
+        max_steps=max(EPISODE_STEPS),
+        noise_seed=noise_seed,
+        show_progress=False,
+    )
     return {
         f"max_reward_{steps}": [float(episode.rewards[:steps].max()) for episode in rollout.episodes]
         for steps in EPISODE_STEPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,15 @@ def benchmark_arguments(
         f"checkpoint={tmp_path}/policy.safetensors",
         f"demonstrations={small_demonstrations}",
         f"output_dir={tmp_path}/out",
-        "conditions=2",
+        "observations=2",
         "held_out_episodes=1",
     ]
+
+
+@pytest.fixture
+def squeeze() -> Callable[[str], str]:
+    """(page) → it without the spaces that align its tables."""
+    return lambda page: re.sub(r"-{3,}", "---", re.sub(" +", " ", page))
 
 
 @pytest.fixture

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from pandas import DataFrame, factorize, read_csv
 from torch import Tensor
 
 from policy import DiffusionPolicy, Prediction, SamplerConfig
-from policy.checkpoint import file_sha256
 from policy.denoiser import BindNetwork, Denoise
 from policy.networks.unet import ConditionalUnet1D
 from policy.pcm import weights_sha256
@@ -25,13 +24,63 @@ from policy.runtime import PLAIN, Policy, serve
 from policy.solvers.solver import Solver
 from training.benchmark.candidates import Candidate, PCMFile, at_depths, load_pcm_files, pcm_candidates
 from training.benchmark.config import BenchmarkConfig, ProfileConfig
-from training.benchmark.report import held_out_observations, load_policy, write_report
+from training.benchmark.report import (
+    LIBRARIES,
+    held_out_observations,
+    load_policy,
+    markdown_table,
+    open_cache,
+    percentiles,
+    table,
+    write_report,
+)
 from training.benchmark.reports.profile_floor import Floor, measure_floor
-from training.benchmark.reports.profile_layout import describe_profile, format_profile, plot_profile
-from training.benchmark.row_cache import Row, RowCache, Task
+from training.benchmark.row_cache import Row, Task
 from training.provenance import machine
 
 CALLS_IN_TURN = 5
+COLUMNS = (
+    "engine",
+    "device",
+    "model",
+    "sampler",
+    "iterations",
+    "steps",
+    "batch",
+    "ms_p50",
+    "ms_p99",
+    "error_p95",
+    "reward",
+    "network_evaluations",
+    "speedup_vs_ddim50",
+    "times_floor",
+)
+"""Of the CSV."""
+SHOWN = {
+    "engine": "engine",
+    "method": "sampler",
+    "steps": "T",
+    "depth": "depth",
+    "ms_p50": "ms p50",
+    "ms_p99": "ms p99",
+    "speedup_vs_ddim50": "× DDIM",
+    "network_share": "in network",
+    "network_evaluations": "evaluations",
+    "times_floor": "× floor",
+    "error_p95": "error p95",
+    "reward": "reward",
+}
+"""Columns of the Markdown table, and what they are called there."""
+FORMATS = {
+    "ms_p50": ".2f",
+    "ms_p99": ".2f",
+    "speedup_vs_ddim50": ".1f",
+    "network_share": ".0%",
+    "network_evaluations": ".3g",
+    "times_floor": ".1f",
+    "error_p95": ".2g",
+    "reward": ".3f",
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +104,6 @@ def report(config: BenchmarkConfig) -> None:
     """
     options = config.profile
     base = load_policy(config)
-    if base.covariance is None:
-        raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
     rewards = _read_rewards(options.rewards)
     threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)  # of what no engine serves, too
@@ -64,82 +111,92 @@ def report(config: BenchmarkConfig) -> None:
     reference = Contestant(PLAIN, compared[0])
     contestants = [reference, *(Contestant(e, candidate) for e in options.engines for candidate in compared)]
     observations = held_out_observations(config, base)
-
-    shared = {
-        "checkpoint_sha256": file_sha256(config.checkpoint),
-        "observations_sha256": weights_sha256({"": observations}),
-        "seed": config.seed,
-        "threads": threads,
-        "machine": machine(base.solver.a.device),
-    }
-    rows_cache = RowCache(Path(config.output_dir) / "profile_rows", shared)
-    bench = Bench(base, contestants, observations, config.seed, threads)
-    floor_task = Task("floor", 1, {"measured": "floor"}, lambda: asdict(measure_floor(base, threads)))
+    cache = open_cache(
+        config,
+        base,
+        observations_sha256=weights_sha256({"": observations}),
+        seed=config.seed,
+        threads=threads,
+        machine=machine(base.solver.a.device),
+    )
+    bench = Bench(base, contestants, observations, seed=config.seed, threads=threads)
+    floor_task = Task(
+        label="floor",
+        cost=1,
+        identity={"measured": "floor"},
+        measure=lambda: asdict(measure_floor(base, threads)),
+    )
     accuracy = [
         Task(
-            f"error of {c.candidate.label}, {c.engine}",
-            1,
-            {"measured": "accuracy", **c.identity},
-            partial(bench.accuracy, index),
+            label=f"error of {contestant.candidate.label}, {contestant.engine}",
+            cost=1,
+            identity={"measured": "accuracy", **contestant.identity},
+            measure=partial(bench.accuracy, index),
         )
-        for index, c in enumerate(contestants)
+        for index, contestant in enumerate(contestants)
     ]
     identities = [contestant.identity for contestant in contestants]
     turns = [
         Task(
-            f"turn {turn + 1}",
-            len(contestants),
-            {"measured": "time", "contestants": identities, "turn": turn},
-            partial(bench.turn, turn),
+            label=f"turn {turn + 1}",
+            cost=len(contestants),
+            identity={"measured": "time", "contestants": identities, "turn": turn},
+            measure=partial(bench.turn, turn),
         )
         for turn in range(math.ceil(options.calls / CALLS_IN_TURN))
     ]
-    rows_cache.measure_all([floor_task, *accuracy, *turns], "profile")
+    cache.measure_all([floor_task, *accuracy, *turns], "profile")
 
-    found = rows_cache.read(floor_task)
-    floor = Floor(**{name: found[name] for name in Floor.__dataclass_fields__})
-    timed = [rows_cache.read(task) for task in turns]
-    rows, details = [], []
-    for index, contestant in enumerate(contestants):
-        measured = rows_cache.read(accuracy[index])
-        milliseconds = [ms for turn in timed for ms in turn["milliseconds"][index]]
-        p50, p99 = (float(np.percentile(milliseconds, q)) for q in (50, 99))
-        least = floor.milliseconds(measured["calls"])
-        candidate = contestant.candidate
-        sampler = candidate.sampler
-        rows.append(
-            {
-                "engine": contestant.engine,
-                "device": str(base.solver.a.device),
-                "model": Path(config.checkpoint).stem if candidate.pcm is None else candidate.pcm.path.stem,
-                "sampler": sampler.name if sampler.warm_start == "none" else f"{sampler.name} warm",
-                "iterations": sampler.iterations if sampler.is_parallel else None,
-                "steps": sampler.steps,
-                "batch": 1,
-                "ms_p50": p50,
-                "ms_p99": p99,
-                "error_p95": measured["error_p95"],
-                "reward": rewards.get((candidate.method, sampler.steps, candidate.depth)),
-                "network_evaluations": measured["network_evaluations"],
-                "speedup_vs_ddim50": None,
-                "times_floor": p50 / least,
-            }
-        )
-        share = float(np.median([turn["network_share"][index] for turn in timed]))
-        details.append(
-            {"method": candidate.method, "depth": candidate.depth, "network_share": share, "floor_ms": least}
-        )
-    for row in rows:
-        row["speedup_vs_ddim50"] = rows[0]["ms_p50"] / row["ms_p50"]
+    found = cache.read(floor_task)
+    floor = Floor(**{field.name: found[field.name] for field in fields(Floor)})
+    timed = [cache.read(task) for task in turns]
+    measured = [cache.read(task) for task in accuracy]
+    model = Path(config.checkpoint).stem
+    rows = table(
+        [
+            make_row(contestant, measured[index], [_of_contestant(turn, index) for turn in timed], model=model)
+            for index, contestant in enumerate(contestants)
+        ]
+    )
+    rows = rows.merge(rewards, how="left", on=["method", "steps", "depth"])
+    rows["floor_ms"] = [floor.milliseconds(row["calls"]) for row in measured]
+    rows["speedup_vs_ddim50"] = rows["ms_p50"].iloc[0] / rows["ms_p50"]
+    rows["times_floor"] = rows["ms_p50"] / rows["floor_ms"]
     write_report(
         config,
-        "Milliseconds per chunk",
-        describe_profile(options, floor, threads),
-        format_profile(rows, details),
-        rows,
-        plot_profile(rows, details),
-        {"engines": {name: version(name) for name in ("onnxruntime", "openvino") if name in options.engines}},
+        rows.assign(device=str(base.solver.a.device), batch=1)[list(COLUMNS)],
+        title="Milliseconds per chunk",
+        introduction=describe_profile(options, floor, threads),
+        tables=format_profile(rows),
+        figures={"": plot_profile(rows)},
+        measured=[found, *measured, *timed],
+        libraries=[*LIBRARIES, *(name for name in ("onnxruntime", "openvino") if name in options.engines)],
     )
+
+
+def _of_contestant(turn: Row, index: int) -> Row:
+    return {name: turn[name][index] for name in ("milliseconds", "network_share")}
+
+
+def make_row(contestant: Contestant, accuracy: Row, turns: Sequence[Row], *, model: str) -> dict[str, Any]:
+    """What was measured of a contestant."""
+    candidate = contestant.candidate
+    sampler = candidate.sampler
+    p50, p99 = percentiles([ms for turn in turns for ms in turn["milliseconds"]], 50, 99)
+    return {
+        "engine": contestant.engine,
+        "model": model if candidate.pcm is None else candidate.pcm.path.stem,
+        "method": candidate.method,
+        "sampler": sampler.name if sampler.warm_start == "none" else f"{sampler.name} warm",
+        "iterations": sampler.iterations if sampler.is_parallel else None,
+        "steps": sampler.steps,
+        "depth": candidate.depth,
+        "ms_p50": p50,
+        "ms_p99": p99,
+        "network_share": float(np.median([turn["network_share"] for turn in turns])),
+        "network_evaluations": accuracy["network_evaluations"],
+        "error_p95": accuracy["error_p95"],
+    }
 
 
 def profile_candidates(options: ProfileConfig, pcms: Sequence[PCMFile]) -> list[Candidate]:
@@ -174,6 +231,7 @@ class Bench:
         base: DiffusionPolicy,
         contestants: Sequence[Contestant],
         observations: Tensor,
+        *,
         seed: int,
         threads: int,
     ) -> None:
@@ -214,7 +272,7 @@ class Bench:
             actions = torch.cat([prediction.actions for prediction in predictions])
             normalize = self.base.normalizer.action.normalize
             errors = (normalize(actions) - normalize(exact)).abs().amax((1, 2)).double().cpu()
-            row["error_p95"] = float(np.percentile(errors, 95))
+            (row["error_p95"],) = percentiles(errors, 95)
         return row
 
     def turn(self, turn: int) -> Row:
@@ -280,22 +338,59 @@ def _recording(bind: BindNetwork, calls: list[tuple[int, float]]) -> BindNetwork
     return bind_recorded
 
 
-def _read_rewards(path: str | None) -> dict[tuple[str, int, int], float]:
-    """Rewards of a table of the report `table3`, by method, T and depth.
+def _read_rewards(path: str | None) -> DataFrame:
+    """Rewards of a table of the report `rewards`, by method, T and depth.
 
     Raises:
         ValueError: for a file that is no such table.
     """
+    columns = ["method", "steps", "depth", "reward_200"]
     if path is None:
-        return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := {"method", "steps", "depth", "reward_200"} - set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path}: no table of the report table3, columns {', '.join(sorted(missing))} are missing"
-            )
-        return {
-            (row["method"], int(row["steps"]), int(row["depth"])): float(row["reward_200"])
-            for row in reader
-            if row["reward_200"]
-        }
+        return DataFrame(columns=[*columns[:3], "reward"]).astype({"steps": int, "depth": int})
+    found = read_csv(path)
+    if missing := set(columns) - set(found.columns):
+        raise ValueError(
+            f"{path}: no table of the report rewards, columns {', '.join(sorted(missing))} are missing"
+        )
+    return found[columns].rename(columns={"reward_200": "reward"})
+
+
+def describe_profile(options: ProfileConfig, floor: Floor, threads: int) -> str:
+    """What was measured, and what the columns mean."""
+    rewards = f"from `{options.rewards}`" if options.rewards else "not given"
+    return (
+        f"Milliseconds: inference time of one chunk at batch size 1 with {threads} thread{'s' if threads > 1 else ''}, "
+        f"the chunk on the CPU included; median and 99th percentile of {options.calls} calls of each row, "
+        f"{CALLS_IN_TURN} at a time, all rows in turns. × DDIM: against the first row, DDIM through the plain sampler. "
+        "Depth: sequential network evaluations, each of as many samples as there are states. In network: share of the "
+        "time. Error: 95th percentile over held-out observations of the largest difference of a normalised action from "
+        "the plain sequential sampler with the same noise, solver and T. Reward within 200 control steps: "
+        f"{rewards}.\n\n"
+        f"Floor: an evaluation takes {floor.flops / 1e6:.3g} MFLOP, and each call reads "
+        f"{floor.weight_bytes / 1e6:.3g} MB of weights, or takes the longer of both; this machine computes "
+        f"{floor.flops_per_second / 1e9:.3g} GFLOP/s and reads as much memory at "
+        f"{floor.bytes_per_second / 1e9:.3g} GB/s."
+    )
+
+
+def format_profile(rows: DataFrame) -> str:
+    """A Markdown table of all rows."""
+    return markdown_table(rows[list(SHOWN)], FORMATS, titles=SHOWN, text_columns=2)
+
+
+def plot_profile(rows: DataFrame) -> Figure:
+    """Milliseconds per chunk of each row, with its floor."""
+    figure = Figure(figsize=(9, 1.2 + 0.22 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(rows.index, rows["ms_p50"], color=[f"C{code}" for code in factorize(rows["engine"])[0]])
+    axes.plot(rows["floor_ms"], rows.index, "k|", markersize=8, label="floor")
+    labels = [
+        f"{row.engine}: {row.method}, T = {row.steps}, depth {row.depth}" for row in rows.itertuples()
+    ]
+    axes.set_yticks(rows.index, labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("ms per chunk, median")
+    axes.legend()
+    axes.grid(axis="x", alpha=0.3)
+    return figure

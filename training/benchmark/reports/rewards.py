@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+from pandas import DataFrame, isna
 from torch import Tensor
 
-from policy import DiffusionPolicy
-from policy.checkpoint import file_sha256
+from policy import DiffusionPolicy, SamplerConfig
 from policy.pcm import weights_sha256
 from training.benchmark.candidates import Candidate, candidates, load_pcm_files
-from training.benchmark.config import BenchmarkConfig, Table3Config
+from training.benchmark.config import BenchmarkConfig, RewardsConfig
 from training.benchmark.measurements import (
     CALLS_IN_TURN,
     EPISODE_STEPS,
@@ -22,67 +23,70 @@ from training.benchmark.measurements import (
     measure_rewards,
     time_in_turns,
 )
-from training.benchmark.report import held_out_observations, load_policy, write_report
-from training.benchmark.reports.rewards_layout import describe_table, format_table, plot_table
-from training.benchmark.reports.rewards_rows import compare, compare_with_untrained, make_row
-from training.benchmark.row_cache import Row, RowCache, Task
+from training.benchmark.report import (
+    held_out_observations,
+    interval_columns,
+    load_policy,
+    open_cache,
+    percentiles,
+    table,
+    write_report,
+)
+from training.benchmark.reports.rewards_layout import describe_rewards, format_rewards, plot_rewards
+from training.benchmark.row_cache import Row, Task
+from training.evaluation.interval import mean_interval
 from training.provenance import machine
 
 
 def report(config: BenchmarkConfig) -> None:
-    """Write the report `table3`.
+    """Write the report `rewards`.
 
     Raises:
         ValueError: if the policy has no covariance, or a method that shall get rewards does not exist.
     """
-    table = config.table3
+    options = config.rewards
     base = load_policy(config)
-    if base.covariance is None:
-        raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
     compared = candidates(config, load_pcm_files(config.pcm, base))
-    for part in table.reward_methods or ():
+    for part in options.reward_methods or ():
         if not any(part in candidate.method for candidate in compared):
             methods = "; ".join(dict.fromkeys(candidate.method for candidate in compared))
-            raise ValueError(f"table3.reward_methods: {part!r} is part of none of {methods}")
+            raise ValueError(f"rewards.reward_methods: {part!r} is part of none of {methods}")
     observations = held_out_observations(config, base)
-    this_machine = machine(base.solver.a.device)
-    shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": this_machine["device"]}
-    cache = RowCache(Path(config.output_dir) / "table3_rows", shared)
+    cache = open_cache(config, base)
 
-    accuracy = _accuracy_tasks(config, base, compared, observations)
-    timings = _timing_tasks(table, base, compared, observations, this_machine)
-    rewards = [_reward_tasks(table, base, candidate) for candidate in compared]
+    accuracy = _accuracy_tasks(config, base, compared, observations=observations)
+    timings = _timing_tasks(options, base, compared, observations=observations)
+    rewards = [_reward_tasks(options, base, candidate) for candidate in compared]
     chosen = [
         task
         for candidate, tasks in zip(compared, rewards, strict=True)
-        if _gets_reward(candidate, table)
+        if _gets_reward(candidate, options)
         for task in tasks
     ]
-    cache.measure_all([*sorted(accuracy, key=_cost), *timings, *sorted(chosen, key=_cost)], "table3")
+    cache.measure_all([*sorted(accuracy, key=_cost), *timings, *sorted(chosen, key=_cost)], "rewards")
 
-    milliseconds: list[list[float]] = [[] for _ in compared]
-    for task in timings:
-        for found, calls in zip(milliseconds, cache.read(task)["milliseconds"], strict=True):
-            found += calls
-    rows = []
-    complete: list[list[Row]] = []
-    codes = set()
-    for index, candidate in enumerate(compared):
-        accurate = cache.read(accuracy[index])
-        rewarded = [row for task in rewards[index] if (row := cache.find(task.identity)) is not None]
-        codes |= {row["code"] for row in (accurate, *rewarded)}
-        complete.append(rewarded if len(rewarded) == len(table.noise_seeds) else [])
-        rows.append(make_row(candidate, accurate, milliseconds[index], complete[index]))
-    compare_with_untrained(rows, compared, complete)
-    compare(rows, _reference_steps(table))
+    accurate = [cache.read(task) for task in accuracy]
+    # (candidates, calls); none if nothing was timed
+    milliseconds = [sum(calls, []) for calls in zip(*(cache.read(t)["milliseconds"] for t in timings), strict=True)]
+    found = [[row for task in tasks if (row := cache.find(task.identity)) is not None] for tasks in rewards]
+    complete = [rows if len(rows) == len(options.noise_seeds) else [] for rows in found]
+    rows = table(
+        [
+            make_row(candidate, errors, milliseconds[index] if milliseconds else [], rewards=complete[index])
+            for index, (candidate, errors) in enumerate(zip(compared, accurate, strict=True))
+        ]
+    )
+    rows = rows.join(gains(compared, [row["error_p95"] for row in accurate], complete))
+    reference_steps = max(options.ddim_steps)
+    rows = compare(rows, reference_steps)
     write_report(
         config,
-        "Sequential and parallel samplers",
-        describe_table(table, _reference_steps(table), config.conditions),
-        format_table(rows, _reference_steps(table)),
         rows,
-        plot_table(rows),
-        {"rows_measured_by_code": sorted(codes)},
+        title="Sequential and parallel samplers",
+        introduction=describe_rewards(options, reference_steps, config.observations),
+        tables=format_rewards(rows, reference_steps),
+        figures={"": plot_rewards(rows)},
+        measured=[*accurate, *(row for rows in found for row in rows)],
     )
 
 
@@ -90,15 +94,11 @@ def _cost(task: Task) -> float:
     return task.cost
 
 
-def _reference_steps(table: Table3Config) -> int:
-    return max(table.ddim_steps)
-
-
 def _accuracy_tasks(
-    config: BenchmarkConfig, base: DiffusionPolicy, compared: Sequence[Candidate], observations: Tensor
+    config: BenchmarkConfig, base: DiffusionPolicy, compared: Sequence[Candidate], *, observations: Tensor
 ) -> list[Task]:
-    reference_steps = _reference_steps(config.table3)
-    measure = accuracy_measure(base, observations, config.seed, reference_steps)
+    reference_steps = max(config.rewards.ddim_steps)
+    measure = accuracy_measure(base, observations, seed=config.seed, reference_steps=reference_steps)
     decisive = {
         "measured": "accuracy",
         "observations_sha256": weights_sha256({"": observations}),
@@ -107,72 +107,142 @@ def _accuracy_tasks(
     }
     return [
         Task(
-            f"error of {candidate.label}",
-            candidate.evaluations * len(observations),
-            {**decisive, **candidate.identity},
-            partial(measure, candidate),
+            label=f"error of {candidate.label}",
+            cost=candidate.evaluations * len(observations),
+            identity={**decisive, **candidate.identity},
+            measure=partial(measure, candidate),
         )
         for candidate in compared
     ]
 
 
 def _timing_tasks(
-    table: Table3Config,
-    base: DiffusionPolicy,
-    compared: Sequence[Candidate],
-    observations: Tensor,
-    this_machine: dict[str, Any],
+    options: RewardsConfig, base: DiffusionPolicy, compared: Sequence[Candidate], *, observations: Tensor
 ) -> list[Task]:
     """Turns, in each of which all rows are timed: a turn is a row of the cache."""
     decisive = {
         "measured": "time",
         "observations_sha256": weights_sha256({"": observations}),
         "candidates": [candidate.identity for candidate in compared],
-        "machine": this_machine,
+        "machine": machine(base.solver.a.device),
     }
     evaluations = sum(candidate.evaluations for candidate in compared)
     return [
         Task(
-            f"time of all, turn {turn + 1}",
-            (CALLS_IN_TURN + 1) * evaluations,
-            {**decisive, "turn": turn},
-            partial(time_in_turns, base, compared, observations, turn),
+            label=f"time of all, turn {turn + 1}",
+            cost=(CALLS_IN_TURN + 1) * evaluations,
+            identity={**decisive, "turn": turn},
+            measure=partial(time_in_turns, base, compared, observations, turn=turn),
         )
-        for turn in range(math.ceil(table.timed_calls / CALLS_IN_TURN))
+        for turn in range(math.ceil(options.timed_calls / CALLS_IN_TURN))
     ]
 
 
-def _reward_tasks(table: Table3Config, base: DiffusionPolicy, candidate: Candidate) -> list[Task]:
-    chunks = table.episodes * math.ceil(max(EPISODE_STEPS) / base.config.action_steps)
+def _reward_tasks(options: RewardsConfig, base: DiffusionPolicy, candidate: Candidate) -> list[Task]:
+    chunks = options.episodes * math.ceil(max(EPISODE_STEPS) / base.config.action_steps)
 
-    def measure(noise_seed: int) -> Row:
-        return measure_rewards(candidate.policy(base), table.first_seed, table.episodes, noise_seed)
+    def measure(episodes: Mapping[str, int]) -> Row:
+        return measure_rewards(candidate.policy(base), **episodes)
 
-    return [
-        Task(
-            f"reward of {candidate.label}, noise {noise_seed}",
-            candidate.evaluations * chunks,
-            {
-                "measured": "reward",
-                "first_seed": table.first_seed,
-                "episodes": table.episodes,
-                "noise_seed": noise_seed,
-                **candidate.identity,
-            },
-            partial(measure, noise_seed),
+    tasks = []
+    for seed in options.noise_seeds:
+        episodes = {"first_seed": options.first_seed, "episodes": options.episodes, "noise_seed": seed}
+        task = Task(
+            label=f"reward of {candidate.label}, noise {seed}",
+            cost=candidate.evaluations * chunks,
+            identity={"measured": "reward", **episodes, **candidate.identity},
+            measure=partial(measure, episodes),
         )
-        for noise_seed in table.noise_seeds
-    ]
+        tasks.append(task)
+    return tasks
 
 
-def _gets_reward(candidate: Candidate, table: Table3Config) -> bool:
-    methods = table.reward_methods
-    if methods is not None and not any(part in candidate.method for part in methods):
-        return False
-    return all(
-        chosen is None or value in chosen
-        for chosen, value in (
-            (table.reward_steps, candidate.sampler.steps),
-            (table.reward_depths, candidate.depth),
-        )
+def _gets_reward(candidate: Candidate, options: RewardsConfig) -> bool:
+    methods, steps, depths = options.reward_methods, options.reward_steps, options.reward_depths
+    return (
+        (methods is None or any(part in candidate.method for part in methods))
+        and (steps is None or candidate.sampler.steps in steps)
+        and (depths is None or candidate.depth in depths)
     )
+
+
+def make_row(
+    candidate: Candidate, accuracy: Row, milliseconds: Sequence[float], *, rewards: Sequence[Row]
+) -> dict[str, Any]:
+    """What was measured of a candidate; None where nothing was."""
+    sampler = candidate.sampler
+    parallel = sampler.is_parallel
+    p50, p99 = percentiles(milliseconds, 50, 99) if milliseconds else (None, None)
+    row = {
+        "method": candidate.method,
+        "sampler": sampler.name,
+        "solver": sampler.solver_name if parallel else None,
+        "formulation": sampler.formulation if parallel else None,
+        "initialisation": sampler.initialisation if parallel else None,
+        "memory": sampler.memory if parallel else None,
+        "stiffness": sampler.stiffness if sampler.uses_pcm else None,
+        "steps": sampler.steps,
+        "iterations": sampler.iterations if parallel else None,
+        "depth": accuracy["depth"],
+        "network_evaluations": accuracy["network_evaluations"],
+        "ms_p50": p50,
+        "ms_p99": p99,
+    }
+    for steps in EPISODE_STEPS:
+        maxima = [reward[f"max_reward_{steps}"] for reward in rewards]
+        found = mean_interval(maxima) if maxima else (None, None, None)
+        row |= dict(zip(interval_columns(f"reward_{steps}"), found, strict=True))
+    return row | {name: accuracy[name] for name in ("error_p50", "error_p95", "error_p95_reference")}
+
+
+def gains(
+    compared: Sequence[Candidate], errors: Sequence[float | None], rewards: Sequence[Sequence[Row]]
+) -> DataFrame:
+    """For each candidate with a PCM the same sampler's error without it, and what it gains in reward, with intervals.
+
+    The gain is paired: in the same episodes with the same noises, so that its interval is narrower than those of the
+    two rewards. Other candidates have none.
+
+    Args:
+        compared: the candidates.
+        errors: the error of each.
+        rewards: the rewards of each, none or one for each noise seed.
+    """
+    untrained = {candidate.sampler: i for i, candidate in enumerate(compared) if candidate.pcm is None}
+    rows = []
+    for candidate, trained in zip(compared, rewards, strict=True):
+        sampler = replace(candidate.sampler, name="picard", stiffness=SamplerConfig().stiffness)
+        index = None if candidate.pcm is None else untrained.get(sampler)
+        row = {"error_p95_untrained": None if index is None else errors[index]}
+        for steps in EPISODE_STEPS:
+            gain: tuple[float | None, ...] = (None, None, None)
+            if index is not None and trained and rewards[index]:
+                maxima = ([row[f"max_reward_{steps}"] for row in seeds] for seeds in (trained, rewards[index]))
+                gain = mean_interval(np.subtract(*maxima))
+            row |= dict(zip(interval_columns(f"gain_{steps}"), gain, strict=True))
+        rows.append(row)
+    return table(rows)
+
+
+def compare(rows: DataFrame, reference_steps: int) -> DataFrame:
+    """The rows with how much faster each is than DDIM, and than the fastest sequential sampler of equal reward.
+
+    Of equal reward is one whose means lie in the row's intervals or above, after each number of control steps.
+    """
+    sequential = rows[rows["formulation"].isna() & rows["ms_p50"].notna()]
+    (reference,) = rows.loc[(rows["sampler"] == "ddim") & (rows["steps"] == reference_steps), "ms_p50"]
+
+    def fastest_equal(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        as_good = [sequential[f"reward_{steps}"] >= row[f"reward_{steps}_low"] for steps in EPISODE_STEPS]
+        equal = sequential[np.logical_and.reduce(as_good)]
+        if equal.empty or isna(row["ms_p50"]):
+            return {"equal_method": None, "equal_steps": None, "speedup_to_equal": None}
+        fastest = equal.loc[equal["ms_p50"].idxmin()]
+        return {
+            "equal_method": fastest["method"],
+            "equal_steps": int(fastest["steps"]),
+            "speedup_to_equal": fastest["ms_p50"] / row["ms_p50"],
+        }
+
+    found = table([fastest_equal(row) for row in rows.to_dict("records")])
+    return rows.assign(speedup=reference / rows["ms_p50"]).join(found)
