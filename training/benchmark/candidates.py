@@ -157,7 +157,10 @@ def _training_free(steps: int) -> Iterator[SamplerConfig]:
 
 
 def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
-    """A PCM as it was trained, at each stiffness. Adapters in parameter space and, where that differs, in feature space."""
+    """A PCM as it was trained, at each stiffness.
+
+    Adapters are sampled in parameter space and, where that differs, in feature space.
+    """
     pcm = file.pcm
     adapters = pcm.weights == "lora"
     rows: dict[tuple[Any, ...], Candidate] = {}
@@ -176,11 +179,15 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
     return list(rows.values())
 
 
-def at_depths(sampler: SamplerConfig, depths: Sequence[int], pcm: PCMFile | None = None) -> Iterator[Candidate]:
+def at_depths(
+    sampler: SamplerConfig, depths: Sequence[int], pcm: PCMFile | None = None
+) -> Iterator[Candidate]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
     calls = exact_states(sampler.picard.start, sampler.picard.start_calls)
     if sampler.method == "parasolver":
         calls = sampler.parasolver.start_calls
     for depth in depths:
         if calls < depth < sampler.steps:
-            yield Candidate(replace(sampler, stop=replace(sampler.stop, iterations=depth - calls)), depth, pcm)
+            yield Candidate(
+                replace(sampler, stop=replace(sampler.stop, iterations=depth - calls)), depth, pcm
+            )

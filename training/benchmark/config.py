@@ -45,7 +45,7 @@ class RewardsConfig:
     depths: list[int] = field(default_factory=lambda: [15, 8, 5, 4, 3, 2])
     stiffness: list[float] = field(default_factory=lambda: [1.0])
     timed_calls: int = 30
-    reward_methods: list[str] | None = None
+    reward_samplers: list[str] | None = None
     reward_steps: list[int] | None = None
     reward_depths: list[int] | None = None
     episodes: int = 50
@@ -80,6 +80,13 @@ class AblationsConfig:
         _at_least(2, self, "ablations.", "depths")
         if min(self.isotropic, default=1.0) <= 0:
             raise ValueError(f"ablations.isotropic must be above 0, got {self.isotropic}")
+
+
+@dataclass(frozen=True)
+class ConvergenceConfig:
+    """Section `convergence` of `training/conf/benchmark.yaml`."""
+
+    rewards: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,7 @@ class BenchmarkConfig:
     seed: int = 0
     device: str = "auto"
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
+    convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
     deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)

@@ -14,6 +14,7 @@ from training.data.demonstrations import Demonstrations, Windows, build_windows,
 def covariances(
     policy: DiffusionPolicy,
     demonstrations: Demonstrations,
+    *,
     held_out_episodes: int,
     isotropic: Sequence[float],
 ) -> Mapping[str, Tensor]:

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
@@ -20,7 +21,7 @@ EPISODE_STEPS = (200, 300)
 CALLS_IN_TURN = 3
 
 
-def percentiles(values: Sequence[float] | Tensor, *levels: int) -> list[float]:
+def percentiles(values: Sequence[float] | NDArray[np.float64] | Tensor, *levels: int) -> list[float]:
     return [float(value) for value in np.percentile(values, levels)]
 
 

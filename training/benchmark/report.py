@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from pandas import DataFrame, isna
+from pandas import DataFrame, isna, read_csv
 from torch import Tensor
 
 from policy import DiffusionPolicy
@@ -19,7 +19,7 @@ from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.row_cache import Row, RowCache
-from training.data.demonstrations import build_windows, load_demonstrations, split_episodes
+from training.data.demonstrations import Demonstrations, build_windows, load_demonstrations, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
 
@@ -38,11 +38,20 @@ def load_policy(config: BenchmarkConfig) -> DiffusionPolicy:
     return policy
 
 
+def read_demonstrations(config: BenchmarkConfig) -> Demonstrations:
+    """The configured demonstrations.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if config.demonstrations is None:
+        raise ValueError(f"demonstrations=… is required by report={config.report} (--help explains the keys)")
+    return load_demonstrations(config.demonstrations)
+
+
 def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> Tensor:
     """(observations, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
-    if config.demonstrations is None:
-        raise ValueError("demonstrations=… is required (--help explains the keys)")
-    demonstrations = load_demonstrations(config.demonstrations)
+    demonstrations = read_demonstrations(config)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
     shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
     observations = build_windows(demonstrations, held_out, *shape).observations
@@ -57,13 +66,27 @@ def open_cache(config: BenchmarkConfig, policy: DiffusionPolicy, **decisive: Any
     return RowCache(Path(config.output_dir) / f"{config.report}_rows", shared)
 
 
+def read_rewards(path: str, *columns: str) -> DataFrame:
+    """These columns of a table of the report `rewards`.
+
+    Raises:
+        ValueError: for a file that is no such table.
+    """
+    found = read_csv(path)
+    if missing := set(columns) - set(found.columns):
+        raise ValueError(
+            f"{path}: no table of the report rewards, columns {', '.join(sorted(missing))} are missing"
+        )
+    return found[list(columns)]
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """Rows as a DataFrame. Integers stay integers where some are missing."""
+    """Rows as a DataFrame. Integers stay integers where some are missing; a column of None is one of numbers."""
     frame = DataFrame(rows)
     for name in frame:
         kinds = {type(row[name]) for row in rows}
-        if kinds == {int, type(None)}:
-            frame[name] = frame[name].astype("Int64")
+        if type(None) in kinds and kinds <= {int, type(None)}:
+            frame[name] = frame[name].astype("Int64" if int in kinds else float)
     return frame
 
 
@@ -149,7 +172,7 @@ def _provenance(config: BenchmarkConfig, libraries: Sequence[str]) -> dict[str, 
     checkpoint = Path(config.checkpoint)
     return {
         "command": command_line(),
-        "checkpoint_sha256": file_sha256(checkpoint) if checkpoint.exists() else None,
+        "checkpoint_sha256": file_sha256(checkpoint) if checkpoint.is_file() else None,
         "pcm_sha256": {Path(path).name: file_sha256(path) for path in config.pcm},
         "code": code_version(),
         "machine": machine(choose_device(config.device)),

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, isna
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
-from policy.pcm import weights_sha256
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
+from policy.checkpoint import tensors_sha256
 from training.benchmark.candidates import Candidate, at_depths, load_pcm_files, pcm_candidates
 from training.benchmark.config import AblationsConfig, BenchmarkConfig
 from training.benchmark.covariances import covariances
@@ -23,11 +23,11 @@ from training.benchmark.report import (
     load_policy,
     markdown_table,
     open_cache,
+    read_demonstrations,
     write_report,
 )
 from training.benchmark.row_cache import Row, RowCache, Task
 from training.command import load_config
-from training.data.demonstrations import load_demonstrations
 from training.pcm.train_pcm import TrainPcmConfig, train_pcm
 from training.pcm.trajectories import open_store
 
@@ -67,7 +67,7 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(
         config,
         base,
-        observations_sha256=weights_sha256({"": observations}),
+        observations_sha256=tensors_sha256({"": observations}),
         seed=config.seed,
         depths=options.depths,
     )
@@ -108,19 +108,23 @@ def _covariance_variants(
 ) -> Iterator[Variant]:
     """Preconditioned Picard iteration with other covariances, which changes its speed and not its fixed point."""
     options = config.ablations
-    demonstrations = load_demonstrations(config.demonstrations)
-    found = covariances(base, demonstrations, config.held_out_episodes, options.isotropic)
+    found = covariances(
+        base,
+        read_demonstrations(config),
+        held_out_episodes=config.held_out_episodes,
+        isotropic=options.isotropic,
+    )
     for name, covariance in found.items():
         policy = replace(base, covariance=covariance)
         for steps in config.steps:
             for start in ("fresh", "gaussian"):
-                sampler = SamplerConfig("picard", steps, initialisation=start)
-                candidates = [Candidate(name, *at_depth) for at_depth in at_depths(sampler, options.depths)]
+                sampler = SamplerConfig("picard", "ddim", steps, picard=PicardConfig("preconditioned", start))
+                candidates = list(at_depths(sampler, options.depths))
                 task = Task(
                     label=f"covariance {name}, T = {steps}, {start}",
                     cost=sum(candidate.evaluations for candidate in candidates) * len(observations),
                     identity={
-                        "covariance_sha256": weights_sha256({"": covariance}),
+                        "covariance_sha256": tensors_sha256({"": covariance}),
                         "candidates": [candidate.identity for candidate in candidates],
                     },
                     measure=partial(_errors, policy, candidates, observations, seed=config.seed),
@@ -136,15 +140,11 @@ def _training_variants(
     if options.trajectories is None:
         return
     store = open_store(options.trajectories)
-    steps, initialisation = int(store.identity["steps"]), store.identity["initialisation"]
+    steps, start = int(store.identity["steps"]), str(store.identity["start"])
     sampler = SamplerConfig(
-        "picard",
-        steps,
-        solver=store.identity["solver"],
-        formulation=store.identity["formulation"],
-        initialisation=initialisation,
+        "picard", store.identity["solver"], steps, picard=PicardConfig(store.identity["jacobian"], start)
     )
-    untrained = [Candidate("", *at_depth) for at_depth in at_depths(sampler, options.depths)]
+    untrained = list(at_depths(sampler, options.depths))
     if not untrained:
         raise ValueError(
             f"none of ablations.depths {options.depths} is below {steps}, T of {options.trajectories}"
@@ -156,7 +156,7 @@ def _training_variants(
         identity={"candidates": [candidate.identity for candidate in untrained]},
         measure=partial(_errors, base, untrained, observations, seed=config.seed),
     )
-    yield Variant(ablation="training", name="none", steps=steps, start=initialisation, task=task)
+    yield Variant(ablation="training", name="none", steps=steps, start=start, task=task)
 
     first = _training_config(options, [])
     changes: dict[str, list[str]] = {
@@ -186,7 +186,7 @@ def _training_variants(
             identity=identity,
             measure=partial(_train, training, base, options, observations=observations, seed=config.seed),
         )
-        yield Variant(ablation="training", name=name, steps=steps, start=initialisation, task=task)
+        yield Variant(ablation="training", name=name, steps=steps, start=start, task=task)
 
 
 def _training_config(options: AblationsConfig, changes: Sequence[str]) -> TrainPcmConfig:
@@ -201,17 +201,25 @@ def _decisive(training: TrainPcmConfig) -> dict[str, Any]:
 
 
 def _train(
-    training: TrainPcmConfig, base: DiffusionPolicy, options: AblationsConfig, *, observations: Tensor, seed: int
+    training: TrainPcmConfig,
+    base: DiffusionPolicy,
+    options: AblationsConfig,
+    *,
+    observations: Tensor,
+    seed: int,
 ) -> Row:
     train_pcm(training)
     (file,) = load_pcm_files([str(Path(training.output_dir) / "pcm.safetensors")], base)
     # One stiffness after the other, so that those which are the same at a depth are all in the table.
-    candidates = [row for s in options.stiffness for row in pcm_candidates(file, options.depths, [s])]
-    name = candidates[0].sampler.name  # of adapters also in feature space, which is left out
-    return _errors(base, [row for row in candidates if row.sampler.name == name], observations, seed=seed)
+    found = [row for s in options.stiffness for row in pcm_candidates(file, options.depths, [s])]
+    # Adapters can be sampled in feature space too, which is left out.
+    candidates = [row for row in found if row.sampler.pcm.space == found[0].sampler.pcm.space]
+    return _errors(base, candidates, observations, seed=seed)
 
 
-def _errors(policy: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, *, seed: int) -> Row:
+def _errors(
+    policy: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, *, seed: int
+) -> Row:
     """`errors`: a list of `stiffness`, which is None without a PCM, `depth`, `error_p50` and `error_p95`."""
     errors: list[Row] = []
     if not candidates:
@@ -220,7 +228,7 @@ def _errors(policy: DiffusionPolicy, candidates: Sequence[Candidate], observatio
     measure = accuracy_measure(policy, observations, seed=seed, reference_steps=candidates[0].sampler.steps)
     for candidate in candidates:
         row = measure(candidate)
-        row["stiffness"] = candidate.sampler.stiffness if candidate.sampler.uses_pcm else None
+        row["stiffness"] = candidate.columns["stiffness"]
         errors.append({name: row[name] for name in ("stiffness", "depth", "error_p50", "error_p95")})
     return {"errors": errors}
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pusht_env  # noqa: F401, registers the environment
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.runtime import Runtime
 from training.benchmark.config import BenchmarkConfig, DeadlineConfig
-from training.benchmark.report import load_policy, markdown_table, percentiles, write_report
+from training.benchmark.measurements import percentiles
+from training.benchmark.report import load_policy, markdown_table, write_report
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
@@ -77,7 +78,13 @@ def report(config: BenchmarkConfig) -> None:
     os.nice(options.nice)  # before any thread begins, since threads inherit it
     if options.threads:
         torch.set_num_threads(options.threads)
-    sampler = SamplerConfig("picard", options.steps, tolerance=options.tolerance, initialisation="gaussian")
+    sampler = SamplerConfig(
+        "picard",
+        "ddim",
+        options.steps,
+        stop=StopConfig(tolerance=options.tolerance),
+        picard=PicardConfig(start="gaussian"),
+    )
     policy = load_policy(config).with_sampler(sampler)
     found = measure(policy, options)
     write_report(
@@ -92,11 +99,12 @@ def report(config: BenchmarkConfig) -> None:
 def measure(policy: DiffusionPolicy, options: DeadlineConfig) -> DeadlineReport:
     """Time calls on the machine as it is, then with a deadline on a machine made busy."""
     observations = initial_observations(policy.config.observation_steps)
-    runtime = Runtime(policy, 1, options.engine, options.threads)
+    runtime = Runtime(policy, engine=options.engine, threads=options.threads)
     quiet = time_calls(runtime, observations, calls=options.quiet_calls, name="quiet")
     deadline = options.factor * float(np.median(quiet.ms))
-    sampler = replace(policy.sampler, deadline_ms=deadline)
-    runtime = Runtime(policy.with_sampler(sampler), 1, options.engine, options.threads)
+    stop = replace(policy.sampler.stop, deadline_ms=deadline)
+    hurried = policy.with_sampler(replace(policy.sampler, stop=stop))
+    runtime = Runtime(hurried, engine=options.engine, threads=options.threads)
     competitors = os.cpu_count() or 1 if options.competitors is None else options.competitors
     # Competitors give back the priority that they inherit.
     with busy_processes(competitors, options.nice):

@@ -11,18 +11,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from policy.runtime import Policy, Runtime
 from pusht_env.physics import CONTROL_HZ
-from training.benchmark.candidates import Candidate, PCMFile, load_pcm_files, pcm_candidates
+from training.benchmark.candidates import (
+    Candidate,
+    PCMFile,
+    at_depths,
+    label,
+    load_pcm_files,
+    pcm_candidates,
+    sequential_candidates,
+)
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
+from training.benchmark.measurements import percentiles
 from training.benchmark.report import (
     format_interval,
     interval_columns,
     load_policy,
     markdown_table,
     open_cache,
-    percentiles,
     table,
     write_report,
 )
@@ -99,9 +107,11 @@ def latency_candidates(options: LatencyReportConfig, pcms: Sequence[PCMFile]) ->
     Raises:
         ValueError: for a PCM that cannot be sampled at that depth.
     """
-    rows = [Candidate("DDIM", SamplerConfig("ddim", steps), steps) for steps in options.ddim_steps]
-    picard = SamplerConfig("picard", options.picard_steps, options.depth - 1, initialisation="gaussian")
-    rows.append(Candidate("Picard", picard, options.depth))
+    rows = sequential_candidates(ddim=options.ddim_steps)
+    picard = SamplerConfig(
+        "picard", "ddim", options.picard_steps, picard=PicardConfig("preconditioned", "gaussian")
+    )
+    rows += at_depths(picard, [options.depth])
     for file in pcms:
         found = pcm_candidates(file, [options.depth], [1.0])
         if not found:
@@ -120,7 +130,14 @@ def measure_latency(
         `skipped_points` and `missed`, means over the chunks that arrived, None if none did; `hold_share`.
     """
     seeds = range(options.first_seed, options.first_seed + options.episodes)
-    rollout = run_episodes(policy, seeds, options.max_steps, noise_seed, latency=latency, show_progress=False)
+    rollout = run_episodes(
+        policy,
+        seeds,
+        max_steps=options.max_steps,
+        noise_seed=noise_seed,
+        latency=latency,
+        show_progress=False,
+    )
     episodes = rollout.episodes
     chunks = [chunk for episode in episodes for chunk in episode.chunks]
     seconds = [taken for episode in episodes for taken in episode.chunk_seconds]
@@ -138,10 +155,7 @@ def make_row(candidate: Candidate, latency: LatencyConfig, measured: Sequence[Ro
     reward = mean_interval([row["max_rewards"] for row in measured])
     p50, p99 = percentiles([ms for row in measured for ms in row["latencies_ms"]], 50, 99)
     return {
-        "method": candidate.method,
-        "sampler": candidate.sampler.name,
-        "steps": candidate.sampler.steps,
-        "depth": candidate.depth,
+        **candidate.columns,
         "latency": latency.mode,
         "after_chunk": latency.after_chunk,
         "engine": measured[0].get("engine"),
@@ -199,12 +213,12 @@ def describe_latency(options: LatencyReportConfig) -> str:
     """What was measured, and what the columns mean."""
     seeds = f"{len(options.noise_seeds)} noise seed{'s' if len(options.noise_seeds) > 1 else ''}"
     return (
-        "The simulator goes on while the policy computes. The pusher follows the rest of the chunk before, and skips the "
-        "points of a chunk that are over when it arrives. The next inference starts from the last observation that "
+        "The simulator goes on while the policy computes. The pusher follows the rest of the chunk before, and skips "
+        "the points of a chunk that are over when it arrives. The next inference starts from the last observation that "
         "leaves enough time, one at a time, as in the policy node. A latency counts from the observation to the end of "
-        "the control step in which the chunk arrives. Where a chunk ends before the next one is there, the pusher holds "
-        "its last target, or goes on with what was predicted beyond the chunk (the horizon), which makes a difference "
-        "from half a chunk's duration on.\n\n"
+        "the control step in which the chunk arrives. Where a chunk ends before the next one is there, the pusher "
+        "holds its last target, or goes on with what was predicted beyond the chunk (the horizon), which makes a "
+        "difference from half a chunk's duration on.\n\n"
         f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × {seeds} of "
         f"the largest reward in {options.max_steps} control steps of 100 ms, with its 95 % interval over episodes. "
         "Fixed: the same latency for every chunk. Measured: for each chunk the inference time of its own call of the "
@@ -242,8 +256,7 @@ def format_latency(rows: DataFrame) -> str:
 
 
 def _sampler(row: Series) -> str:
-    depth = "" if row["depth"] == row["steps"] else f", depth {row['depth']}"
-    return f"{row['method']}, T = {row['steps']}{depth}"
+    return label(row["sampler"], row["steps"], row["depth"])
 
 
 def _label(row: Series) -> str:

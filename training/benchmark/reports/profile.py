@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cache, partial
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pandas import DataFrame, factorize, read_csv
-from torch import Tensor
+from pandas import DataFrame, factorize
 
-from policy import DiffusionPolicy, Prediction, SamplerConfig
-from policy.denoiser import BindNetwork, Denoise
-from policy.networks.unet import ConditionalUnet1D
-from policy.pcm import weights_sha256
-from policy.runtime import PLAIN, Policy, serve
-from policy.solvers.solver import Solver
-from training.benchmark.candidates import Candidate, PCMFile, at_depths, load_pcm_files, pcm_candidates
+from policy import ParallelConfig, PicardConfig, SamplerConfig
+from policy.checkpoint import tensors_sha256
+from policy.runtime import PLAIN
+from training.benchmark.candidates import (
+    Candidate,
+    PCMFile,
+    at_depths,
+    label,
+    load_pcm_files,
+    pcm_candidates,
+    sequential_candidates,
+)
 from training.benchmark.config import BenchmarkConfig, ProfileConfig
+from training.benchmark.measurements import percentiles
 from training.benchmark.report import (
     LIBRARIES,
     held_out_observations,
     load_policy,
     markdown_table,
     open_cache,
-    percentiles,
+    read_rewards,
     table,
     write_report,
 )
+from training.benchmark.reports.profile_bench import CALLS_IN_TURN, Bench, Contestant
 from training.benchmark.reports.profile_floor import Floor, measure_floor
 from training.benchmark.row_cache import Row, Task
 from training.provenance import machine
 
-CALLS_IN_TURN = 5
 COLUMNS = (
     "engine",
     "device",
     "model",
     "sampler",
+    "method",
+    "solver",
     "iterations",
     "steps",
+    "depth",
     "batch",
     "ms_p50",
     "ms_p99",
@@ -58,7 +65,7 @@ COLUMNS = (
 """Of the CSV."""
 SHOWN = {
     "engine": "engine",
-    "method": "sampler",
+    "sampler": "sampler",
     "steps": "T",
     "depth": "depth",
     "ms_p50": "ms p50",
@@ -83,18 +90,6 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A row: a sampler through an engine."""
-
-    engine: str
-    candidate: Candidate
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"engine": self.engine, **self.candidate.identity}
-
-
 def report(config: BenchmarkConfig) -> None:
     """Write the report `profile`.
 
@@ -104,7 +99,10 @@ def report(config: BenchmarkConfig) -> None:
     """
     options = config.profile
     base = load_policy(config)
-    rewards = _read_rewards(options.rewards)
+    columns = ["sampler", "steps", "depth", "reward_200"]
+    rewards = DataFrame(columns=columns).astype({"steps": int, "depth": int})
+    if options.rewards is not None:
+        rewards = read_rewards(options.rewards, *columns)
     threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)  # of what no engine serves, too
     compared = profile_candidates(options, load_pcm_files(config.pcm, base))
@@ -114,7 +112,7 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(
         config,
         base,
-        observations_sha256=weights_sha256({"": observations}),
+        observations_sha256=tensors_sha256({"": observations}),
         seed=config.seed,
         threads=threads,
         machine=machine(base.solver.a.device),
@@ -154,11 +152,15 @@ def report(config: BenchmarkConfig) -> None:
     model = Path(config.checkpoint).stem
     rows = table(
         [
-            make_row(contestant, measured[index], [_of_contestant(turn, index) for turn in timed], model=model)
+            make_row(
+                contestant, measured[index], [_of_contestant(turn, index) for turn in timed], model=model
+            )
             for index, contestant in enumerate(contestants)
         ]
     )
-    rows = rows.merge(rewards, how="left", on=["method", "steps", "depth"])
+    rows = rows.merge(
+        rewards.rename(columns={"reward_200": "reward"}), how="left", on=["sampler", "steps", "depth"]
+    )
     rows["floor_ms"] = [floor.milliseconds(row["calls"]) for row in measured]
     rows["speedup_vs_ddim50"] = rows["ms_p50"].iloc[0] / rows["ms_p50"]
     rows["times_floor"] = rows["ms_p50"] / rows["floor_ms"]
@@ -181,16 +183,11 @@ def _of_contestant(turn: Row, index: int) -> Row:
 def make_row(contestant: Contestant, accuracy: Row, turns: Sequence[Row], *, model: str) -> dict[str, Any]:
     """What was measured of a contestant."""
     candidate = contestant.candidate
-    sampler = candidate.sampler
     p50, p99 = percentiles([ms for turn in turns for ms in turn["milliseconds"]], 50, 99)
     return {
         "engine": contestant.engine,
         "model": model if candidate.pcm is None else candidate.pcm.path.stem,
-        "method": candidate.method,
-        "sampler": sampler.name if sampler.warm_start == "none" else f"{sampler.name} warm",
-        "iterations": sampler.iterations if sampler.is_parallel else None,
-        "steps": sampler.steps,
-        "depth": candidate.depth,
+        **candidate.columns,
         "ms_p50": p50,
         "ms_p99": p99,
         "network_share": float(np.median([turn["network_share"] for turn in turns])),
@@ -201,158 +198,20 @@ def make_row(contestant: Contestant, accuracy: Row, turns: Sequence[Row], *, mod
 
 def profile_candidates(options: ProfileConfig, pcms: Sequence[PCMFile]) -> list[Candidate]:
     """All samplers, the slowest sequential one, which others are compared with, first."""
-    rows = [
-        Candidate(method, SamplerConfig(name, steps), steps)
-        for method, name, all_steps in (
-            ("DDIM", "ddim", sorted(options.ddim_steps, reverse=True)),
-            ("DPM-Solver++(2M)", "dpm_solver", options.dpm_solver_steps),
-        )
-        for steps in all_steps
-    ]
+    ddim_steps = sorted(options.ddim_steps, reverse=True)
+    rows = sequential_candidates(ddim=ddim_steps, dpmpp_2m=options.dpmpp_2m_steps)
     for steps in options.picard_steps:
-        cold = SamplerConfig("picard", steps, formulation="preconditioned", initialisation="gaussian")
-        method = "Picard, preconditioned, gaussian"
-        rows += [Candidate(method, *at_depth) for at_depth in at_depths(cold, options.picard_depths)]
-        warm = replace(cold, initialisation="fresh", warm_start="actions")
-        rows += [
-            Candidate("Picard, preconditioned, warm start", *at_depth)
-            for at_depth in at_depths(warm, options.warm_depths)
-        ]
+        cold = SamplerConfig("picard", "ddim", steps, picard=PicardConfig("preconditioned", "gaussian"))
+        rows += at_depths(cold, options.picard_depths)
+        warm = replace(
+            cold,
+            parallel=ParallelConfig(warm_start="actions"),
+            picard=PicardConfig("preconditioned", "fresh"),
+        )
+        rows += at_depths(warm, options.warm_depths)
     for file in pcms:
         rows += pcm_candidates(file, options.pcm_depths, options.stiffness)
     return rows
-
-
-class Bench:
-    """Policies and runtimes, made when they are first needed, and what is measured of them."""
-
-    def __init__(
-        self,
-        base: DiffusionPolicy,
-        contestants: Sequence[Contestant],
-        observations: Tensor,
-        *,
-        seed: int,
-        threads: int,
-    ) -> None:
-        self.base = base
-        self.contestants = contestants
-        self.observations = observations
-        self.seed = seed
-        self.threads = threads
-        self.server = cache(self._make_server)
-
-    def _make_server(self, index: int) -> Policy:
-        contestant = self.contestants[index]
-        return serve(contestant.candidate.policy(self.base), 1, contestant.engine, self.threads)
-
-    def accuracy(self, index: int) -> Row:
-        """Error against the plain sequential sampler of the same solver and T, and what goes through the network.
-
-        A warm start continues an earlier chunk, which drawn observations do not have: it has no error here.
-        """
-        sampler = self.contestants[index].candidate.sampler
-        policy, calls = _recorded(self.server(index))
-        shape = (len(self.observations), self.base.config.horizon, self.base.config.action_dim)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
-        before = self._before(index)
-        predictions = [
-            policy.predict(observation[None], x0[None], torch.Generator().manual_seed(self.seed + 1), before)
-            for observation, x0 in zip(self.observations, noise, strict=True)
-        ]
-        per_chunk = len(calls) // len(predictions)
-        row: Row = {
-            "calls": [count for count, _ in calls[:per_chunk]],
-            "network_evaluations": sum(p.network_evaluations for p in predictions) / len(predictions),
-            "error_p95": None,
-        }
-        if before is None:
-            sequential = SamplerConfig(sampler.solver_name, sampler.steps)
-            exact = self.base.with_sampler(sequential).predict(self.observations, noise).actions
-            actions = torch.cat([prediction.actions for prediction in predictions])
-            normalize = self.base.normalizer.action.normalize
-            errors = (normalize(actions) - normalize(exact)).abs().amax((1, 2)).double().cpu()
-            (row["error_p95"],) = percentiles(errors, 95)
-        return row
-
-    def turn(self, turn: int) -> Row:
-        """Milliseconds of some calls of every contestant, one contestant after the other.
-
-        Every second turn takes them in reverse, so that none always follows the same one.
-
-        Returns:
-            `milliseconds` (contestants, calls), from the observation to the chunk on the CPU, and `network_share`, the
-            part of one more call that goes by inside the network.
-        """
-        milliseconds: dict[int, list[float]] = {}
-        shares: dict[int, float] = {}
-        order = range(len(self.contestants))
-        for index in order if turn % 2 == 0 else reversed(order):
-            server = self.server(index)
-            before = self._before(index)
-            generator = torch.Generator().manual_seed(turn)
-            recorded, calls = _recorded(server)
-            # What it prepares once, the server has prepared long ago.
-            recorded.predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
-            calls.clear()
-            taken = []
-            for call, policy in enumerate([server] * (CALLS_IN_TURN + 1) + [recorded]):
-                observation = self.observations[(turn * CALLS_IN_TURN + call) % len(self.observations)][None]
-                started = time.perf_counter()
-                policy.predict(observation, None, generator, before).chunk.cpu()
-                taken.append(1000 * (time.perf_counter() - started))
-            milliseconds[index] = taken[1:-1]  # the first call finds another one's data in the caches
-            shares[index] = 1000 * sum(seconds for _, seconds in calls) / taken[-1]
-        return {
-            "milliseconds": [milliseconds[index] for index in order],
-            "network_share": [shares[index] for index in order],
-        }
-
-    def _before(self, index: int) -> Prediction | None:
-        if self.contestants[index].candidate.sampler.warm_start == "none":
-            return None
-        return self.server(index).predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
-
-
-def _recorded(server: Policy) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:
-    """The server's policy, and a list to which it adds samples and seconds of each of its network calls."""
-    policy = server if isinstance(server, DiffusionPolicy) else server.policy
-    calls: list[tuple[int, float]] = []
-    return replace(policy, bind_network=_recording(policy.bind_network, calls)), calls
-
-
-def _recording(bind: BindNetwork, calls: list[tuple[int, float]]) -> BindNetwork:
-    def bind_recorded(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-        denoise = bind(network, solver, condition)
-
-        def recorded(states: Tensor, steps: slice) -> Tensor:
-            started = time.perf_counter()
-            prediction = denoise(states, steps)
-            if prediction.is_cuda:
-                torch.cuda.synchronize(prediction.device)
-            calls.append((states.shape[0] * states.shape[1], time.perf_counter() - started))
-            return prediction
-
-        return recorded
-
-    return bind_recorded
-
-
-def _read_rewards(path: str | None) -> DataFrame:
-    """Rewards of a table of the report `rewards`, by method, T and depth.
-
-    Raises:
-        ValueError: for a file that is no such table.
-    """
-    columns = ["method", "steps", "depth", "reward_200"]
-    if path is None:
-        return DataFrame(columns=[*columns[:3], "reward"]).astype({"steps": int, "depth": int})
-    found = read_csv(path)
-    if missing := set(columns) - set(found.columns):
-        raise ValueError(
-            f"{path}: no table of the report rewards, columns {', '.join(sorted(missing))} are missing"
-        )
-    return found[columns].rename(columns={"reward_200": "reward"})
 
 
 def describe_profile(options: ProfileConfig, floor: Floor, threads: int) -> str:
@@ -384,9 +243,7 @@ def plot_profile(rows: DataFrame) -> Figure:
     axes = figure.subplots()
     axes.barh(rows.index, rows["ms_p50"], color=[f"C{code}" for code in factorize(rows["engine"])[0]])
     axes.plot(rows["floor_ms"], rows.index, "k|", markersize=8, label="floor")
-    labels = [
-        f"{row.engine}: {row.method}, T = {row.steps}, depth {row.depth}" for row in rows.itertuples()
-    ]
+    labels = [f"{row.engine}: {label(row.sampler, row.steps, row.depth)}" for row in rows.itertuples()]
     axes.set_yticks(rows.index, labels, fontsize=7)
     axes.invert_yaxis()
     axes.set_xscale("log")

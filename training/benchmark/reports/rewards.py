@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pandas import DataFrame, isna
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
-from policy.pcm import weights_sha256
+from policy import DiffusionPolicy, PcmConfig
+from policy.checkpoint import tensors_sha256
 from training.benchmark.candidates import Candidate, candidates, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, RewardsConfig
 from training.benchmark.measurements import (
@@ -21,6 +22,7 @@ from training.benchmark.measurements import (
     EPISODE_STEPS,
     accuracy_measure,
     measure_rewards,
+    percentiles,
     time_in_turns,
 )
 from training.benchmark.report import (
@@ -28,7 +30,6 @@ from training.benchmark.report import (
     interval_columns,
     load_policy,
     open_cache,
-    percentiles,
     table,
     write_report,
 )
@@ -42,15 +43,15 @@ def report(config: BenchmarkConfig) -> None:
     """Write the report `rewards`.
 
     Raises:
-        ValueError: if the policy has no covariance, or a method that shall get rewards does not exist.
+        ValueError: if the policy has no covariance, or a sampler that shall get rewards does not exist.
     """
     options = config.rewards
     base = load_policy(config)
     compared = candidates(config, load_pcm_files(config.pcm, base))
-    for part in options.reward_methods or ():
-        if not any(part in candidate.method for candidate in compared):
-            methods = "; ".join(dict.fromkeys(candidate.method for candidate in compared))
-            raise ValueError(f"rewards.reward_methods: {part!r} is part of none of {methods}")
+    for part in options.reward_samplers or ():
+        if not any(part in candidate.name for candidate in compared):
+            names = "; ".join(dict.fromkeys(candidate.name for candidate in compared))
+            raise ValueError(f"rewards.reward_samplers: {part!r} is part of none of {names}")
     observations = held_out_observations(config, base)
     cache = open_cache(config, base)
 
@@ -66,13 +67,14 @@ def report(config: BenchmarkConfig) -> None:
     cache.measure_all([*sorted(accuracy, key=_cost), *timings, *sorted(chosen, key=_cost)], "rewards")
 
     accurate = [cache.read(task) for task in accuracy]
-    # (candidates, calls); none if nothing was timed
-    milliseconds = [sum(calls, []) for calls in zip(*(cache.read(t)["milliseconds"] for t in timings), strict=True)]
+    milliseconds = np.empty((len(compared), 0))  # (candidates, calls)
+    if timings:
+        milliseconds = np.concatenate([cache.read(task)["milliseconds"] for task in timings], axis=1)
     found = [[row for task in tasks if (row := cache.find(task.identity)) is not None] for tasks in rewards]
     complete = [rows if len(rows) == len(options.noise_seeds) else [] for rows in found]
     rows = table(
         [
-            make_row(candidate, errors, milliseconds[index] if milliseconds else [], rewards=complete[index])
+            make_row(candidate, errors, milliseconds[index], rewards=complete[index])
             for index, (candidate, errors) in enumerate(zip(compared, accurate, strict=True))
         ]
     )
@@ -101,7 +103,7 @@ def _accuracy_tasks(
     measure = accuracy_measure(base, observations, seed=config.seed, reference_steps=reference_steps)
     decisive = {
         "measured": "accuracy",
-        "observations_sha256": weights_sha256({"": observations}),
+        "observations_sha256": tensors_sha256({"": observations}),
         "seed": config.seed,
         "reference_steps": reference_steps,
     }
@@ -122,7 +124,7 @@ def _timing_tasks(
     """Turns, in each of which all rows are timed: a turn is a row of the cache."""
     decisive = {
         "measured": "time",
-        "observations_sha256": weights_sha256({"": observations}),
+        "observations_sha256": tensors_sha256({"": observations}),
         "candidates": [candidate.identity for candidate in compared],
         "machine": machine(base.solver.a.device),
     }
@@ -158,31 +160,21 @@ def _reward_tasks(options: RewardsConfig, base: DiffusionPolicy, candidate: Cand
 
 
 def _gets_reward(candidate: Candidate, options: RewardsConfig) -> bool:
-    methods, steps, depths = options.reward_methods, options.reward_steps, options.reward_depths
+    parts, steps, depths = options.reward_samplers, options.reward_steps, options.reward_depths
     return (
-        (methods is None or any(part in candidate.method for part in methods))
+        (parts is None or any(part in candidate.name for part in parts))
         and (steps is None or candidate.sampler.steps in steps)
         and (depths is None or candidate.depth in depths)
     )
 
 
 def make_row(
-    candidate: Candidate, accuracy: Row, milliseconds: Sequence[float], *, rewards: Sequence[Row]
+    candidate: Candidate, accuracy: Row, milliseconds: NDArray[np.float64], *, rewards: Sequence[Row]
 ) -> dict[str, Any]:
     """What was measured of a candidate; None where nothing was."""
-    sampler = candidate.sampler
-    parallel = sampler.is_parallel
-    p50, p99 = percentiles(milliseconds, 50, 99) if milliseconds else (None, None)
+    p50, p99 = percentiles(milliseconds, 50, 99) if len(milliseconds) else (None, None)
     row = {
-        "method": candidate.method,
-        "sampler": sampler.name,
-        "solver": sampler.solver_name if parallel else None,
-        "formulation": sampler.formulation if parallel else None,
-        "initialisation": sampler.initialisation if parallel else None,
-        "memory": sampler.memory if parallel else None,
-        "stiffness": sampler.stiffness if sampler.uses_pcm else None,
-        "steps": sampler.steps,
-        "iterations": sampler.iterations if parallel else None,
+        **candidate.columns,
         "depth": accuracy["depth"],
         "network_evaluations": accuracy["network_evaluations"],
         "ms_p50": p50,
@@ -211,14 +203,18 @@ def gains(
     untrained = {candidate.sampler: i for i, candidate in enumerate(compared) if candidate.pcm is None}
     rows = []
     for candidate, trained in zip(compared, rewards, strict=True):
-        sampler = replace(candidate.sampler, name="picard", stiffness=SamplerConfig().stiffness)
-        index = None if candidate.pcm is None else untrained.get(sampler)
+        index = None
+        if candidate.pcm is not None:
+            index = untrained.get(replace(candidate.sampler, method="picard", pcm=PcmConfig()))
         row = {"error_p95_untrained": None if index is None else errors[index]}
         for steps in EPISODE_STEPS:
             gain: tuple[float | None, ...] = (None, None, None)
             if index is not None and trained and rewards[index]:
-                maxima = ([row[f"max_reward_{steps}"] for row in seeds] for seeds in (trained, rewards[index]))
-                gain = mean_interval(np.subtract(*maxima))
+                maxima, others = (
+                    np.array([row[f"max_reward_{steps}"] for row in seeds])
+                    for seeds in (trained, rewards[index])
+                )
+                gain = mean_interval(maxima - others)
             row |= dict(zip(interval_columns(f"gain_{steps}"), gain, strict=True))
         rows.append(row)
     return table(rows)
@@ -229,17 +225,19 @@ def compare(rows: DataFrame, reference_steps: int) -> DataFrame:
 
     Of equal reward is one whose means lie in the row's intervals or above, after each number of control steps.
     """
-    sequential = rows[rows["formulation"].isna() & rows["ms_p50"].notna()]
-    (reference,) = rows.loc[(rows["sampler"] == "ddim") & (rows["steps"] == reference_steps), "ms_p50"]
+    is_sequential = rows["method"] == "sequential"
+    sequential = rows[is_sequential & rows["ms_p50"].notna()]
+    is_reference = is_sequential & (rows["solver"] == "ddim") & (rows["steps"] == reference_steps)
+    (reference,) = rows.loc[is_reference, "ms_p50"]
 
     def fastest_equal(row: Mapping[str, Any]) -> Mapping[str, Any]:
         as_good = [sequential[f"reward_{steps}"] >= row[f"reward_{steps}_low"] for steps in EPISODE_STEPS]
         equal = sequential[np.logical_and.reduce(as_good)]
         if equal.empty or isna(row["ms_p50"]):
-            return {"equal_method": None, "equal_steps": None, "speedup_to_equal": None}
+            return {"equal_sampler": None, "equal_steps": None, "speedup_to_equal": None}
         fastest = equal.loc[equal["ms_p50"].idxmin()]
         return {
-            "equal_method": fastest["method"],
+            "equal_sampler": fastest["sampler"],
             "equal_steps": int(fastest["steps"]),
             "speedup_to_equal": fastest["ms_p50"] / row["ms_p50"],
         }

@@ -27,8 +27,8 @@ def describe_rewards(options: RewardsConfig, reference_steps: int, observations:
     return (
         f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × {seeds} of "
         f"the largest reward in the first {short} and {long} control steps, with its 95 % interval over episodes "
-        f"(bootstrap). Milliseconds: observation to chunk at batch size 1, at least {options.timed_calls} calls of each "
-        "row, all rows in turns. Depth: sequential network evaluations, those of the start included. Evaluations: "
+        f"(bootstrap). Milliseconds: observation to chunk at batch size 1, at least {options.timed_calls} calls of "
+        "each row, all rows in turns. Depth: sequential network evaluations, those of the start included. Evaluations: "
         "samples × timesteps that go through the network for one chunk. Equal: the fastest sequential sampler whose "
         f"mean rewards lie in the row's intervals or above. Errors: 95th percentile over {observations} held-out "
         "observations of the largest difference of a normalised action from a sequential sampler's with the same "
@@ -40,7 +40,7 @@ def describe_rewards(options: RewardsConfig, reference_steps: int, observations:
 def format_rewards(rows: DataFrame, reference_steps: int) -> str:
     """A Markdown table for the sequential samplers, one for each T of the parallel ones, and one of the PCMs' gains."""
     titles = {
-        "method": "method",
+        "sampler": "sampler",
         "equal": "equal",
         "steps": "T",
         "depth": "depth",
@@ -57,15 +57,15 @@ def format_rewards(rows: DataFrame, reference_steps: int) -> str:
     formats |= {"speedup_to_equal": ".2f", "error_p95": ".2g", "error_p95_reference": ".2g"}
     cells = rows.assign(
         equal=[
-            None if isna(method) else f"{method}, T = {steps}"
-            for method, steps in zip(rows["equal_method"], rows["equal_steps"], strict=True)
+            None if isna(name) else f"{name}, T = {steps}"
+            for name, steps in zip(rows["equal_sampler"], rows["equal_steps"], strict=True)
         ],
         **{
             f"reward_{steps}": [format_interval(row, f"reward_{steps}") for row in rows.to_dict("records")]
             for steps in EPISODE_STEPS
         },
     )
-    parallel = cells["formulation"].notna()
+    parallel = cells["method"] != "sequential"
     parts = {"Sequential": cells[~parallel]}
     parts |= {f"T = {steps}": part for steps, part in cells[parallel].groupby("steps", sort=False)}
     tables = [
@@ -79,7 +79,7 @@ def format_rewards(rows: DataFrame, reference_steps: int) -> str:
 def _format_gains(trained: DataFrame) -> str:
     """A Markdown table of PCMs beside the same samplers without them."""
     titles = {
-        "method": "PCM",
+        "sampler": "PCM",
         "steps": "T",
         "depth": "depth",
         "error_p95_untrained": "error without",
@@ -103,17 +103,17 @@ def _format_gains(trained: DataFrame) -> str:
 
 
 def plot_rewards(rows: DataFrame) -> Figure:
-    """Reward over depth and over milliseconds, a column of panels for each T, a marker for each method.
+    """Reward over depth and over milliseconds, a column of panels for each T, a marker for each sampler.
 
     The sequential samplers are in every panel; the band is the interval of the one with the most steps.
     """
     mean, low, high = interval_columns(f"reward_{PLOTTED_STEPS}")
     rewarded = rows[rows[mean].notna()]
-    parallel = rewarded["formulation"].notna()
+    parallel = rewarded["method"] != "sequential"
     sequential = rewarded[~parallel]
     reference = sequential.nlargest(1, "steps")
     all_steps = list(rewarded.loc[parallel, "steps"].unique()) or [None]
-    methods = list(rewarded["method"].unique())
+    names = list(rewarded["sampler"].unique())
     # Wide enough for the legend.
     figure = Figure(figsize=(max(9.5, 1.5 + 3.6 * len(all_steps)), 7.5), layout="constrained")
     panels = figure.subplots(2, len(all_steps), sharey=True, sharex="row", squeeze=False)
@@ -122,18 +122,18 @@ def plot_rewards(rows: DataFrame) -> Figure:
         for axes, x in zip(panels[:, column], ("depth", "ms_p50"), strict=True):
             if reference[low].notna().any():
                 axes.axhspan(reference[low].item(), reference[high].item(), color="0.92", zorder=0)
-            for method, points in shown[shown[x].notna()].groupby("method", sort=False):
-                number = methods.index(method)
+            for name, points in shown[shown[x].notna()].groupby("sampler", sort=False):
+                number = names.index(name)
                 points = points.sort_values(x)
                 axes.plot(
                     points[x],
                     points[mean],
                     marker=MARKERS[number % len(MARKERS)],
                     color=f"C{number % 10}",
-                    linestyle="--" if points["formulation"].isna().all() else "-",
+                    linestyle="--" if (points["method"] == "sequential").all() else "-",
                     markersize=5,
                     linewidth=1,
-                    label=method,
+                    label=name,
                 )
             axes.set(xscale="log", xlabel="depth" if x == "depth" else "ms per chunk, median")
             axes.xaxis.set_major_locator(

@@ -16,16 +16,16 @@ from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 from torch import Tensor
 
-from policy import DiffusionPolicy, Prediction, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PicardConfig, Prediction, SamplerConfig, StopConfig
 from policy.sampling.warm_start import continued_noise
 from training.benchmark.config import BenchmarkConfig, WarmStartConfig
+from training.benchmark.measurements import percentiles
 from training.benchmark.report import (
     format_interval,
     interval_columns,
     load_policy,
     markdown_table,
     open_cache,
-    percentiles,
     write_report,
 )
 from training.benchmark.row_cache import Row, Task
@@ -34,9 +34,9 @@ from training.evaluation.interval import mean_interval
 from training.evaluation.rollout import join_predictions, split_prediction
 
 STARTS: Mapping[str, SamplerConfig] = {
-    "cold, fresh": SamplerConfig("picard", initialisation="fresh"),
-    "cold, gaussian": SamplerConfig("picard", initialisation="gaussian"),
-    "warm": SamplerConfig("picard", warm_start="actions"),
+    "cold, fresh": SamplerConfig("picard", "ddim", picard=PicardConfig(start="fresh")),
+    "cold, gaussian": SamplerConfig("picard", "ddim", picard=PicardConfig(start="gaussian")),
+    "warm": SamplerConfig("picard", "ddim", parallel=ParallelConfig(warm_start="actions")),
 }
 """Starts of preconditioned Picard iteration, for any T."""
 
@@ -136,12 +136,15 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, *, steps: in
         a number a chunk.
     """
     config = base.config
-    exact = base.with_sampler(SamplerConfig("ddim", steps))
+    exact = base.with_sampler(SamplerConfig("sequential", "ddim", steps))
     find_depths = {
-        name: _depth_finder(base, replace(start, steps=steps), options.error) for name, start in STARTS.items()
+        name: _depth_finder(base, replace(start, steps=steps), options.error)
+        for name, start in STARTS.items()
     }
     seeds = range(options.first_seed, options.first_seed + options.episodes)
-    running = [RunningEpisode(config, seed, options.max_steps, options.noise_seed) for seed in seeds]
+    running = [
+        RunningEpisode(config, seed, options.max_steps, noise_seed=options.noise_seed) for seed in seeds
+    ]
     depths: dict[str, dict[str, list[int]]] = {part: {name: [] for name in STARTS} for part in PARTS}
     ended: list[Episode] = []
     while running:
@@ -152,7 +155,7 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, *, steps: in
         last = [episode.prediction for episode in running if episode.prediction is not None]
         if last and move_noise:
             noise = continued_noise(join_predictions(last).noise.to(noise), config.action_steps, noise)
-        prediction = exact.predict(observations, noise)
+        prediction = exact.predict(observations, noise=noise)
         if last:
             for name, find in find_depths.items():
                 found = find(observations, noise, previous=last, exact=prediction.actions)
@@ -174,7 +177,7 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, *, steps: in
 def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig, limit: float) -> FindDepths:
     @functools.cache
     def stopped_after(iterations: int) -> DiffusionPolicy:
-        return base.with_sampler(replace(sampler, iterations=iterations))
+        return base.with_sampler(replace(sampler, stop=StopConfig(iterations)))
 
     first = base.config.observation_steps - 1
     chunk = slice(first, first + base.config.action_steps)
@@ -190,10 +193,10 @@ def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig, limit: float) -
         for iterations in range(1, sampler.steps + 1):
             prediction = stopped_after(iterations).predict(
                 observations[left],
-                noise[left],
+                noise=noise[left],
                 # The same further noise for each number of iterations, whoever is left.
-                [torch.Generator().manual_seed(index) for index in left],
-                join_predictions([previous[index] for index in left]),
+                generator=[torch.Generator().manual_seed(index) for index in left],
+                previous=join_predictions([previous[index] for index in left]),
             )
             differences = (normalize(prediction.actions) - normalize(exact[left])).abs()
             for part, counting in (("horizon", differences), ("chunk", differences[:, chunk])):
@@ -245,9 +248,9 @@ def describe_warm_start(options: WarmStartConfig) -> str:
         f"{options.episodes} episodes (initial states from seed {options.first_seed}) of at most {options.max_steps} "
         "control steps, executed by sequential DDIM at the same T. Depth, for each chunk but an episode's first: "
         "sequential network evaluations, those of the start included, of preconditioned Picard iteration until its "
-        f"largest difference of a normalised action from sequential DDIM with the same noise is below {options.error:g}, "
-        "from a cold start and from the chunk before. Saved: how much less depth than from a cold start, in the mean. "
-        "Chunk: the same for the actions of the chunk alone, those that are executed; most of them were predicted with "
+        f"largest difference of a normalised action from sequential DDIM with the same noise is below {options.error:g}"
+        ", from a cold start and from the chunk before. Saved: how much less depth than from a cold start, in the mean."
+        " Chunk: the same for the actions of the chunk alone, those that are executed; most of them were predicted with "
         "the chunk before.\n\nNoise: drawn anew for each chunk, or moved along with the actions. Moving it changes the "
         "answers, and with them the reward (largest in an episode, with the 95 % interval of its mean) and the jump "
         "(distance in px of a chunk's targets from those that the one before predicted for the same control steps)."

@@ -54,12 +54,18 @@ def test_report_compares_with_a_simulator_of_another_interpreter(
 ) -> None:
     # Stands for the interpreter of gym-pusht: all that the program may expect there is the environment's module.
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\n[ "$1" = -I ] && [ "$3 $4" = "gym_pusht 20" ] && [ -f "$2" ] || exit 1\n'
-                      'echo hello\necho \'{"steps_per_second": 7.0, "pymunk": "6.1"}\'\n')  # fmt: skip
+    python.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = -I ] && [ -f "$2" ] && [ "$3 $4" = "gym_pusht 20" ] || exit 1\n'
+        "echo a greeting\n"
+        """echo '{"steps_per_second": 7.0, "pymunk": "6.1"}'\n"""
+    )
     python.chmod(0o755)
     monkeypatch.setattr(simulator, "prepare_gym_pusht", lambda venv: python)
     options = SimulatorConfig(rounds=1, steps=20)
-    simulator.report(BenchmarkConfig("simulator", None, "", str(tmp_path / "out"), simulator=options))
+    output_dir = str(tmp_path / "out")
+    config = BenchmarkConfig(report="simulator", checkpoint="none", output_dir=output_dir, simulator=options)
+    simulator.report(config)
     page = (tmp_path / "out" / "simulator.md").read_text()
     assert re.search(rf"^\| {GYM_PUSHT} +\| 6\.1 +\| +7 \|", page, re.MULTILINE)
     assert "| pusht_env" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, SamplerConfig, StopConfig
 from training.benchmark.config import WarmStartConfig
 from training.benchmark.reports.warm_start import STARTS, make_rows, measure_depths
 from training.benchmark.run import main
@@ -75,13 +75,15 @@ def test_depth_is_that_of_the_first_answer_near_enough(
     noise = torch.randn((1, 16, 2), generator=generator)
     if move_noise:
         noise = torch.cat((first.noise[:, 8:], noise[:, 8:]), 1)
-    answer = exact.predict(newest(), noise).actions
+    answer = exact.predict(newest(), noise=noise).actions
     for name, start in STARTS.items():
         errors: dict[str, dict[int, float]] = {"horizon": {}, "chunk": {}}
         for iterations in range(1, 7):
-            sampled = policy_with_covariance.with_sampler(replace(start, steps=6, iterations=iterations))
+            sampled = policy_with_covariance.with_sampler(
+                replace(start, steps=6, stop=StopConfig(iterations))
+            )
             further = torch.Generator().manual_seed(0)
-            prediction = sampled.predict(newest(), noise, further, first)
+            prediction = sampled.predict(newest(), noise=noise, generator=further, previous=first)
             difference = sampled.normalizer.action.normalize(prediction.actions)
             difference -= sampled.normalizer.action.normalize(answer)
             errors["horizon"][prediction.depth] = difference.abs().max().item()
