@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 from pandas import concat
 
 from policy import PicardConfig, SamplerConfig
@@ -107,11 +107,13 @@ def plot_heatmap(maps: Sequence[tuple[Mapped, Row]]) -> Figure:
     low, high = HEATMAP_ERRORS
     image = None
     for axes_line, line in zip(panels, lines, strict=True):
+        iterations = max(len(row["errors"]) for _, row in line)
         for axes, (mapped, row) in zip(axes_line, line, strict=False):
             errors = np.maximum(row["errors"], low)
             image = axes.imshow(errors, norm=LogNorm(low, high), cmap="magma", aspect="auto")
             axes.set_title(f"{mapped.name}\n{mapped.problem}", fontsize=10)
-            axes.set(xlabel="state (0: noise, T: actions)", ylabel="iteration")
+            axes.set(xlabel="state (0: noise, T: actions)", ylabel="iteration", facecolor="black")
+            axes.set_ylim(iterations - 0.5, -0.5)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         for axes in axes_line[len(line) :]:
@@ -152,7 +154,7 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
     axes.xaxis.set_major_locator(FixedLocator(SUMMARY_DEPTHS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.tick_params(labelsize=12)
     axes.set_xlabel("depth: network evaluations one after the other", fontsize=13)
     axes.set_ylabel("error, of the range of the actions", fontsize=13)
