@@ -15,13 +15,14 @@ SOAK_MINUTES ?= 30
 .PHONY: run test ros-test soak check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
-	$(BIN)/python -m training.evaluation.evaluate sampler=dpm_solver sampler.steps=5 episodes=10 batch_size=1 output_dir=outputs/run
+	$(BIN)/python -m training.evaluation.evaluate sampler.method=sequential sampler.solver=dpmpp_2m sampler.steps=5 \
+		episodes=10 max_steps=300 batch_size=1 output_dir=outputs/run
 
 # The tests' networks are tiny: more threads would only wait for each other.
 test ros-test: export OMP_NUM_THREADS := 1
 
-test: $(VENV)/.installed-test  ## The whole test suite
-	$(ROS) $(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## The whole test suite, in up to 4 processes at once
+	$(ROS) $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the nodes as they are installed
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error ros-test needs ROS 2, sourced or under /opt/ros))
@@ -29,10 +30,10 @@ ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the
 		--build-base build/ros/build --install-base build/ros/install
 	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(BIN)/python -m pytest tests/ros_nodes
 
-soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, other SOAK_MINUTES, SAMPLER=… STEPS=…
+soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, SOAK_MINUTES=…, ARGUMENTS="solver:=…"
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(BIN)/python -m ros_nodes.soak --output-dir outputs/soak \
-		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(if $(SAMPLER),sampler:=$(SAMPLER)) $(if $(STEPS),steps:=$(STEPS))
+		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(ARGUMENTS)
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .
@@ -41,7 +42,7 @@ check: $(VENV)/.installed-test  ## Format, lint and types
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train]' --constraint constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

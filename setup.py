@@ -5,8 +5,58 @@ from glob import glob
 from setuptools import find_packages, setup
 
 share = "share/pcm_policy"
-# Of policy.runtime, to compare with.
-engines = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "onnxscript>=0.2,<1"]
+
+# What a robot needs: the policy and its node. OpenVINO is part of it, since engine=auto is OpenVINO on a CPU:
+# without it, a chunk would take a robot without a GPU longer than the documents say.
+robot = [
+    "numpy>=1.26,<3",
+    "openvino>=2025.0,<2027",
+    "safetensors>=0.4.3,<1",
+    "torch>=2.4,<3",
+]
+# pusht_env, and the simulator node.
+sim = [
+    "gymnasium>=1.0,<2",
+    "pygame>=2.5,<3",
+    "pymunk>=7.0,<7.4",
+]
+# Every command but pcm-benchmark, and the episode runner: policies are trained and evaluated in the simulator.
+train = [
+    *sim,
+    "hydra-core>=1.3.2,<2",
+    "imageio[ffmpeg]>=2.34,<3",
+    "matplotlib>=3.8,<4",
+    "omegaconf>=2.3,<3",
+    "pooch>=1.8,<2",
+    "requests>=2.32,<3",
+    "scipy>=1.15,<2",
+    "tensorboard>=2.16,<3",
+    "tqdm>=4.66,<5",
+    "zarr>=2.18,<4",
+]
+# pcm-benchmark.
+reports = [
+    *train,
+    "pandas>=2.2,<4",
+    "tabulate>=0.9,<1",
+]
+# The other engines of policy.runtime, to compare with.
+engines = [
+    "onnx>=1.17,<2",
+    "onnxruntime>=1.20,<2",
+    "onnxscript>=0.2,<1",
+]
+test = [
+    *reports,
+    *engines,
+    "diffusers>=0.31,<1",
+    "hypothesis>=6.100,<7",
+    "mypy>=1.11",
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "ruff>=0.8",
+    "shapely>=2.0,<3",
+]
 
 setup(
     name="pcm_policy",
@@ -17,7 +67,10 @@ setup(
     maintainer="The pcm_policy developers",
     maintainer_email="maintainers@pcm-policy.invalid",
     packages=find_packages(include=["policy*", "pusht_env*", "ros_nodes*", "training*"]),
-    package_data={"training.conf": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        **{package: ["py.typed"] for package in ("policy", "pusht_env", "ros_nodes", "training")},
+        "training.conf": ["*.yaml", "*/*.yaml"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/pcm_policy"]),
         (share, ["package.xml"]),
@@ -27,33 +80,8 @@ setup(
         ),
     ],
     python_requires=">=3.10,<3.14",
-    install_requires=[
-        "gymnasium>=1.0,<2",
-        "hydra-core>=1.3.2,<2",
-        "imageio[ffmpeg]>=2.34,<3",
-        "matplotlib>=3.8,<4",
-        "numpy>=1.26,<3",
-        "openvino>=2025.0,<2027",
-        "pygame>=2.5,<3",
-        "pymunk>=7.0,<7.4",
-        "safetensors>=0.4.3,<1",
-        "tensorboard>=2.16,<3",
-        "torch>=2.4,<3",
-        "tqdm>=4.66,<5",
-        "zarr>=2.18,<4",
-    ],
-    extras_require={
-        "engines": engines,
-        "test": [
-            *engines,
-            "diffusers>=0.31,<1",
-            "hypothesis>=6.100,<7",
-            "mypy>=1.11",
-            "pytest>=8,<10",
-            "ruff>=0.8",
-            "shapely>=2.0,<3",
-        ],
-    },
+    install_requires=robot,
+    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "test": test},
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episodes.episode_runner:main",

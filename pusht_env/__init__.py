@@ -1,6 +1,10 @@
 """PushT for gymnasium: importing this package registers `pusht_env/PushT-v0`."""
 
 import os
+from importlib.util import find_spec
+
+if find_spec("gymnasium") is None or find_spec("pymunk") is None:
+    raise ModuleNotFoundError("the simulator needs: pip install 'pcm_policy[sim]'", name="gymnasium")
 
 from gymnasium.envs.registration import register
 

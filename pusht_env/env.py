@@ -176,7 +176,7 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
         # Simulating without pictures, as in training and evaluation, should not have to load pygame.
         from pusht_env.render import Window, draw_frame
 
-        frame = draw_frame(self.state, self.render_size, self._target, self.predicted_chunk)
+        frame = draw_frame(self.state, self.render_size, target=self._target, chunk=self.predicted_chunk)
         if self.render_mode == "rgb_array":
             return frame
         if self._window is None:

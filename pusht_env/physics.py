@@ -43,8 +43,7 @@ class PushTPhysics:
 
     def __init__(self) -> None:
         self._space = pymunk.Space()
-        # The share of velocity kept per second: with none, the block stops when nothing pushes it, as on a
-        # table.
+        # Share of velocity kept per second. With none, the block stops when nothing pushes it, as on a table.
         self._space.damping = 0.0
         left_wall, top_wall, right_wall, bottom_wall = (
             pymunk.Segment(self._space.static_body, WALL_CORNERS[start], WALL_CORNERS[end], WALL_RADIUS)
@@ -52,8 +51,8 @@ class PushTPhysics:
         )
         self._space.add(left_wall, top_wall, right_wall, bottom_wall)
 
-        # Where, and in which order, bodies join the space decides the order in which the engine solves their
-        # contacts, and not in every order do all demonstrations replay.
+        # The positions and the order in which bodies join the space decide the order of their contacts in the engine,
+        # and the demonstrations replay only in this one.
         self._pusher = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self._pusher.position = 256.0, 400.0
         self._space.add(self._pusher, pymunk.Circle(self._pusher, PUSHER_RADIUS))

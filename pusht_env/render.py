@@ -27,6 +27,7 @@ TARGET_WIDTH = 5.0
 def draw_frame(
     state: Sequence[float] | NDArray[np.floating],
     size: int,
+    *,
     target: Sequence[float] | None = None,
     chunk: NDArray[np.floating] | None = None,
 ) -> NDArray[np.uint8]:

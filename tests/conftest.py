@@ -12,6 +12,14 @@ from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
 DEMONSTRATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pusht_cchi_v7_replay.zarr"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One of pytest-xdist's workers runs all tests of a file, which share fixtures, unless a test has another group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def demonstrations_path() -> Path:
     if not DEMONSTRATIONS.exists():

@@ -31,18 +31,19 @@ def run_command(
     config_name: str,
     config_type: type[Config],
     run: Callable[[Config], None],
+    *,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a command with a configuration from `training/conf` and ``key=value`` arguments.
 
     Args:
-        config_name: the command's YAML file, without its ending. Its comments are the command's help.
-        config_type: dataclass that the configuration must fit; its ``__post_init__`` checks values.
+        config_name: name of the command's YAML file, whose comments are the command's help.
+        config_type: dataclass of the configuration; its ``__post_init__`` checks values.
         run: the command.
-        argv: arguments, by default those of the process.
+        argv: arguments; by default those of the process.
 
     Returns:
-        The process's exit status: 0, 1 for an error that the command names, 130 for Ctrl-C.
+        Exit status of the process: 0, 1 for an error that the command names, 130 for Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):

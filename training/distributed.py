@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among those that train together."""
+    """This process, one of those that train together."""
 
     rank: int
     world_size: int
@@ -50,7 +50,7 @@ class Worker:
 
 
 def choose_device(name: str) -> torch.device:
-    """Device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """The device of a name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ValueError: for a device that does not exist here.

@@ -10,10 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class TrainingLog:
-    """Rows of named numbers per iteration, in `log.csv` and `tensorboard/` of a directory.
+    """Rows of named numbers per iteration, in `log.csv` and `tensorboard/` of a folder.
 
-    Rows after `iteration` come from a run that was killed before it could save its state; they are dropped,
-    since they are about to be written again.
+    Rows after `iteration` were written by a run that was killed before it saved its state. They are dropped, since the
+    training writes them again.
     """
 
     def __init__(self, output_dir: Path, columns: list[str], iteration: int) -> None:

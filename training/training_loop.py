@@ -1,7 +1,7 @@
 """The loop around any loss: optimiser, schedule, EMA, logs, and a state that survives being killed.
 
-Everything random in iteration i is drawn from (seed, i), so that there is no generator state to save: a run
-that was killed and started again, or that is spread over more processes, sees the same batches and noises.
+Everything random in iteration i is drawn from (seed, i), so that no generator has a state to save: a run that was
+killed and started again, or that is spread over more processes, sees the same batches and noises.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ Validate = Callable[[nn.Module, int], dict[str, float]]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train, whatever the loss.
+    """How to train, whatever the loss. An iteration is an optimiser step.
 
     Attributes:
-        iterations: optimiser steps.
+        iterations: number of optimiser steps.
         batch_size: samples per iteration, over all processes.
-        learning_rate: peak, reached after `warmup_iterations`, then cosine decay to 0.
-        weight_decay: of AdamW.
+        learning_rate: peak of the learning rate, after `warmup_iterations`; then a cosine decay to 0.
+        weight_decay: weight decay of AdamW.
         gradient_clip: largest gradient norm.
-        ema_power: averaged weights decay with 1 − (1 + i)^(−power) at iteration i.
+        ema_power: the decay of the averaged weights is 1 − (1 + i)^(−power) in iteration i.
         ema_max_decay: upper limit of that decay.
         precision: ``auto`` (bfloat16 on CUDA, else float32), ``float32`` or ``bfloat16``.
         compile: whether to compile the network first.
-        seed: of weights, batches and noises.
-        log_every, checkpoint_every, validate_every: in iterations; the last two are multiples of the first.
+        seed: seed of weights, batches and noises.
+        log_every, checkpoint_every, validate_every: periods in iterations; the last two are multiples of the first.
     """
 
     iterations: int = 9000
@@ -95,14 +95,23 @@ class TrainingConfig:
 
 
 def generator_for(seed: int, iteration: int, device: torch.device) -> torch.Generator:
-    """Source of everything random in one iteration."""
+    """Generator of everything random in one iteration."""
     return torch.Generator(device).manual_seed(combine_seeds(seed, iteration))
+
+
+def batch_rows(count: int, batch_size: int, *, seed: int, iteration: int) -> Tensor:
+    """(batch_size,) indices into `count` samples: consecutive pieces of a fresh permutation per epoch."""
+    batches = max(1, count // batch_size)
+    epoch, batch = divmod(iteration, batches)
+    permutation = torch.randperm(count, generator=generator_for(seed, epoch, torch.device("cpu")))
+    return permutation[batch * batch_size : (batch + 1) * batch_size]
 
 
 def train(
     network: nn.Module,
     averaged: nn.Module,
     loss: Loss,
+    *,
     validate: Validate,
     validation_columns: Sequence[str],
     config: TrainingConfig,
@@ -110,23 +119,23 @@ def train(
     output_dir: Path,
     identity: dict[str, Any],
 ) -> None:
-    """Train `network` and keep a moving average of its weights in `averaged`.
+    """Train `network`, and keep a moving average of its weights in `averaged`.
 
-    Started again on the same `output_dir`, it goes on where the last saved state was.
+    A run that is started again in the same `output_dir` continues from its last saved state.
 
     Args:
-        network: initial weights, the same on every worker.
-        averaged: a copy of it.
+        network: network with its initial weights, the same on every worker.
+        averaged: copy of the network.
         loss: see `Loss`.
-        validate: see `Validate`; it may return the names in `validation_columns`.
-        validation_columns: columns that the log has for it.
+        validate: see `Validate`.
+        validation_columns: names of the numbers that `validate` may return, columns of the log.
         config: how to train.
         worker: this process.
-        output_dir: gets `training_state.safetensors`, `log.csv` and `tensorboard/`.
-        identity: what else makes this run what it is (JSON values): a state of another run is refused.
+        output_dir: folder for `training_state.safetensors`, `log.csv` and `tensorboard/`.
+        identity: what else defines this run (JSON values); a saved state with another identity is refused.
 
     Raises:
-        ValueError: if `output_dir` holds the state of a run with other settings.
+        ValueError: if `output_dir` holds the state of another run.
         CheckpointError: if that state is damaged.
         FloatingPointError: if the loss or its gradient is not finite; the last saved state is kept.
     """
@@ -134,11 +143,12 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), weight_decay=config.weight_decay
     )
+    state = _State(network, averaged, optimizer)
     state_path = output_dir / "training_state.safetensors"
     identity = {**asdict(config), **identity}
     if worker.is_first:
         remove_leftovers(output_dir)
-    start, hours_before = _restore(state_path, network, averaged, optimizer, identity, worker.device)
+    start, hours_before = _restore(state_path, state, identity, device=worker.device)
     worker.wait()
     if start >= config.iterations:
         return
@@ -202,7 +212,7 @@ def train(
                         row |= validate(averaged, done)
                     log.write(done, row)
             if worker.is_first and (done % config.checkpoint_every == 0 or done == config.iterations):
-                _save(state_path, network, averaged, optimizer, identity, done, hours)
+                _save(state_path, state, {"iteration": done, "hours": hours, "identity": identity})
     finally:
         progress.close()
         if log is not None:
@@ -210,38 +220,33 @@ def train(
     worker.wait()
 
 
-def _save(
-    path: Path,
-    network: nn.Module,
-    averaged: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-    iteration: int,
-    hours: float,
-) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
+@dataclass(frozen=True)
+class _State:
+    """What training changes."""
+
+    network: nn.Module
+    averaged: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def _save(path: Path, state: _State, header: dict[str, Any]) -> None:
+    tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in state.averaged.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    header = {"iteration": iteration, "hours": hours, "identity": identity}
     save_checkpoint(path, Checkpoint(tensors, header), STATE_FORMAT)
 
 
 def _restore(
-    path: Path,
-    network: nn.Module,
-    averaged: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-    device: torch.device,
+    path: Path, state: _State, identity: dict[str, Any], *, device: torch.device
 ) -> tuple[int, float]:
-    """Load a saved state, if there is one, and return the iterations and hours that it has behind it."""
+    """Load a saved state, if there is one, and return its iterations and hours."""
     if not path.exists():
         return 0, 0.0
-    state = load_checkpoint(path, STATE_FORMAT, device)
-    saved = state.header["identity"]
+    loaded = load_checkpoint(path, STATE_FORMAT, device)
+    saved = loaded.header["identity"]
     for name in sorted(saved.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
+        # JSON knows no tuples, so that both sides have to have gone through it.
         value = json.loads(json.dumps(identity.get(name)))
         if saved.get(name) != value:
             raise ValueError(
@@ -250,13 +255,13 @@ def _restore(
             )
 
     def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): t for name, t in loaded.tensors.items() if name.startswith(prefix)}
 
-    load_weights(network, part("network."), path)
-    load_weights(averaged, part("averaged."), path)
+    load_weights(state.network, part("network."), path)
+    load_weights(state.averaged, part("averaged."), path)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer.").items():
         index, moment = name.split(".")
         moments.setdefault(int(index), {})[moment] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return int(state.header["iteration"]), float(state.header["hours"])
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+    return int(loaded.header["iteration"]), float(loaded.header["hours"])

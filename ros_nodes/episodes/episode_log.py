@@ -8,7 +8,7 @@ import numpy as np
 
 from ros_nodes.commands.trajectory_execution import SECOND
 from ros_nodes.simulator.simulated_robot import CONTROL_PERIOD
-from training.evaluation.rollout import Episode
+from training.evaluation.episode import Episode
 
 
 class EpisodeLog:
@@ -87,4 +87,9 @@ class EpisodeLog:
             for stamp, answered in self._answered.items()
             if stamp in self._observed
         )
-        return Episode(self.seed, np.array(self._rewards), self._success, tuple(seconds))
+        return Episode(
+            seed=self.seed,
+            rewards=np.array(self._rewards),
+            success=self._success,
+            chunk_seconds=tuple(seconds),
+        )

@@ -30,8 +30,9 @@ from trajectory_msgs.msg import JointTrajectory
 from policy.checkpoint import file_sha256
 from ros_nodes.commands.trajectory_messages import nanoseconds
 from ros_nodes.episodes.episode_log import EpisodeLog
-from training.evaluation.evaluate import format_summary, summarize, write_summary
-from training.evaluation.rollout import Episode, Rollout
+from training.evaluation.episode import Episode
+from training.evaluation.rollout import Rollout
+from training.evaluation.summary import format_summary, summarize, write_summary
 from training.provenance import code_version, command_line, machine
 from training.seeds import combine_seeds
 
@@ -151,10 +152,10 @@ class EpisodeRunner(Node):
                 self._diagnostics = {pair.key: pair.value for pair in status.values}
 
     def _summary(self, episodes: list[Episode], failures: dict[int, str]) -> dict[str, Any]:
-        calls = [seconds for episode in episodes for seconds in episode.chunk_seconds]
+        latencies = [seconds for episode in episodes for seconds in episode.chunk_seconds]
         checkpoint = Path(self._policy_parameters["checkpoint"])
         return {
-            **summarize(Rollout(tuple(episodes), tuple(calls))),
+            **summarize(Rollout(tuple(episodes), tuple(latencies)), chunk_time="latency_ms"),
             "failures": {str(seed): reason for seed, reason in failures.items()},
             "config": {
                 name: self._value(name)

@@ -154,7 +154,7 @@ class PushTSimulator(Node):
             self._markers.publish(messages.markers(state))
         if self._image.get_subscription_count():
             target = self._robot.trajectory.sample(state.time)
-            frame = draw_frame(self._robot.picture_state, self._value("image_size"), target)
+            frame = draw_frame(self._robot.picture_state, self._value("image_size"), target=target)
             self._image.publish(messages.image(state, frame))
 
     def _publish_episode(self) -> None:

@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from policy.atomic_write import atomic_write
 from ros_nodes.soak.observer import SoakObserver
 from ros_nodes.soak.report import Sample, duration_report, format_report, memory_report
-from training.evaluation.evaluate import format_interval, write_summary
+from training.evaluation.summary import format_interval, write_summary
 from training.provenance import code_version, command_line, machine
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "pusht.launch.py"

@@ -26,9 +26,14 @@ LOCAL = (
 
 
 def free_domain() -> int:
-    """A domain without participants; up to 101 its ports are free on every system."""
+    """A domain without participants; up to 101 its ports are free on every system.
+
+    Workers of pytest-xdist choose from domains of their own: a domain that another one has just chosen seems free.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        domain = random.randint(1, 101)
+        domain = random.choice(range(1 + worker, 102, workers))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 # DDS's port of the domain's first participant.

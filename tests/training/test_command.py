@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from policy.sampling import sampler_options
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.policy import estimate_covariance, train_policy
@@ -28,8 +29,11 @@ def test_help_explains_every_key_and_touches_nothing(
 def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main(["-h"])
     text = capsys.readouterr().out
-    assert "# sampler=ddim" in text
-    assert "# sampler=ddpm" in text
+    for name, option, value in sampler_options():
+        assert f"{name.rpartition('.')[2]}: {value}\n" in f"{text}\n"
+        assert option.metadata["description"] in " ".join(text.replace("#", "").split())
+    assert "# sampler.KEY=…" in text
+    assert "# latency=fixed" in text
     assert "# preset=" not in text
     train_policy.main(["-h"])
     assert "# preset=paper" in capsys.readouterr().out
@@ -59,16 +63,27 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (train_policy.main, [*REQUIRED, "policy.horizon=15"], "horizon must be a multiple of 4"),
         (
             train_policy.main,
-            [*REQUIRED, "rollout_sampler.name=euler"],
-            "must be one of ddim, ddpm, dpm_solver, picard",
+            [*REQUIRED, "rollout_sampler.solver=euler"],
+            "must be one of auto, ddim, ddpm, dpmpp_2m, got 'euler'",
         ),
         (
             evaluate.main,
-            ["sampler=euler"],
-            "Available options in 'sampler': ddim ddpm dpm_solver parasolver pcm",
+            ["sampler=ddim"],
+            "a sampler is a method and a solver: sampler.method=… sampler.solver=…",
         ),
-        (evaluate.main, ["sampler=pcm"], "sampler 'pcm' needs pcm=….safetensors"),
-        (evaluate.main, ["sampler.steps=0"], "sampler.steps must be in 1 … 1000, got 0"),
+        (
+            evaluate.main,
+            ["sampler.method=newton"],
+            "sampler.method must be one of sequential, picard, parasolver, pcm, got 'newton'",
+        ),
+        (evaluate.main, ["sampler.method=pcm"], "sampler.method=pcm needs pcm=….safetensors"),
+        (evaluate.main, ["sampler.steps=-1"], "sampler.steps must be in 0 … 1000, got -1"),
+        (
+            evaluate.main,
+            ["sampler.stop.iterations=2"],
+            "sampler.stop.iterations=2 belongs to the methods picard, parasolver, pcm, not to sequential",
+        ),
+        (evaluate.main, ["latency=slow"], "Available options in 'latency': fixed measured none"),
         (evaluate.main, ["episodes=0"], "episodes must be at least 1, got 0"),
         (evaluate.main, ["batch_size=0"], "batch_size must be at least 1"),
         (evaluate.main, ["first_seed=-1"], "first_seed must be in 0 …"),

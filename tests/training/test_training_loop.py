@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policy import CheckpointError
 from training.distributed import Worker
-from training.training_loop import TrainingConfig, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train
 
 ALONE = Worker(0, 1, torch.device("cpu"))
 CONFIG = TrainingConfig(
@@ -40,12 +40,12 @@ def run(output_dir: Path, config: TrainingConfig = CONFIG, loss=regression_loss,
         network,
         averaged,
         loss,
-        lambda n, i: {"error": 1.0},
-        ["error"],
-        config,
-        ALONE,
-        output_dir,
-        identity or {},
+        validate=lambda n, i: {"error": 1.0},
+        validation_columns=["error"],
+        config=config,
+        worker=ALONE,
+        output_dir=output_dir,
+        identity=identity or {},
     )
     return network, averaged
 
@@ -169,3 +169,16 @@ def test_learning_rate_warms_up_to_its_peak_and_decays(iterations: int, warmup: 
     rounding = 1e-12
     assert all(after > before - rounding for before, after in steps[:peak])
     assert all(after < before + rounding for before, after in steps[peak:])
+
+
+@given(count=st.integers(1, 50), seed=st.integers(0, 100), data=st.data())
+def test_an_epoch_visits_every_sample_at_most_once(count: int, seed: int, data: st.DataObject) -> None:
+    batch_size = data.draw(st.integers(1, count))
+    batches = count // batch_size
+    for epoch in range(2):
+        rows = [
+            batch_rows(count, batch_size, seed=seed, iteration=epoch * batches + i) for i in range(batches)
+        ]
+        visited = torch.cat(rows).tolist()
+        assert len(visited) == len(set(visited)) == batches * batch_size
+        assert set(visited) <= set(range(count))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from policy import DiffusionPolicy
-from training.data.demonstrations import Demonstrations, Windows, build_windows, split_episodes
+from training.data.demonstrations import Demonstrations
+from training.data.windows import Windows, policy_windows, split_episodes
 
 
 def covariances(
@@ -32,8 +33,7 @@ def covariances(
     if policy.covariance is None:
         raise ValueError("the checkpoint has no covariance; add it with pcm-estimate-covariance")
     episodes, _ = split_episodes(len(demonstrations.episode_ends), held_out_episodes, seed=0)
-    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
-    windows = build_windows(demonstrations, episodes, *shape)
+    windows = policy_windows(demonstrations, episodes, policy.config)
     normalizer = policy.normalizer.to("cpu")
     normalized = Windows(
         normalizer.observation.normalize(windows.observations), normalizer.action.normalize(windows.actions)

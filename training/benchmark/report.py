@@ -19,7 +19,8 @@ from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.row_cache import Row, RowCache
-from training.data.demonstrations import Demonstrations, build_windows, load_demonstrations, split_episodes
+from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.windows import policy_windows, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
 
@@ -53,8 +54,7 @@ def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> T
     """(observations, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
     demonstrations = read_demonstrations(config)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
-    observations = build_windows(demonstrations, held_out, *shape).observations
+    observations = policy_windows(demonstrations, held_out, policy.config).observations
     generator = torch.Generator().manual_seed(config.seed)
     return observations[torch.randperm(len(observations), generator=generator)[: config.observations]]
 

@@ -42,7 +42,7 @@ def benchmark(config: BenchmarkConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("benchmark", BenchmarkConfig, benchmark, argv)
+    return run_command("benchmark", BenchmarkConfig, benchmark, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The PushT demonstrations: read from their zarr store, checked, and cut into training windows.
+"""The PushT demonstrations, read from their zarr store and checked.
 
 The store is the one published with Diffusion Policy (Chi et al., RSS 2023): `data/state` (N, 5),
 `data/action` (N, 2), `data/keypoint` (N, 9, 2) and `meta/episode_ends` (E,). Its images are never read.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 
 # The length of axis 0 is the store's own: None stands for any.
@@ -34,21 +33,13 @@ class DemonstrationError(ValueError):
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """All episodes, one after the other; episode `i` is the steps `episode_ends[i - 1]:episode_ends[i]`."""
+    """All episodes, one after the other; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
 
     observations: np.ndarray  # (N, 20) float32, px: 9 keypoints of the block x, y, then the pusher x, y
     actions: np.ndarray  # (N, 2) float32, px: target position of the pusher
     states: np.ndarray  # (N, 5) float32: pusher x, y (px), block x, y (px), block angle (rad)
     episode_ends: np.ndarray  # (E,) int64: index one past each episode's last step
     sha256: str  # of the four arrays' contents, the same for every zarr format, chunking and compressor
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Training samples: the first observations of each window, and its actions."""
-
-    observations: torch.Tensor  # (W, observation_steps, 20) float32, px
-    actions: torch.Tensor  # (W, horizon, 2) float32, px
 
 
 def load_demonstrations(path: str | Path) -> Demonstrations:
@@ -85,72 +76,6 @@ def array_sha256(values: np.ndarray) -> str:
     return hashlib.sha256(header + little_endian.tobytes()).hexdigest()
 
 
-def split_episodes(num_episodes: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted indices of the training and of the held-out episodes, drawn without replacement.
-
-    At the same count and seed these are Diffusion Policy's validation episodes (its `get_val_mask`).
-    """
-    if not 0 <= held_out < num_episodes:
-        raise ValueError(
-            f"held_out must be 0 to {num_episodes - 1} of {num_episodes} episodes, got {held_out}"
-        )
-    is_held_out = np.zeros(num_episodes, dtype=bool)
-    is_held_out[np.random.default_rng(seed).choice(num_episodes, size=held_out, replace=False)] = True
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-
-
-def build_windows(
-    demonstrations: Demonstrations,
-    episodes: Sequence[int] | np.ndarray,
-    horizon: int = 16,
-    observation_steps: int = 2,
-    action_steps: int = 8,
-) -> Windows:
-    """Every window of `horizon` steps in the given episodes, as Diffusion Policy's SequenceSampler cuts them.
-
-    A window may begin up to `observation_steps - 1` steps before its episode and end up to
-    `action_steps - 1` steps after it; steps outside repeat the episode's first or last step. An episode too
-    short for even that yields no window. Raises ValueError for an episode index that is not there or is
-    there twice, and for step counts outside 1 to `horizon`.
-    """
-    for name, steps in (("observation_steps", observation_steps), ("action_steps", action_steps)):
-        if not 1 <= steps <= horizon:
-            raise ValueError(f"{name} must be 1 to horizon ({horizon}), got {steps}")
-    chosen = _as_episode_indices(episodes, len(demonstrations.episode_ends))
-    ends = demonstrations.episode_ends[chosen]
-    starts = np.concatenate([[0], demonstrations.episode_ends[:-1]])[chosen]
-
-    pad_before, pad_after = observation_steps - 1, action_steps - 1
-    windows_per_episode = np.maximum(ends - starts + pad_before + pad_after - horizon + 1, 0)
-    episode_of_window = np.repeat(np.arange(len(chosen)), windows_per_episode)
-    windows_before_episode = np.cumsum(windows_per_episode) - windows_per_episode
-    window_in_episode = np.arange(len(episode_of_window)) - windows_before_episode[episode_of_window]
-    first_step = starts[episode_of_window] - pad_before + window_in_episode
-    steps_of_window = np.clip(  # (W, horizon)
-        first_step[:, None] + np.arange(horizon),
-        starts[episode_of_window, None],
-        ends[episode_of_window, None] - 1,
-    )
-    return Windows(
-        observations=torch.from_numpy(demonstrations.observations[steps_of_window[:, :observation_steps]]),
-        actions=torch.from_numpy(demonstrations.actions[steps_of_window]),
-    )
-
-
-def _as_episode_indices(episodes: Sequence[int] | np.ndarray, num_episodes: int) -> np.ndarray:
-    indices = np.asarray(episodes)
-    if indices.size == 0:
-        return np.zeros(0, dtype=np.int64)
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        raise ValueError(f"episodes must be a list of integers, got {indices.dtype} of shape {indices.shape}")
-    outside = indices[(indices < 0) | (indices >= num_episodes)]
-    if outside.size:
-        raise ValueError(f"there is no episode {outside[0]}: the demonstrations have {num_episodes}")
-    if len(np.unique(indices)) != len(indices):
-        raise ValueError("episodes must name each episode once")
-    return indices
-
-
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise DemonstrationError(f"{path}: no such file or folder")
@@ -176,11 +101,12 @@ def _read_store(path: Path, store: Any) -> dict[str, np.ndarray]:
         if zarr.__version__.startswith("2."):
             hint = f" (zarr format 3 needs zarr-python 3; this is {zarr.__version__})"
         raise DemonstrationError(f"{path}: not a zarr store: no readable group at its root{hint}") from error
-    arrays = {name: _open_array(path, group, name, shape) for name, shape in ARRAY_SHAPES.items()}
+    arrays = {name: _open_array(path, group, name) for name in ARRAY_SHAPES}
     return {name: _decode(path, name, array) for name, array in arrays.items()}
 
 
-def _open_array(path: Path, group: Any, name: str, expected: tuple[int | None, ...]) -> Any:
+def _open_array(path: Path, group: Any, name: str) -> Any:
+    expected = ARRAY_SHAPES[name]
     try:
         array = group[name]
     except KeyError as error:

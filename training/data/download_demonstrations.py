@@ -1,24 +1,23 @@
 """`pcm-download-demonstrations`: fetches the published PushT demonstrations and verifies them.
 
-The archive is the one published with Diffusion Policy (Chi et al., RSS 2023; MIT licence). An interrupted
-download is kept and resumed; the store appears under its name only once it is complete and verified.
+The archive is the one published with Diffusion Policy (Chi et al., RSS 2023; MIT licence). The store appears under its
+name only once it is complete and verified. Pooch downloads the archive; it cannot resume, which 30 MB do not need.
+What is verified are the arrays, not the archive, so that a mirror may pack it differently.
 """
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
+import logging
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.message import Message
-from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
+import pooch
+import requests
 
 from training.command import run_command
 from training.data.demonstrations import DemonstrationError, array_sha256, load_demonstrations
@@ -34,6 +33,9 @@ PUBLISHED_SHA256: Mapping[str, str] = {
 }
 SILENCE_SECONDS = 30
 BLOCK_BYTES = 1 << 16
+
+# It would report every download as a warning of its own, with a hash that nobody needs.
+pooch.get_logger().setLevel(logging.WARNING)
 
 
 class DownloadError(RuntimeError):
@@ -59,7 +61,7 @@ class DownloadConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("download_demonstrations", DownloadConfig, _download_and_say, argv)
+    return run_command("download_demonstrations", DownloadConfig, _download_and_say, argv=argv)
 
 
 def download_demonstrations(config: DownloadConfig) -> Path:
@@ -70,9 +72,12 @@ def download_demonstrations(config: DownloadConfig) -> Path:
 def download(url: str, output_dir: str | Path, expected_sha256: Mapping[str, str] = PUBLISHED_SHA256) -> Path:
     """Fetches, unpacks and verifies the archive at `url`, unless its store is in `output_dir` already.
 
-    Returns the store's path, `<output_dir>/pusht_cchi_v7_replay.zarr`. Raises DownloadError when the server
-    cannot be reached or refuses, the connection drops (repeat to resume), the archive is damaged or
-    holds anything else, the disk is full, or a store with other values is there, which is left alone.
+    Returns:
+        The store's path, `<output_dir>/pusht_cchi_v7_replay.zarr`.
+
+    Raises:
+        DownloadError: if the server cannot be reached or refuses, the connection drops, the archive is damaged or
+            holds anything else, the disk is full, or a store with other values is there, which is left alone.
     """
     output_dir = Path(output_dir)
     store = output_dir / STORE_NAME
@@ -82,21 +87,16 @@ def download(url: str, output_dir: str | Path, expected_sha256: Mapping[str, str
         except _WrongContent as error:
             raise DownloadError(f"{store}: {error}; move it away to download the published one") from error
         return store
-    archive = output_dir / f"{STORE_NAME}.download"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if not archive.exists():
-            _fetch(url, archive)
-        with TemporaryDirectory(dir=output_dir, prefix=".unpacking-") as folder:
-            unpacked = _unpack(archive, Path(folder))
+        with TemporaryDirectory(dir=output_dir, prefix=".download-") as folder:
+            unpacked = _unpack(_fetch(url, Path(folder)), Path(folder))
             _verify(unpacked, expected_sha256)
             unpacked.rename(store)
-        archive.unlink()
     except _WrongContent as error:
-        archive.unlink()
         raise DownloadError(f"{url}: wrong archive, discarded: {error}") from error
     except OSError as error:
-        raise DownloadError(f"{output_dir}: {error}; what is downloaded is kept, repeat to go on") from error
+        raise DownloadError(f"{output_dir}: {error}") from error
     return store
 
 
@@ -140,67 +140,25 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return stores[0]
 
 
-def _fetch(url: str, archive: Path) -> None:
-    """Downloads to `archive` by way of a `.part` file, from where an earlier call left off if the server can.
-
-    A part is continued only while the server's file is the same: its validator, kept beside the part, goes
-    back as `If-Range`, to which the server of a changed file answers with the whole of it (RFC 9110, 13.1.5).
-    """
-    part = archive.with_name(f"{archive.name}.part")
-    validator_file = archive.with_name(f"{archive.name}.validator")
-    request = urllib.request.Request(url, headers={"User-Agent": "pcm-policy"})
-    if part.exists() and validator_file.exists():
-        part_url, _, validator = validator_file.read_text(encoding="utf-8").partition("\n")
-        if part_url == url and validator:
-            request.add_header("Range", f"bytes={part.stat().st_size}-")
-            request.add_header("If-Range", validator)
+def _fetch(url: str, folder: Path) -> Path:
+    """Downloads the archive into `folder`."""
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), timeout=SILENCE_SECONDS, chunk_size=BLOCK_BYTES
+    )
     try:
-        response = urllib.request.urlopen(request, timeout=SILENCE_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and request.has_header("Range"):
-            part.unlink()
-            _fetch(url, archive)
-            return
-        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (OSError, HTTPException) as error:
-        raise DownloadError(f"{url}: cannot be reached: {getattr(error, 'reason', error)}") from error
-    with response:
-        if response.status != HTTPStatus.PARTIAL_CONTENT:
-            part.unlink(missing_ok=True)
-            validator_file.write_text(f"{url}\n{_validator(response.headers)}", encoding="utf-8")
-        _append(response, part, url)
-    part.rename(archive)
-    validator_file.unlink()
-
-
-def _validator(headers: Message) -> str:
-    etag = headers.get("ETag", "")
-    # A weak ETag may stand for files that differ in bytes, and If-Range does not take it.
-    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
-
-
-def _append(response: HTTPResponse, part: Path, url: str) -> None:
-    """Writes the whole response behind what is in `part`."""
-    received = part.stat().st_size if part.exists() else 0
-    length = response.headers.get("Content-Length")
-    total = received + int(length) if length else None
-    with (
-        open(part, "ab") as file,
-        tqdm(
-            total=total, initial=received, unit="B", unit_scale=True, desc=STORE_NAME, disable=None
-        ) as progress,
-    ):
-        while True:
-            try:
-                block = response.read(BLOCK_BYTES)
-            except (OSError, HTTPException) as error:
-                raise DownloadError(f"{url}: the connection dropped ({error}), repeat to resume") from error
-            if not block:
-                break
-            file.write(block)
-            received += len(block)
-            progress.update(len(block))
-    if total is not None and received != total:
-        raise DownloadError(
-            f"{url}: the connection dropped after {received} of {total} bytes, repeat to resume"
+        archive = pooch.retrieve(
+            url, known_hash=None, fname="archive.zip", path=folder, downloader=downloader
         )
+    except requests.HTTPError as error:
+        response = error.response
+        assert response is not None
+        raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason}") from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise DownloadError(f"{url}: cannot be reached: {_one_line(error)}") from error
+    except requests.RequestException as error:
+        raise DownloadError(f"{url}: the connection dropped, repeat: {_one_line(error)}") from error
+    return Path(archive)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

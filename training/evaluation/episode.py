@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gymnasium
 import numpy as np
@@ -22,21 +22,21 @@ PERIOD_NS = 1_000_000_000 // CONTROL_HZ
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """How one chunk met a world that had gone on.
+    """How one chunk met a world that had gone on. Its latency is the sum of both times.
 
     Attributes:
-        step: control step of the newest observation that it is based on.
-        start_delay_ms: age of that observation when the inference started.
-        latency_ms: from then until the chunk was there.
-        skipped_points: its points that were over by then.
+        step: control step of its newest observation.
+        start_delay_ms: time from that observation to the start of the inference.
+        inference_ms: time from there to the chunk.
+        skipped_points: number of its points that were over on its arrival.
         missed: whether the chunk before it had ended by then.
-        jump: mean distance in px of its targets from those that the chunk before it predicted for the same control
-            steps; None for the first chunk, or if they have no step in common.
+        jump: mean distance in px between its targets and those of the chunk before it for the same control steps;
+            None for the first chunk, and where they share no step.
     """
 
     step: int
     start_delay_ms: float
-    latency_ms: float
+    inference_ms: float
     skipped_points: int
     missed: bool
     jump: float | None
@@ -47,13 +47,13 @@ class Episode:
     """What happened in one episode.
 
     Attributes:
-        seed: of its initial state.
+        seed: seed of the initial state.
         rewards: (steps,) reward after each control step.
         success: whether it ended on the goal.
-        chunk_seconds: wall time of each policy call that it waited for.
-        frames: pictures of it, the initial state first, if they were asked for.
-        chunks: those that arrived, if it was seen.
-        hold_steps: control steps in which there was no target to move to, if it was seen.
+        chunk_seconds: wall time of each policy call; on ROS, of each chunk from its observation on.
+        frames: pictures, the initial state first, if they were asked for.
+        chunks: chunks that arrived; empty if nobody saw them.
+        hold_steps: number of control steps without a target; None if nobody saw it.
     """
 
     seed: int
@@ -72,35 +72,44 @@ class Episode:
     def steps(self) -> int:
         return len(self.rewards)
 
+    def within(self, steps: int) -> Episode:
+        """The rewards and the success of its first control steps, as if it had been cut there."""
+        success = self.success and self.steps <= steps
+        return replace(self, rewards=self.rewards[:steps], success=success)
+
 
 def hold_share(episodes: Sequence[Episode]) -> float | None:
-    """Share of all control steps in which there was no target to move to; None if that was not seen."""
+    """Share of the control steps without a target; None if nobody saw them."""
     held = [episode.hold_steps for episode in episodes if episode.hold_steps is not None]
     return sum(held) / sum(episode.steps for episode in episodes) if len(held) == len(episodes) else None
 
 
 class RunningEpisode:
-    """An episode up to the time at which the next chunk's inference starts, or its end.
+    """An episode that has run up to the start of the next inference, or to its end.
 
-    Chunks are scheduled and executed as by the policy node and the simulator in real time (docs/ros.md): an inference
-    starts from the last observation that leaves enough time, judged by the newest latencies, and one at a time. Point i
-    of a chunk is due i control periods after the newest observation that it is based on, and the points that are over
-    when it arrives are skipped. The target of a control step is fixed at its start, so that a latency counts as if it
-    ended with the control step that it ends in. Where a chunk ends before the next one is there, the pusher holds its
-    last target, unless it is to go on with the rest of the horizon; before the first one, its position. What arrives
-    after its last point is refused. Without latency this is the synchronous execution: all points of each chunk, and
-    then the next.
+    Chunks are scheduled and executed as on ROS in real time (docs/ros.md):
 
-    `prediction` is for its owner to keep the last one in, which a warm start continues.
+    - One inference runs at a time. It starts from the last observation that leaves enough time, judged by the newest
+      inference times.
+    - Point i of a chunk is due i control periods after its newest observation. Points that are over when the chunk
+      arrives are skipped; a chunk that arrives after its last point is refused.
+    - The target of a control step is fixed at the step's start, so that an inference counts to the end of a step.
+    - Where a chunk ends before the next one arrives, the pusher holds the last target, or follows the rest of the
+      horizon on request. Before the first chunk it holds its position.
+
+    Inferences that take no time give synchronous execution: all points of a chunk, then the next chunk.
 
     Args:
-        config: of the policy.
-        seed: of the initial state.
+        config: configuration of the policy.
+        seed: seed of the initial state.
         max_steps: control steps after which the episode is cut.
-        noise_seed: of the policy's noises.
-        margin_ns: how much earlier than needed a chunk should be there.
-        follow_horizon: whether the pusher goes on with what was predicted beyond a chunk until the next one is there.
-        frame_size: side in px of the frames to record, or None for none.
+        noise_seed: seed of the policy's noises.
+        margin_ns: time in ns by which a chunk should arrive earlier than it is needed.
+        follow_horizon: whether the pusher follows the horizon beyond a chunk until the next chunk arrives.
+        frame_size: side in px of the frames to record; None for no frames.
+
+    Attributes:
+        prediction: the last prediction, kept by the owner for a warm start.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class RunningEpisode:
         config: PolicyConfig,
         seed: int,
         max_steps: int,
+        *,
         noise_seed: int = 0,
         margin_ns: int = 0,
         follow_horizon: bool = False,
@@ -126,7 +136,13 @@ class RunningEpisode:
         )
         observation, info = self._env.reset(seed=seed)
         self._config = config
-        self._schedule = ChunkSchedule(config.action_steps * PERIOD_NS, PERIOD_NS, margin_ns, False, 0)
+        self._schedule = ChunkSchedule(
+            chunk_ns=config.action_steps * PERIOD_NS,
+            period_ns=PERIOD_NS,
+            margin_ns=margin_ns,
+            synchronous=False,
+            latency_ns=0,
+        )
         self._observations = [observation]  # before control step 0, 1, …
         self._rewards: list[float] = []
         self._success = False
@@ -136,7 +152,7 @@ class RunningEpisode:
         self._hold_steps = 0
         self._follow_horizon = follow_horizon
         self._targets = np.reshape(info["pusher_position"], (1, 2))
-        self._targets_begin = -1  # control step of the first of them, here one that is over
+        self._targets_begin = -1  # control step of the first target; −1: a target that is over, to be held
         self._predicted: NDArray[np.float64] | None = None
         self._predicted_step: int | None = None
         self._step = 0
@@ -158,16 +174,16 @@ class RunningEpisode:
         oldest = self._step + 1 - self._config.observation_steps
         return np.stack([self._observations[max(0, step)] for step in range(oldest, self._step + 1)])
 
-    def receive(self, actions: NDArray[np.float64], seconds: float, latency_ns: int) -> None:
-        """Let the world go on until the chunk is there, and from then until the next inference starts.
+    def receive(self, actions: NDArray[np.float64], seconds: float, inference_ns: int) -> None:
+        """Let the world go on until the chunk arrives, and from there to the start of the next inference.
 
         Args:
             actions: (H, A) in px, the whole horizon.
-            seconds: wall time that the prediction took.
-            latency_ns: simulated time that it takes.
+            seconds: wall time of the policy call.
+            inference_ns: simulated time of the policy call.
         """
         self._chunk_seconds.append(seconds)
-        arrival = self._started_ns + latency_ns
+        arrival = self._started_ns + inference_ns
         while self.steps * PERIOD_NS < arrival and not self.ended:
             self._advance()
         first = self._config.observation_steps - 1
@@ -179,12 +195,12 @@ class RunningEpisode:
         targets = actions[first:stop]
         self._chunks.append(
             ChunkRecord(
-                self._step,
-                (self._started_ns - self._step * PERIOD_NS) / NS_PER_MS,
-                latency_ns / NS_PER_MS,
-                min(self.steps - self._step, len(targets)),
-                self._schedule.finished(self._step * PERIOD_NS, latency_ns, arrival),
-                jump,
+                step=self._step,
+                start_delay_ms=(self._started_ns - self._step * PERIOD_NS) / NS_PER_MS,
+                inference_ms=inference_ns / NS_PER_MS,
+                skipped_points=min(self.steps - self._step, len(targets)),
+                missed=self._schedule.finished(self._step * PERIOD_NS, inference_ns, arrival),
+                jump=jump,
             )
         )
         if arrival <= (self._step + len(targets)) * PERIOD_NS:
@@ -194,18 +210,18 @@ class RunningEpisode:
     def finish(self) -> Episode:
         self._env.close()
         return Episode(
-            self.seed,
-            np.array(self._rewards),
-            self._success,
-            tuple(self._chunk_seconds),
-            tuple(self._frames),
-            tuple(self._chunks),
-            self._hold_steps,
+            seed=self.seed,
+            rewards=np.array(self._rewards),
+            success=self._success,
+            chunk_seconds=tuple(self._chunk_seconds),
+            frames=tuple(self._frames),
+            chunks=tuple(self._chunks),
+            hold_steps=self._hold_steps,
         )
 
     def _go_on(self, now_ns: int) -> None:
         newest = now_ns // PERIOD_NS
-        if newest > 0:  # the one before has come too, perhaps while a chunk was computed
+        if newest > 0:  # the observation before it may have come while a chunk was computed
             self._schedule.observe((newest - 1) * PERIOD_NS)
         while not self.ended:
             self._schedule.observe(newest * PERIOD_NS)

@@ -18,7 +18,7 @@ from training.evaluation.episode import Episode
 
 
 def plot_rewards(episodes: Sequence[Episode], path: Path, title: str) -> None:
-    """Reward over time of every episode, and the mean of the best reward so far."""
+    """Rewards of every episode over time, and the mean of the best reward so far."""
     steps = max(episode.steps for episode in episodes)
     best = np.stack(
         # An episode that ended keeps its best reward.
@@ -65,16 +65,16 @@ def plot_film_strip(episode: Episode, path: Path, pictures: int = 6) -> None:
 
 def write_video(episodes: Sequence[Episode], path: Path) -> None:
     """All recorded episodes side by side, in real time."""
-    columns = min(5, len(episodes))
-    rows = math.ceil(len(episodes) / columns)
     with atomic_write(path) as temporary:
         writer: Any = imageio.get_writer(temporary, fps=CONTROL_HZ, macro_block_size=2)
         with writer as video:
             for step in range(max(len(episode.frames) for episode in episodes)):
-                video.append_data(_mosaic(episodes, step, rows, columns))
+                video.append_data(_mosaic(episodes, step))
 
 
-def _mosaic(episodes: Sequence[Episode], step: int, rows: int, columns: int) -> NDArray[np.uint8]:
+def _mosaic(episodes: Sequence[Episode], step: int) -> NDArray[np.uint8]:
+    columns = min(5, len(episodes))
+    rows = math.ceil(len(episodes) / columns)
     height, width, _ = episodes[0].frames[0].shape
     picture = np.full((rows * height, columns * width, 3), 255, np.uint8)
     for index, episode in enumerate(episodes):

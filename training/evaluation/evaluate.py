@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import MISSING
 
 from policy import DiffusionPolicy, SamplerConfig
-from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
 from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
-from training.evaluation.episode import Episode, hold_share
 from training.evaluation.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
 from training.evaluation.latency import LatencyConfig
-from training.evaluation.rollout import Rollout, run_episodes
+from training.evaluation.rollout import run_episodes
+from training.evaluation.summary import format_summary, summarize, write_summary
 from training.provenance import code_version, command_line, machine
 
 
@@ -91,9 +87,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         served,
         range(config.first_seed, config.first_seed + config.episodes),
         config.max_steps,
-        config.noise_seed,
-        config.batch_size,
-        config.recorded_episodes,
+        noise_seed=config.noise_seed,
+        batch_size=config.batch_size,
+        record=config.recorded_episodes,
         latency=config.latency,
     )
     summary = {
@@ -119,115 +115,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return summary
 
 
-def summarize(rollout: Rollout) -> dict[str, Any]:
-    """The numbers of a rollout, ready for JSON."""
-    rewards = np.array([episode.max_reward for episode in rollout.episodes])
-    mean = float(rewards.mean())
-    # Normal approximation of the mean; one episode says nothing about the spread.
-    half_width = 1.96 * float(rewards.std(ddof=1)) / math.sqrt(len(rewards)) if len(rewards) > 1 else None
-    return {
-        "mean_max_reward": mean,
-        "mean_max_reward_ci95": None if half_width is None else [mean - half_width, mean + half_width],
-        "success_rate": float(np.mean([episode.success for episode in rollout.episodes])),
-        "chunk_latency_ms": _percentiles([1000 * seconds for seconds in rollout.call_seconds]),
-        "policy_calls": len(rollout.call_seconds),
-        "network_evaluations": rollout.network_evaluations,
-        "depth": _percentiles(rollout.sequential_evaluations),
-        "cut_share": _mean(rollout.cuts),
-        **_world_summary(rollout.episodes),
-        "episodes": [
-            {
-                "seed": episode.seed,
-                "max_reward": episode.max_reward,
-                "success": episode.success,
-                "steps": episode.steps,
-                "chunk_ms": _mean([1000 * seconds for seconds in episode.chunk_seconds]),
-            }
-            for episode in rollout.episodes
-        ],
-    }
-
-
-def _world_summary(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """How the chunks met the world, if that was seen: nothing of it is known of episodes on ROS."""
-    held = hold_share(episodes)
-    if held is None:
-        return {}
-    chunks = [chunk for episode in episodes for chunk in episode.chunks]
-    return {
-        "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
-        "world": {
-            "latency_ms": _percentiles([chunk.latency_ms for chunk in chunks]),
-            "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
-            "skipped_points_per_chunk": _mean([chunk.skipped_points for chunk in chunks]),
-            "deadline_misses": sum(chunk.missed for chunk in chunks),
-            "hold_share": held,
-        },
-    }
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    mean = {"mean": float(np.mean(values))}
-    return mean | {f"p{q}": float(np.percentile(values, q)) for q in (50, 95, 99)}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def format_summary(summary: dict[str, Any]) -> str:
-    """A table for the terminal, one row per episode."""
-    lines = [f"{'seed':>8}  {'max reward':>10}  {'success':>7}  {'steps':>5}  {'ms/chunk':>8}"]
-    lines += [
-        f"{row['seed']:>8}  {row['max_reward']:>10.3f}  {'yes' if row['success'] else 'no':>7}  "
-        f"{row['steps']:>5}  {'-' if row['chunk_ms'] is None else format(row['chunk_ms'], '.1f'):>8}"
-        for row in summary["episodes"]
-    ]
-    spread = format_interval(summary["mean_max_reward_ci95"])
-    lines.append(
-        f"mean maximum reward {summary['mean_max_reward']:.3f}{spread}, success rate {summary['success_rate']:.2f}"
-    )
-    if latency := summary["chunk_latency_ms"]:
-        lines.append(f"chunk latency {latency['p50']:.1f} ms median, {latency['p99']:.1f} ms p99")
-    if depth := summary["depth"]:
-        lines.append(f"{depth['mean']:g} network evaluations one after the other per chunk")
-    if world := summary.get("world"):
-        lines.append(_format_world(world))
-    return "\n".join(lines)
-
-
-def format_interval(interval: Sequence[float] | None) -> str:
-    """To follow a mean reward: the limits of its 95 % interval, nothing if there are none."""
-    # The normal approximation does not know that no reward is above 1.
-    return "" if interval is None else f" (95 % interval {interval[0]:.3f} … {min(1.0, interval[1]):.3f})"
-
-
-def _format_world(world: dict[str, Any]) -> str:
-    if world["latency_ms"] is None:
-        return "the world went on, and no chunk arrived"
-    if world["latency_ms"]["mean"] == 0:
-        return "the world waited for each chunk"
-    return (
-        f"the world went on for {world['latency_ms']['mean']:.0f} ms per chunk: "
-        f"{world['skipped_points_per_chunk']:.1f} points skipped, on hold in {world['hold_share']:.0%} of the steps"
-    )
-
-
 def _run(config: EvaluateConfig) -> None:
     print(format_summary(evaluate(config)))
     print(f"summary, plots and video: {config.output_dir}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("evaluate", EvaluateConfig, _run, argv)
+    return run_command("evaluate", EvaluateConfig, _run, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long an episode's world goes on while the policy computes, as data."""
+"""How long a simulated world goes on while the policy computes, as data."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ NS_PER_MS = 1_000_000
 
 @dataclass(frozen=True)
 class LatencyConfig:
-    """From the start of a chunk's inference to its arrival.
+    """Inference times of chunks, and what the pusher does meanwhile.
 
     Attributes:
-        mode: ``none``: the world waits for each chunk. ``fixed``: all take as long. ``measured``: each takes the wall
-            time of its policy call, which should then be that of one episode alone.
-        ms: the latency if it is fixed.
-        margin_ms: how much earlier than needed a chunk should be there, `inference_margin` of the policy node.
-        after_chunk: what the pusher does where a chunk has ended before the next one is there. ``hold``: it holds its
-            last target, as with the chunks of the policy node. ``horizon``: it goes on with what was predicted beyond
-            the chunk.
+        mode: ``none``: the world waits for each chunk. ``fixed``: every inference takes `ms`. ``measured``: each takes
+            the wall time of its policy call, of one episode at a time.
+        ms: inference time in mode ``fixed``.
+        margin_ms: time by which a chunk should arrive earlier than needed, `inference_margin` of the policy node.
+        after_chunk: action between the end of a chunk and the next chunk. ``hold``: hold the last target, as the policy
+            node's chunks do. ``horizon``: follow the prediction beyond the chunk.
 
     Raises:
-        ValueError: for another mode or choice, or a time that is negative or beyond a minute.
+        ValueError: for an unknown mode or choice, or a time outside 0 to 60 s.
     """
 
     mode: str = "none"
@@ -49,5 +48,5 @@ class LatencyConfig:
         return round(self.margin_ms * NS_PER_MS)
 
     def latency_ns(self, seconds: float) -> int:
-        """Latency of a chunk whose policy call took so many seconds of wall time."""
+        """Simulated inference time of a chunk, from the wall time of its policy call."""
         return round({"none": 0.0, "fixed": self.ms, "measured": 1000 * seconds}[self.mode] * NS_PER_MS)

@@ -23,17 +23,16 @@ class Rollout:
     """Episodes, and what their actions cost.
 
     Attributes:
-        episodes: in the order of their seeds.
-        call_seconds: wall time of each policy call.
-        sequential_evaluations: network calls one after the other, per policy call (the depth of a chunk; with a
-            tolerance, of the chunk in the batch that converges last); none where they cannot be seen.
-        network_evaluations: samples × timesteps that went through networks, in all, if they can be seen.
-        cuts: whether a deadline stopped the sampler, per policy call; none where it cannot be seen.
+        episodes: episodes in the order of their seeds.
+        call_seconds: wall time of each policy call; on ROS, of each chunk from its observation on.
+        depths: depth of each policy call, with a tolerance that of the sample that converges last; empty on ROS.
+        network_evaluations: number of all samples × timesteps that went through networks; None on ROS.
+        cuts: whether a deadline stopped the sampler, for each policy call; empty on ROS.
     """
 
     episodes: tuple[Episode, ...]
     call_seconds: tuple[float, ...]
-    sequential_evaluations: tuple[int, ...] = ()
+    depths: tuple[int, ...] = ()
     network_evaluations: int | None = None
     cuts: tuple[bool, ...] = ()
 
@@ -42,6 +41,7 @@ def run_episodes(
     policy: Policy,
     seeds: Sequence[int],
     max_steps: int = 200,
+    *,
     noise_seed: int = 0,
     batch_size: int | None = None,
     record: int = 0,
@@ -51,22 +51,22 @@ def run_episodes(
 ) -> Rollout:
     """Let a policy act in one episode per seed.
 
-    An episode that has ended leaves the batch, and the next one that waits takes its place. Each draws its
-    noises from a generator of its own.
+    An episode that has ended leaves the batch, and the next one in the queue takes its place. Each episode draws its
+    noises from its own generator.
 
     Args:
-        policy: observes keypoints. A runtime of batch size 1 serves one episode at a time.
-        seeds: initial states.
+        policy: policy of keypoints. A runtime of batch size 1 serves one episode at a time.
+        seeds: seeds of the initial states.
         max_steps: control steps after which an episode is cut.
-        noise_seed: of the policy's noises.
-        batch_size: episodes that share a policy call, by default all, and one alone if the latency is measured.
-        record: how many episodes, the first ones, get frames.
+        noise_seed: seed of the policy's noises.
+        batch_size: number of episodes that share a policy call; None for all, or for one if the latency is measured.
+        record: number of episodes with frames, the first ones.
         frame_size: side of the frames in px.
         show_progress: whether to show a progress bar over control steps.
-        latency: how long the world goes on while the policy computes, by default not at all.
+        latency: how the world goes on while the policy computes; by default it waits.
 
     Raises:
-        ValueError: if the latency is to be measured of more than one episode at a time.
+        ValueError: if the latency is to be measured in more than one episode at a time.
     """
     latency = latency or LatencyConfig()
     if latency.mode == "measured":
@@ -92,10 +92,10 @@ def run_episodes(
                     policy.config,
                     seed,
                     max_steps,
-                    noise_seed,
-                    latency.margin_ns,
-                    latency.after_chunk == "horizon",
-                    frame_size if position < record else None,
+                    noise_seed=noise_seed,
+                    margin_ns=latency.margin_ns,
+                    follow_horizon=latency.after_chunk == "horizon",
+                    frame_size=frame_size if position < record else None,
                 )
             for episodes in _batches(active.values(), warm):
                 predictions, seconds = _predict(policy, episodes, warm)
@@ -117,16 +117,16 @@ def run_episodes(
                 reward = np.mean([episode.max_reward for episode in finished.values()])
                 progress.set_postfix(finished=len(finished), reward=f"{reward:.3f}")
     return Rollout(
-        tuple(finished[position] for position in range(len(seeds))),
-        tuple(call_seconds),
-        tuple(depths),
-        evaluations,
-        tuple(cuts),
+        episodes=tuple(finished[position] for position in range(len(seeds))),
+        call_seconds=tuple(call_seconds),
+        depths=tuple(depths),
+        network_evaluations=evaluations,
+        cuts=tuple(cuts),
     )
 
 
 def _batches(episodes: Iterable[RunningEpisode], warm: bool) -> list[list[RunningEpisode]]:
-    """The episodes that can share a policy call: a warm start needs predictions that are equally old."""
+    """Episodes that can share a policy call: a warm start needs previous predictions of the same age."""
     batches: dict[int | None, list[RunningEpisode]] = {}
     for episode in episodes:
         batches.setdefault(episode.executed if warm else None, []).append(episode)
@@ -136,7 +136,7 @@ def _batches(episodes: Iterable[RunningEpisode], warm: bool) -> list[list[Runnin
 def _predict(
     policy: Policy, episodes: Sequence[RunningEpisode], warm: bool
 ) -> tuple[list[Prediction], float]:
-    """A prediction (B = 1) for each episode, and the wall time in s that all of them took together."""
+    """A prediction (B = 1) for each episode, and the wall time of the shared call in s."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
     generators = [episode.generator for episode in episodes]
     last = [episode.prediction for episode in episodes if episode.prediction is not None]
@@ -151,7 +151,7 @@ def _predict(
 
 
 def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
-    """One prediction for a batch of those of its samples; what it took is that of the first."""
+    """Predictions of single samples as one of a batch, with the depth and the cost of the first."""
     batch: dict[str, Any] = {
         name: torch.cat([getattr(p, name) for p in predictions]) for name in _tensors(predictions[0])
     }
@@ -159,14 +159,14 @@ def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
 
 
 def split_prediction(prediction: Prediction) -> list[Prediction]:
-    """A prediction (B = 1) for each sample; what it took is that of the batch."""
+    """A prediction (B = 1) for each sample, with the depth and the cost of the batch."""
     names = _tensors(prediction)
     samples = zip(*(getattr(prediction, name).split(1) for name in names), strict=True)
     return [replace(prediction, **dict(zip(names, sample, strict=True))) for sample in samples]
 
 
 def _tensors(prediction: Prediction) -> list[str]:
-    """Fields with one entry a sample."""
+    """Names of the fields with one entry per sample."""
     return [f.name for f in fields(prediction) if isinstance(getattr(prediction, f.name), torch.Tensor)]
 
 

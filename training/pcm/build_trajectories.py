@@ -22,7 +22,8 @@ from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.start import exact_states, make_start
 from training.command import run_command
-from training.data.demonstrations import build_windows, load_demonstrations, split_episodes
+from training.data.demonstrations import load_demonstrations
+from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, TrajectoryStore, create_store
 from training.provenance import code_version, command_line, machine
@@ -127,8 +128,7 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     policy = base.with_sampler(config.sampler)
     demonstrations = load_demonstrations(config.demonstrations)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
-    windows = build_windows(demonstrations, episodes, *shape)
+    windows = policy_windows(demonstrations, episodes, policy.config)
     conditions = policy.normalizer.to("cpu").observation.normalize(windows.observations).flatten(1)
 
     def compute(samples: Sequence[int]) -> Trajectories:
@@ -219,7 +219,7 @@ def verify(store: TrajectoryStore, compute: Compute) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("build_trajectories", BuildTrajectoriesConfig, build_trajectories, argv)
+    return run_command("build_trajectories", BuildTrajectoriesConfig, build_trajectories, argv=argv)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,8 @@ from training.pcm.picard_consistency import (
     picard_consistency_loss,
 )
 from training.pcm.trajectories import ARRAYS, TrajectoryStore, load_trajectories, open_store
-from training.policy.train_policy import batch_rows
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train
 
 CPU = torch.device("cpu")
 
@@ -149,7 +148,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     }
 
     def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(count, batch_size, training.seed, iteration)[share].to(device)
+        rows = batch_rows(count, batch_size, seed=training.seed, iteration=iteration)[share].to(device)
         k = 0
         if not start_is_trained:
             # One k for the whole batch: the same on every worker.
@@ -214,7 +213,17 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         del identity[name]
     identity["store"] = dict(store.identity)
     columns = ["error_ratio", *(column for depth in depths for column in _columns(depth))]
-    train(network, averaged, loss, validate, columns, training, this_worker, output_dir, identity)
+    train(
+        network,
+        averaged,
+        loss,
+        validate=validate,
+        validation_columns=columns,
+        config=training,
+        worker=this_worker,
+        output_dir=output_dir,
+        identity=identity,
+    )
     if this_worker.is_first:
         print(_format(load_pcm(path, base.network), depths))
         print(f"PCM: {path}")
@@ -263,7 +272,7 @@ def _format(pcm: PCM, depths: Sequence[int]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("train_pcm", TrainPcmConfig, train_pcm, argv)
+    return run_command("train_pcm", TrainPcmConfig, train_pcm, argv=argv)
 
 
 if __name__ == "__main__":

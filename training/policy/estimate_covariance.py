@@ -12,7 +12,8 @@ from torch import Tensor
 
 from policy import DiffusionPolicy, SamplerConfig
 from training.command import run_command
-from training.data.demonstrations import build_windows, load_demonstrations
+from training.data.demonstrations import load_demonstrations
+from training.data.windows import policy_windows
 from training.distributed import choose_device
 from training.provenance import code_version, command_line
 
@@ -63,8 +64,7 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
         config.checkpoint, choose_device(config.device), SamplerConfig("sequential", "ddim", config.steps)
     )
     demonstrations = load_demonstrations(config.demonstrations)
-    shape = (policy.config.horizon, policy.config.observation_steps, policy.config.action_steps)
-    windows = build_windows(demonstrations, range(len(demonstrations.episode_ends)), *shape)
+    windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(windows.observations), generator=generator)[: config.observations]
     covariance = action_covariance(
@@ -86,7 +86,7 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("estimate_covariance", EstimateCovarianceConfig, estimate_covariance, argv)
+    return run_command("estimate_covariance", EstimateCovarianceConfig, estimate_covariance, argv=argv)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConf
 from policy.networks.unet import ConditionalUnet1D
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.command import run_command
-from training.data.demonstrations import Windows, build_windows, load_demonstrations, split_episodes
+from training.data.demonstrations import load_demonstrations
+from training.data.windows import Windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.evaluation.rollout import run_episodes
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ def noise_prediction_loss(
     return nn.functional.mse_loss(prediction.float(), noise)
 
 
-def batch_rows(count: int, batch_size: int, seed: int, iteration: int) -> Tensor:
-    """(batch_size,) indices into `count` samples: consecutive pieces of a fresh permutation per epoch."""
-    batches = max(1, count // batch_size)
-    epoch, batch = divmod(iteration, batches)
-    permutation = torch.randperm(count, generator=generator_for(seed, epoch, torch.device("cpu")))
-    return permutation[batch * batch_size : (batch + 1) * batch_size]
-
-
 def train_policy(config: TrainPolicyConfig) -> None:
     """Train, and write `policy.safetensors` with the averaged weights into the output directory."""
     with worker(config.device) as this_worker:
@@ -100,8 +93,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
-    shape = (config.policy.horizon, config.policy.observation_steps, config.policy.action_steps)
-    windows = build_windows(demonstrations, train_episodes, *shape)
+    windows = policy_windows(demonstrations, train_episodes, config.policy)
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
@@ -111,7 +103,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         Range.of(torch.from_numpy(demonstrations.actions)),
     )
     data = TrainingData.of(windows, normalizer, device)
-    held_out_data = TrainingData.of(build_windows(demonstrations, held_out, *shape), normalizer, device)
+    held_out_data = TrainingData.of(
+        policy_windows(demonstrations, held_out, config.policy), normalizer, device
+    )
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
@@ -128,7 +122,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     }
 
     def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(len(data.actions), training.batch_size, training.seed, iteration).to(device)
+        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, iteration=iteration).to(
+            device
+        )
         generator = generator_for(training.seed, iteration, device)
         return noise_prediction_loss(trained, data, rows, alphas_cumprod, generator, share)
 
@@ -168,7 +164,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     }
     columns = ["held_out_loss", "rollout_reward"]
     finished_policy(averaged, 0).with_sampler(config.rollout_sampler)  # what is wrong with it shows now
-    train(network, averaged, loss, validate, columns, training, this_worker, output_dir, identity)
+    train(
+        network,
+        averaged,
+        loss,
+        validate=validate,
+        validation_columns=columns,
+        config=training,
+        worker=this_worker,
+        output_dir=output_dir,
+        identity=identity,
+    )
     if this_worker.is_first:
         path = output_dir / "policy.safetensors"
         if not path.exists():  # trained before, and removed since
@@ -177,7 +183,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("train_policy", TrainPolicyConfig, train_policy, argv)
+    return run_command("train_policy", TrainPolicyConfig, train_policy, argv=argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.demonstrations import Demonstrations, build_windows, load_demonstrations, split_episodes
+from policy import PolicyConfig
+from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.windows import build_windows, policy_windows, split_episodes
 
 
 def demonstrations_of_lengths(lengths: list[int]) -> Demonstrations:
@@ -55,7 +57,13 @@ def window_requests(draw: st.DrawFn) -> tuple[list[int], list[int], int, int, in
 def test_windows_equal_the_slow_reference(request: tuple[list[int], list[int], int, int, int]) -> None:
     lengths, episodes, horizon, observation_steps, action_steps = request
     demonstrations = demonstrations_of_lengths(lengths)
-    windows = build_windows(demonstrations, episodes, horizon, observation_steps, action_steps)
+    windows = build_windows(
+        demonstrations,
+        episodes,
+        horizon=horizon,
+        observation_steps=observation_steps,
+        action_steps=action_steps,
+    )
     observations, actions = reference_windows(
         demonstrations, episodes, horizon, observation_steps, action_steps
     )
@@ -125,7 +133,7 @@ def test_impossible_splits_are_refused(held_out: int) -> None:
 
 def test_windows_of_the_published_demonstrations(demonstrations_path: Path) -> None:
     demonstrations = load_demonstrations(demonstrations_path)
-    windows = build_windows(demonstrations, np.arange(206))
+    windows = policy_windows(demonstrations, np.arange(206), PolicyConfig())
     # No episode is shorter than a window: with padding 1 and 7, one of L steps has L + 8 - 15 windows.
     assert len(windows.actions) == 25650 + 206 * (8 - 15)
     observations, actions = reference_windows(demonstrations, list(range(206)), 16, 2, 8)

@@ -62,7 +62,7 @@ def test_same_noise_seed_repeats_and_another_differs(fast_policy: DiffusionPolic
 def test_costs_are_counted_at_the_network(fast_policy: DiffusionPolicy) -> None:
     rollout = run_episodes(fast_policy, SEEDS, max_steps=20, batch_size=2, show_progress=False)
     # Two episodes, then the third one alone, 20 steps each in chunks of 8, two solver steps per chunk.
-    assert rollout.sequential_evaluations == (2,) * 6
+    assert rollout.depths == (2,) * 6
     assert rollout.network_evaluations == (3 * 2 + 3 * 1) * 2
     assert len(rollout.call_seconds) == 6
     assert [len(episode.chunk_seconds) for episode in rollout.episodes] == [3, 3, 3]
@@ -112,7 +112,7 @@ def test_measured_latency_is_that_of_each_policy_call(fast_policy: DiffusionPoli
     )
     for episode in rollout.episodes:
         for chunk, seconds in zip(episode.chunks, episode.chunk_seconds, strict=False):
-            assert chunk.latency_ms == pytest.approx(1000 * seconds, abs=1e-5)
+            assert chunk.inference_ms == pytest.approx(1000 * seconds, abs=1e-5)
             assert chunk.skipped_points >= 1
     assert len(rollout.call_seconds) == sum(len(episode.chunk_seconds) for episode in rollout.episodes)
 
@@ -177,7 +177,7 @@ def test_a_late_chunk_starts_warm_from_where_time_is(policy: DiffusionPolicy) ->
 def jumps(
     policy: DiffusionPolicy, latency: LatencyConfig, seeds: list[int] = SEEDS, batch_size: int | None = None
 ) -> list[list[float]]:
-    rollout = run_episodes(policy, seeds, 24, 0, batch_size, latency=latency, show_progress=False)
+    rollout = run_episodes(policy, seeds, 24, batch_size=batch_size, latency=latency, show_progress=False)
     return [[chunk.jump for chunk in episode.chunks[1:]] for episode in rollout.episodes]
 
 
@@ -198,7 +198,7 @@ def test_converged_chunks_are_those_of_a_cold_start(policy: DiffusionPolicy) -> 
 def test_calls_that_a_deadline_cut_are_counted(policy: DiffusionPolicy) -> None:
     sampler = SamplerConfig("picard", "ddim", 8, picard=PicardConfig("drift", "repeated"))
     for deadline_ms, cut in ((1e6, False), (1e-3, True)):
-        hurried = policy.with_sampler(replace(sampler, deadline_ms=deadline_ms))
+        hurried = policy.with_sampler(replace(sampler, stop=StopConfig(deadline_ms=deadline_ms)))
         rollout = run_episodes(hurried, SEEDS[:1], 16, show_progress=False)
         assert rollout.cuts == (cut, cut)
-        assert (max(rollout.sequential_evaluations) < 8) is cut
+        assert (max(rollout.depths) < 8) is cut

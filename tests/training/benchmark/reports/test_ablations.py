@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from training.benchmark.covariances import conditional_covariance, covariances, marginal_covariance
 from training.benchmark.run import main
-from training.data.demonstrations import Windows, load_demonstrations
+from training.data.demonstrations import load_demonstrations
+from training.data.windows import Windows
 from training.pcm.build_trajectories import main as build
 
 TRAINING = [

@@ -1,0 +1,138 @@
+"""The numbers of episodes: as JSON, and as a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policy.atomic_write import atomic_write
+from training.evaluation.episode import Episode, hold_share
+from training.evaluation.interval import mean_interval
+from training.evaluation.rollout import Rollout
+
+PAPER_STEPS = 200
+"""Control steps of an episode in the PCM paper; Diffusion Policy's limit is 300."""
+
+CHUNK_TIMES = {"inference_ms": "inference time", "latency_ms": "latency"}
+"""What `Episode.chunk_seconds` may be: the time of a policy call alone, or the time from the observation on."""
+
+
+def summarize(rollout: Rollout, *, chunk_time: str = "inference_ms") -> dict[str, Any]:
+    """The numbers of a rollout, ready for JSON.
+
+    Args:
+        rollout: at least one episode.
+        chunk_time: what its seconds are, of `CHUNK_TIMES`.
+    """
+    shorter = None
+    if any(episode.steps > PAPER_STEPS for episode in rollout.episodes):
+        shorter = _rewards([episode.within(PAPER_STEPS) for episode in rollout.episodes])
+    return {
+        **_rewards(rollout.episodes),
+        f"within_{PAPER_STEPS}_steps": shorter,
+        chunk_time: _percentiles([1000 * seconds for seconds in rollout.call_seconds]),
+        "policy_calls": len(rollout.call_seconds),
+        "network_evaluations": rollout.network_evaluations,
+        "depth": _percentiles(rollout.depths),
+        "cut_share": _mean(rollout.cuts),
+        **_world(rollout.episodes),
+        "episodes": [
+            {
+                "seed": episode.seed,
+                "max_reward": episode.max_reward,
+                "success": episode.success,
+                "steps": episode.steps,
+                "chunk_ms": _mean([1000 * seconds for seconds in episode.chunk_seconds]),
+            }
+            for episode in rollout.episodes
+        ],
+    }
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """A table for the terminal, one row per episode."""
+    lines = [f"{'seed':>8}  {'max reward':>10}  {'success':>7}  {'steps':>5}  {'ms/chunk':>8}"]
+    lines += [
+        f"{row['seed']:>8}  {row['max_reward']:>10.3f}  {'yes' if row['success'] else 'no':>7}  "
+        f"{row['steps']:>5}  {'-' if row['chunk_ms'] is None else format(row['chunk_ms'], '.1f'):>8}"
+        for row in summary["episodes"]
+    ]
+    lines += ["reward 1, a success, is 95 % of the goal covered", _format_rewards(summary)]
+    if shorter := summary[f"within_{PAPER_STEPS}_steps"]:
+        lines.append(f"within {PAPER_STEPS} steps, the PCM paper's limit: {_format_rewards(shorter)}")
+    for key, name in CHUNK_TIMES.items():
+        if times := summary.get(key):
+            lines.append(f"{name} {times['p50']:.1f} ms median, {times['p99']:.1f} ms p99")
+    if depth := summary["depth"]:
+        lines.append(f"depth {depth['mean']:g}: network evaluations one after the other per chunk")
+    if world := summary.get("world"):
+        lines.append(_format_world(world))
+    return "\n".join(lines)
+
+
+def format_interval(interval: Sequence[float] | None) -> str:
+    """To follow a mean reward: the limits of its 95 % interval, nothing if there are none."""
+    return "" if interval is None else f" (95 % interval {interval[0]:.3f} … {interval[1]:.3f})"
+
+
+def _rewards(episodes: Sequence[Episode]) -> dict[str, Any]:
+    mean, low, high = mean_interval([episode.max_reward for episode in episodes])
+    return {
+        "mean_max_reward": mean,
+        "mean_max_reward_ci95": None if low is None else [low, high],
+        "success_rate": float(np.mean([episode.success for episode in episodes])),
+    }
+
+
+def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """How the chunks met the world, if that was seen: nothing of it is known of episodes on ROS."""
+    held = hold_share(episodes)
+    if held is None:
+        return {}
+    chunks = [chunk for episode in episodes for chunk in episode.chunks]
+    return {
+        "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
+        "world": {
+            "inference_ms": _percentiles([chunk.inference_ms for chunk in chunks]),
+            "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
+            "skipped_points_per_chunk": _mean([chunk.skipped_points for chunk in chunks]),
+            "deadline_misses": sum(chunk.missed for chunk in chunks),
+            "hold_share": held,
+        },
+    }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"mean": float(np.mean(values))} | {f"p{q}": float(np.percentile(values, q)) for q in (50, 95, 99)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _format_rewards(rewards: dict[str, Any]) -> str:
+    interval = format_interval(rewards["mean_max_reward_ci95"])
+    return f"mean maximum reward {rewards['mean_max_reward']:.3f}{interval}, success rate {rewards['success_rate']:.2f}"
+
+
+def _format_world(world: dict[str, Any]) -> str:
+    if world["inference_ms"] is None:
+        return "the world went on, and no chunk arrived"
+    if world["inference_ms"]["mean"] == 0:
+        return "the world waited for each chunk"
+    return (
+        f"the world went on for {world['inference_ms']['mean']:.0f} ms per chunk: "
+        f"{world['skipped_points_per_chunk']:.1f} points skipped, on hold in {world['hold_share']:.0%} of the steps"
+    )
