@@ -22,7 +22,7 @@ SHOWN_PICARD = {
     "plain Picard": PicardConfig("drift", "fresh"),
     "preconditioned Picard": PicardConfig("preconditioned", "gaussian"),
 }
-SOLVER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)"}
+SOLVER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
 HEATMAP_ERRORS = (1e-6, 1.0)
 SUMMARY_ERRORS = (1e-3, 1.5)
 ACTION_RANGE = 2.0  # normalised actions are in −1 … 1
@@ -138,18 +138,6 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
         errors = [states[-1] / ACTION_RANGE for states in row["errors"]]
         points = [point for point in zip(row["depths"], errors, strict=True) if point[0] > 0]
         axes.plot(*zip(*points, strict=True), "o-", color=color, linewidth=3, markersize=8, label=mapped.name)
-    for name, depth in marks:
-        axes.axvline(depth, color="0.5", linestyle="--", linewidth=1.5)
-        axes.text(
-            depth,
-            SUMMARY_ERRORS[0] * 1.15,
-            f"{name}, {depth} steps",
-            rotation=90,
-            ha="right",
-            va="bottom",
-            color="0.3",
-            fontsize=11,
-        )
     axes.set(xscale="log", yscale="log", ylim=SUMMARY_ERRORS)
     axes.xaxis.set_major_locator(FixedLocator(SUMMARY_DEPTHS))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -158,8 +146,15 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
     axes.tick_params(labelsize=12)
     axes.set_xlabel("depth: network evaluations one after the other", fontsize=13)
     axes.set_ylabel("error, of the range of the actions", fontsize=13)
-    note = "; dashed: sequential samplers of equal reward" if marks else ""
-    axes.set_title(f"Picard iteration to {problem}{note}", fontsize=13)
+    if marks:
+        for _, depth in marks:
+            axes.axvline(depth, color="0.5", linestyle="--", linewidth=2)
+        top = axes.secondary_xaxis("top")
+        top.set_xticks([depth for _, depth in marks], [f"{name}\n{depth} steps" for name, depth in marks])
+        top.xaxis.set_minor_locator(NullLocator())
+        top.tick_params(labelsize=11)
+        top.set_xlabel("sequential samplers of equal reward", fontsize=13)
+    figure.suptitle(f"Parallel sampling with {problem}", fontsize=14)
     axes.legend(fontsize=13)
     axes.grid(alpha=0.3)
     return figure

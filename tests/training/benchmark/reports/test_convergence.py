@@ -188,7 +188,7 @@ def test_the_shallowest_sequential_samplers_of_equal_reward_are_marked(tmp_path:
         "sequential,dpmpp_2m,3,,\n"
         "picard,ddim,3,0.99,0.95\n"
     )
-    assert equal_rewards(str(path)) == [("DDIM", 50), ("DDIM", 8), ("DPM-Solver++(2M)", 5)]
+    assert equal_rewards(str(path)) == [("DDIM", 50), ("DDIM", 8), ("DPM-Solver++", 5)]
     assert equal_rewards(None) == []
     path.write_text("method,solver\n")
     with pytest.raises(ValueError, match="columns reward_200, reward_200_low, steps are missing"):
