@@ -22,13 +22,7 @@ from training.benchmark.report import (
     open_cache,
     write_report,
 )
-from training.benchmark.reports.convergence_curves import (
-    MEMORY,
-    UNTRAINED,
-    Curve,
-    Setting,
-    curves,
-)
+from training.benchmark.reports.convergence_curves import MEMORY, UNTRAINED, Curve, Setting, curves
 from training.benchmark.reports.convergence_states import (
     equal_rewards,
     map_task,

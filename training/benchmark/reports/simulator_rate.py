@@ -39,10 +39,7 @@ def measure(module: str, steps: int) -> dict[str, float | str]:
         if terminated or truncated:
             seed += 1
             observation, _ = env.reset(seed=seed)
-    return {
-        "steps_per_second": steps / (time.process_time() - start),
-        "pymunk": metadata.version("pymunk"),
-    }
+    return {"steps_per_second": steps / (time.process_time() - start), "pymunk": metadata.version("pymunk")}
 
 
 if __name__ == "__main__":
