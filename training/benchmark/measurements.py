@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, Prediction, SamplerConfig
+from policy.runtime import Policy
 from training.benchmark.candidates import Candidate
 from training.benchmark.row_cache import Row
 from training.evaluation.rollout import run_episodes
 
 EPISODE_STEPS = (200, 300)
 """Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""
-CALLS_IN_TURN = 3
 
 
 def percentiles(values: Sequence[float] | NDArray[np.float64] | Tensor, *levels: int) -> list[float]:
@@ -72,31 +72,40 @@ def accuracy_measure(
 
 
 def time_in_turns(
-    base: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, *, turn: int
-) -> Row:
-    """Milliseconds of some calls of every candidate, one after the other, at batch size 1.
+    make_policies: Sequence[Callable[[], Policy]], observations: Tensor, *, turn: int, calls: int
+) -> list[list[float]]:
+    """Milliseconds of some calls of every policy, one after the other, at batch size 1.
 
     Args:
-        base: the policy.
-        candidates: every second turn takes them in reverse, so that none always follows the same one.
+        make_policies: every second turn takes them in reverse, so that none always follows the same one.
         observations: (B, observation_steps, observation_dim) in px, of which each call gets another one.
         turn: number of the turn.
+        calls: of each policy.
 
     Returns:
-        `milliseconds` (candidates, calls), from the observation to the chunk on the CPU.
+        (policies, calls), from the observation to the chunk on the CPU.
     """
     milliseconds: dict[int, list[float]] = {}
     generator = torch.Generator().manual_seed(turn)
-    for index in range(len(candidates)) if turn % 2 == 0 else reversed(range(len(candidates))):
-        policy = candidates[index].policy(base)
-        milliseconds[index] = []
-        for call in range(CALLS_IN_TURN + 1):
-            observation = observations[(turn * CALLS_IN_TURN + call) % len(observations)]
+    order = range(len(make_policies))
+    for index in order if turn % 2 == 0 else reversed(order):
+        policy = make_policies[index]()
+        previous = prediction_before(policy, observations)
+        taken = []
+        for call in range(calls + 1):
+            observation = observations[(turn * calls + call) % len(observations)]
             started = time.perf_counter()
-            policy.predict(observation[None], generator=generator).chunk.cpu()
-            milliseconds[index].append(1000 * (time.perf_counter() - started))
-    # Each one's first call finds another one's data in the caches.
-    return {"milliseconds": [milliseconds[index][1:] for index in range(len(candidates))]}
+            policy.predict(observation[None], generator=generator, previous=previous).chunk.cpu()
+            taken.append(1000 * (time.perf_counter() - started))
+        milliseconds[index] = taken[1:]  # the first call finds another one's data in the caches
+    return [milliseconds[index] for index in order]
+
+
+def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
+    """A prediction for a warm start to go on from, if the policy's sampler has one."""
+    if policy.sampler.parallel.warm_start == "none":
+        return None
+    return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
 
 
 def measure_rewards(policy: DiffusionPolicy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:

@@ -91,38 +91,29 @@ def table(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
 
 
 def markdown_table(
-    frame: DataFrame,
-    formats: Mapping[str, str] | None = None,
-    *,
-    titles: Mapping[str, str] | None = None,
-    text_columns: int = 1,
+    frame: DataFrame, columns: Mapping[Any, tuple[str, str]] | None = None, *, text_columns: int = 1
 ) -> str:
-    """A Markdown table.
+    """A Markdown table, in which missing cells stay empty.
 
     Args:
-        frame: its cells, of which missing ones stay empty.
-        formats: how to write the numbers of some columns.
-        titles: of columns that are not called as in the frame.
+        frame: its cells. A mean gets its interval, such as `0.925 (0.883 … 0.967)`, if there are columns of its limits.
+        columns: those to show, with title and format; by default all, as they are.
         text_columns: the first so many columns hold text, the others numbers.
     """
-
-    def write(cell: Any, form: str) -> str:
-        return "" if isna(cell) else str(cell) if isinstance(cell, str) else format(cell, form)
-
+    shown = columns or {name: (name, "") for name in frame}
     cells = {
-        (titles or {}).get(name, name): [write(cell, (formats or {}).get(name, "")) for cell in frame[name]]
-        for name in frame
+        title: [_cell(row, name, form) for row in frame.to_dict("records")]
+        for name, (title, form) in shown.items()
     }
     alignment = ["left"] * text_columns + ["right"] * (len(cells) - text_columns)
     return str(DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=alignment))
 
 
-def format_interval(row: Mapping[str, Any], name: str, form: str = ".3f") -> str | None:
-    """A cell such as `0.925 (0.883 … 0.967)` from the columns `<name>`, `<name>_low` and `<name>_high`."""
-    mean, low, high = (row[column] for column in interval_columns(name))
-    if isna(mean):
-        return None
-    return f"{mean:{form}}" + ("" if isna(low) else f" ({low:{form}} … {high:{form}})")
+def _cell(row: Mapping[Any, Any], name: Any, form: str) -> str:
+    value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
+    if isna(value):
+        return ""
+    return f"{value:{form}}" + ("" if isna(low) else f" ({low:{form}} … {high:{form}})")
 
 
 def interval_columns(name: str) -> tuple[str, str, str]:

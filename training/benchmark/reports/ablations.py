@@ -258,9 +258,9 @@ def format_ablations(rows: DataFrame) -> str:
         curves = panel.assign(sampled=panel.apply(_sampled, axis=1))
         errors = curves.pivot(index=["variant", "sampled"], columns="depth", values="error_p95")
         errors = errors.loc[list(dict.fromkeys(zip(curves["variant"], curves["sampled"], strict=True)))]
-        depths = {depth: f"depth {depth}" for depth in errors}
-        shown = errors.reset_index().rename(columns={"variant": ablation, **depths})
-        cells = markdown_table(shown, dict.fromkeys(depths.values(), ".2g"), text_columns=2)
+        columns = {"variant": (ablation, ""), "sampled": ("sampled", "")}
+        columns |= {depth: (f"depth {depth}", ".2g") for depth in errors}
+        cells = markdown_table(errors.reset_index(), columns, text_columns=2)
         parts.append(f"### {ablation.capitalize()}, T = {steps}\n\n{cells}")
     return "\n\n".join(parts)
 

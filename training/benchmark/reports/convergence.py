@@ -133,9 +133,10 @@ def _errors_by(rows: DataFrame, column: str, shown: Sequence[int], *, titles: Ma
     curve = list(titles.values())
     points = named.groupby([*curve, column], sort=False)["error_p95"].last()
     errors = points.unstack(column).reindex(columns=shown)
-    errors.columns = [f"{column.removesuffix('s')} {number}" for number in shown]
     cells = named[curve].drop_duplicates().merge(errors.reset_index(), on=curve)
-    return markdown_table(cells, dict.fromkeys(errors.columns, ".2g"), text_columns=len(curve))
+    columns: dict[Any, tuple[str, str]] = {title: (title, "") for title in curve}
+    columns |= {number: (f"{column.removesuffix('s')} {number}", ".2g") for number in shown}
+    return markdown_table(cells, columns, text_columns=len(curve))
 
 
 def _text(cell: Any) -> str:

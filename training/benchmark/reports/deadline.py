@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import gymnasium
 import numpy as np
@@ -24,13 +24,15 @@ from policy.runtime import Runtime
 from training.benchmark.config import BenchmarkConfig, DeadlineConfig
 from training.benchmark.measurements import percentiles
 from training.benchmark.report import load_policy, markdown_table, write_report
+from training.benchmark.row_cache import Row
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
 INTRODUCTION = (
     "The deadline of the sampler {sampler} is {factor:g} times the median time of a call on a quiet machine without a "
     "deadline. What is late is counted twice: at all, and by more than the time of one iteration of the same sampler "
-    "on the busy machine (median of call time / depth), since an iteration that has begun cannot be taken back."
+    "on the busy machine (median of call time / depth), since an iteration that has begun cannot be taken back. Times "
+    "are in ms."
 )
 
 
@@ -49,22 +51,21 @@ class Calls:
     cut: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class DeadlineReport:
-    """Numbers of the report; times in ms."""
-
-    calls: int
-    competitors: int
-    quiet_median_ms: float
-    deadline_ms: float
-    busy_median_ms: float
-    busy_p99_ms: float
-    busy_max_ms: float
-    busy_iteration_ms: float
-    mean_depth: float
-    cut: int
-    late: int
-    late_by_more_than_an_iteration: int
+TABLE = {
+    "quiet_median_ms": ("median of a call, quiet", ".1f"),
+    "deadline_ms": ("deadline", ".1f"),
+    "calls": ("calls, busy", "d"),
+    "competitors": ("competing processes", "d"),
+    "busy_median_ms": ("median, busy", ".1f"),
+    "busy_p99_ms": ("99th percentile, busy", ".1f"),
+    "busy_max_ms": ("longest, busy", ".1f"),
+    "busy_iteration_ms": ("an iteration", ".1f"),
+    "mean_depth": ("mean depth", ".2f"),
+    "cut": ("ended by the deadline", "d"),
+    "late": ("late", "d"),
+    "late_by_more_than_an_iteration": ("late by more than an iteration", "d"),
+}
+"""Numbers of the report, times in ms: what they are called, and how they are written."""
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -89,14 +90,14 @@ def report(config: BenchmarkConfig) -> None:
     found = measure(policy, options)
     write_report(
         config,
-        DataFrame([asdict(found)]),
+        DataFrame([found]),
         title="Deadlines under load",
         introduction=INTRODUCTION.format(sampler=sampler, factor=options.factor),
-        tables=format_deadline(found),
+        tables=markdown_table(DataFrame(_lines(found))),
     )
 
 
-def measure(policy: DiffusionPolicy, options: DeadlineConfig) -> DeadlineReport:
+def measure(policy: DiffusionPolicy, options: DeadlineConfig) -> Row:
     """Time calls on the machine as it is, then with a deadline on a machine made busy."""
     observations = initial_observations(policy.config.observation_steps)
     runtime = Runtime(policy, engine=options.engine, threads=options.threads)
@@ -112,24 +113,28 @@ def measure(policy: DiffusionPolicy, options: DeadlineConfig) -> DeadlineReport:
     return summarise(quiet, busy, deadline, competitors=competitors)
 
 
-def summarise(quiet: Calls, busy: Calls, deadline_ms: float, *, competitors: int) -> DeadlineReport:
+def summarise(quiet: Calls, busy: Calls, deadline_ms: float, *, competitors: int) -> Row:
     """Count what was late."""
     iteration = float(np.median(busy.ms / busy.depth))
     median, p99 = percentiles(busy.ms, 50, 99)
-    return DeadlineReport(
-        calls=len(busy.ms),
-        competitors=competitors,
-        quiet_median_ms=float(np.median(quiet.ms)),
-        deadline_ms=deadline_ms,
-        busy_median_ms=median,
-        busy_p99_ms=p99,
-        busy_max_ms=float(busy.ms.max()),
-        busy_iteration_ms=iteration,
-        mean_depth=float(busy.depth.mean()),
-        cut=int(busy.cut.sum()),
-        late=int((busy.ms > deadline_ms).sum()),
-        late_by_more_than_an_iteration=int((busy.ms > deadline_ms + iteration).sum()),
-    )
+    return {
+        "calls": len(busy.ms),
+        "competitors": competitors,
+        "quiet_median_ms": float(np.median(quiet.ms)),
+        "deadline_ms": deadline_ms,
+        "busy_median_ms": median,
+        "busy_p99_ms": p99,
+        "busy_max_ms": float(busy.ms.max()),
+        "busy_iteration_ms": iteration,
+        "mean_depth": float(busy.depth.mean()),
+        "cut": int(busy.cut.sum()),
+        "late": int((busy.ms > deadline_ms).sum()),
+        "late_by_more_than_an_iteration": int((busy.ms > deadline_ms + iteration).sum()),
+    }
+
+
+def _lines(found: Row) -> list[Row]:
+    return [{"": title, "number": format(found[name], form)} for name, (title, form) in TABLE.items()]
 
 
 def initial_observations(observation_steps: int) -> list[Tensor]:
@@ -166,21 +171,3 @@ def busy_processes(number: int, nice: int = 0) -> Iterator[Sequence[subprocess.P
         for process in processes:
             process.kill()
             process.wait()
-
-
-def format_deadline(report: DeadlineReport) -> str:
-    """A Markdown table of the numbers."""
-    busy = f"{report.busy_median_ms:.1f}, {report.busy_p99_ms:.1f}, {report.busy_max_ms:.1f} ms"
-    cells = {
-        "median of a call, quiet": f"{report.quiet_median_ms:.1f} ms",
-        "deadline": f"{report.deadline_ms:.1f} ms",
-        "calls, busy": report.calls,
-        "competing processes": report.competitors,
-        "median, p99, longest": busy,
-        "an iteration": f"{report.busy_iteration_ms:.1f} ms",
-        "mean depth": f"{report.mean_depth:.2f}",
-        "ended by the deadline": report.cut,
-        "late": report.late,
-        "late by more than an iteration": report.late_by_more_than_an_iteration,
-    }
-    return markdown_table(DataFrame({"": cells.keys(), "value": cells.values()}))

@@ -26,7 +26,6 @@ from training.benchmark.candidates import (
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
 from training.benchmark.measurements import percentiles
 from training.benchmark.report import (
-    format_interval,
     interval_columns,
     load_policy,
     markdown_table,
@@ -42,9 +41,20 @@ from training.evaluation.rollout import run_episodes
 from training.provenance import machine
 
 MARKERS = "osD^vP*X"
-WORLD = {"skipped_points": ".1f", "missed": ".0%", "hold_share": ".0%"}
-"""What becomes of chunks, and how it is written."""
-TITLES = {"ms_p50": "ms p50", "ms_p99": "ms p99", "skipped_points": "skipped", "hold_share": "hold"}
+WORLD = {
+    "skipped_points": ("skipped", ".1f"),
+    "missed": ("missed", ".0%"),
+    "hold_share": ("hold", ".0%"),
+}
+"""What becomes of chunks."""
+COLUMNS = {
+    "label": ("sampler", ""),
+    "engine": ("engine", ""),
+    "ms_p50": ("ms p50", ".1f"),
+    "ms_p99": ("ms p99", ".1f"),
+    "reward": ("reward", ".3f"),
+    **WORLD,
+}
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -237,21 +247,16 @@ def format_latency(rows: DataFrame) -> str:
         order = fixed["label"].unique()
         columns = sorted(fixed["ms_p50"].unique())
         rewards = fixed.pivot(index="label", columns="ms_p50", values="reward").loc[order, columns]
-        cells = rewards.map(lambda reward: f"{reward:.3f}", na_action="ignore")
+        cells = rewards.map("{:.3f}".format, na_action="ignore")
         # What becomes of the chunks depends on the latency alone, up to when the episodes end.
         first = fixed[fixed["label"] == order[0]].set_index("ms_p50")
-        for name, form in WORLD.items():
-            written = first[name].map(lambda value, form=form: format(value, form), na_action="ignore")
-            cells.loc[f"{TITLES.get(name, name)}, {order[0]}"] = written
+        for name, (title, form) in WORLD.items():
+            cells.loc[f"{title}, {order[0]}"] = first[name].map(f"{{:{form}}}".format, na_action="ignore")
         cells.columns = [f"{ms:g} ms" for ms in columns]
         shown = cells.rename_axis(index="sampler").reset_index()
         parts.append(f"### Reward at fixed latencies\n\n{markdown_table(shown)}")
     if len(measured):
-        columns = ["label", "engine", "ms_p50", "ms_p99", "reward", *WORLD]
-        shown = measured.assign(reward=measured.apply(format_interval, axis=1, name="reward"))[columns]
-        formats = {"ms_p50": ".1f", "ms_p99": ".1f", **WORLD}
-        cells = markdown_table(shown, formats, titles={"label": "sampler", **TITLES}, text_columns=2)
-        parts.append(f"### Measured latencies\n\n{cells}")
+        parts.append(f"### Measured latencies\n\n{markdown_table(measured, COLUMNS, text_columns=2)}")
     return "\n\n".join(parts)
 
 

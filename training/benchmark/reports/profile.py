@@ -43,50 +43,19 @@ from training.benchmark.reports.profile_floor import Floor, measure_floor
 from training.benchmark.row_cache import Row, Task
 from training.provenance import machine
 
-COLUMNS = (
-    "engine",
-    "device",
-    "model",
-    "sampler",
-    "method",
-    "solver",
-    "iterations",
-    "steps",
-    "depth",
-    "batch",
-    "ms_p50",
-    "ms_p99",
-    "error_p95",
-    "reward",
-    "network_evaluations",
-    "speedup_vs_ddim50",
-    "times_floor",
-)
-"""Of the CSV."""
-SHOWN = {
-    "engine": "engine",
-    "sampler": "sampler",
-    "steps": "T",
-    "depth": "depth",
-    "ms_p50": "ms p50",
-    "ms_p99": "ms p99",
-    "speedup_vs_ddim50": "× DDIM",
-    "network_share": "in network",
-    "network_evaluations": "evaluations",
-    "times_floor": "× floor",
-    "error_p95": "error p95",
-    "reward": "reward",
-}
-"""Columns of the Markdown table, and what they are called there."""
-FORMATS = {
-    "ms_p50": ".2f",
-    "ms_p99": ".2f",
-    "speedup_vs_ddim50": ".1f",
-    "network_share": ".0%",
-    "network_evaluations": ".3g",
-    "times_floor": ".1f",
-    "error_p95": ".2g",
-    "reward": ".3f",
+COLUMNS = {
+    "engine": ("engine", ""),
+    "sampler": ("sampler", ""),
+    "steps": ("T", "d"),
+    "depth": ("depth", "d"),
+    "ms_p50": ("ms p50", ".2f"),
+    "ms_p99": ("ms p99", ".2f"),
+    "speedup_vs_ddim50": ("× DDIM", ".1f"),
+    "network_share": ("in network", ".0%"),
+    "network_evaluations": ("evaluations", ".3g"),
+    "times_floor": ("× floor", ".1f"),
+    "error_p95": ("error p95", ".2g"),
+    "reward": ("reward", ".3f"),
 }
 
 
@@ -166,10 +135,10 @@ def report(config: BenchmarkConfig) -> None:
     rows["times_floor"] = rows["ms_p50"] / rows["floor_ms"]
     write_report(
         config,
-        rows.assign(device=str(base.solver.a.device), batch=1)[list(COLUMNS)],
+        rows.assign(device=str(base.solver.a.device), batch=1),
         title="Milliseconds per chunk",
         introduction=describe_profile(options, floor, threads),
-        tables=format_profile(rows),
+        tables=markdown_table(rows, COLUMNS, text_columns=2),
         figures={"": plot_profile(rows)},
         measured=[found, *measured, *timed],
         libraries=[*LIBRARIES, *(name for name in ("onnxruntime", "openvino") if name in options.engines)],
@@ -230,11 +199,6 @@ def describe_profile(options: ProfileConfig, floor: Floor, threads: int) -> str:
         f"{floor.flops_per_second / 1e9:.3g} GFLOP/s and reads as much memory at "
         f"{floor.bytes_per_second / 1e9:.3g} GB/s."
     )
-
-
-def format_profile(rows: DataFrame) -> str:
-    """A Markdown table of all rows."""
-    return markdown_table(rows[list(SHOWN)], FORMATS, titles=SHOWN, text_columns=2)
 
 
 def plot_profile(rows: DataFrame) -> Figure:

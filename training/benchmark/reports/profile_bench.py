@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from policy import DiffusionPolicy, Prediction, SamplerConfig
+from policy import DiffusionPolicy, SamplerConfig
 from policy.denoiser import BindNetwork, Denoise
 from policy.networks.unet import ConditionalUnet1D
 from policy.runtime import Policy, serve
 from policy.solvers import Solver
 from training.benchmark.candidates import Candidate
-from training.benchmark.measurements import percentiles
+from training.benchmark.measurements import percentiles, prediction_before, time_in_turns
 from training.benchmark.row_cache import Row
 
 CALLS_IN_TURN = 5
@@ -67,7 +67,7 @@ class Bench:
         policy, calls = _recorded(self.server(index))
         shape = (len(self.observations), self.base.config.horizon, self.base.config.action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
-        before = self._before(index)
+        before = prediction_before(self.server(index), self.observations)
         predictions = [
             policy.predict(
                 observation[None],
@@ -95,40 +95,28 @@ class Bench:
     def turn(self, turn: int) -> Row:
         """Milliseconds of some calls of every contestant, one contestant after the other.
 
-        Every second turn takes them in reverse, so that none always follows the same one.
-
         Returns:
             `milliseconds` (contestants, calls), from the observation to the chunk on the CPU, and `network_share`, the
             part of one more call that goes by inside the network.
         """
-        milliseconds: dict[int, list[float]] = {}
-        shares: dict[int, float] = {}
-        order = range(len(self.contestants))
-        for index in order if turn % 2 == 0 else reversed(order):
-            server = self.server(index)
-            before = self._before(index)
-            generator = torch.Generator().manual_seed(turn)
-            recorded, calls = _recorded(server)
-            # What it prepares once, the server has prepared long ago.
-            recorded.predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
-            calls.clear()
-            taken = []
-            for call, policy in enumerate([server] * (CALLS_IN_TURN + 1) + [recorded]):
-                observation = self.observations[(turn * CALLS_IN_TURN + call) % len(self.observations)][None]
-                started = time.perf_counter()
-                policy.predict(observation, generator=generator, previous=before).chunk.cpu()
-                taken.append(1000 * (time.perf_counter() - started))
-            milliseconds[index] = taken[1:-1]  # the first call finds another one's data in the caches
-            shares[index] = 1000 * sum(seconds for _, seconds in calls) / taken[-1]
+        indices = range(len(self.contestants))
+        servers = [partial(self.server, index) for index in indices]
+        milliseconds = time_in_turns(servers, self.observations, turn=turn, calls=CALLS_IN_TURN)
         return {
-            "milliseconds": [milliseconds[index] for index in order],
-            "network_share": [shares[index] for index in order],
+            "milliseconds": milliseconds,
+            "network_share": [self._network_share(index) for index in indices],
         }
 
-    def _before(self, index: int) -> Prediction | None:
-        if self.contestants[index].candidate.sampler.parallel.warm_start == "none":
-            return None
-        return self.server(index).predict(self.observations[:1], generator=torch.Generator().manual_seed(0))
+    def _network_share(self, index: int) -> float:
+        recorded, calls = _recorded(self.server(index))
+        before = prediction_before(self.server(index), self.observations)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(2):  # the first call prepares what the server has prepared long ago
+            calls.clear()
+            started = time.perf_counter()
+            recorded.predict(self.observations[:1], generator=generator, previous=before).chunk.cpu()
+            taken = time.perf_counter() - started
+        return sum(seconds for _, seconds in calls) / taken
 
 
 def _recorded(server: Policy) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:

@@ -18,7 +18,6 @@ from policy.checkpoint import tensors_sha256
 from training.benchmark.candidates import Candidate, candidates, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, RewardsConfig
 from training.benchmark.measurements import (
-    CALLS_IN_TURN,
     EPISODE_STEPS,
     accuracy_measure,
     measure_rewards,
@@ -37,6 +36,8 @@ from training.benchmark.reports.rewards_layout import describe_rewards, format_r
 from training.benchmark.row_cache import Row, Task
 from training.evaluation.interval import mean_interval
 from training.provenance import machine
+
+CALLS_IN_TURN = 3
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -129,12 +130,17 @@ def _timing_tasks(
         "machine": machine(base.solver.a.device),
     }
     evaluations = sum(candidate.evaluations for candidate in compared)
+    policies = [partial(candidate.policy, base) for candidate in compared]
+
+    def measure(turn: int) -> Row:
+        return {"milliseconds": time_in_turns(policies, observations, turn=turn, calls=CALLS_IN_TURN)}
+
     return [
         Task(
             label=f"time of all, turn {turn + 1}",
             cost=(CALLS_IN_TURN + 1) * evaluations,
             identity={**decisive, "turn": turn},
-            measure=partial(time_in_turns, base, compared, observations, turn=turn),
+            measure=partial(measure, turn),
         )
         for turn in range(math.ceil(options.timed_calls / CALLS_IN_TURN))
     ]

@@ -7,11 +7,11 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
-from pandas import DataFrame, isna
+from pandas import DataFrame
 
 from training.benchmark.config import RewardsConfig
 from training.benchmark.measurements import EPISODE_STEPS
-from training.benchmark.report import format_interval, interval_columns, markdown_table
+from training.benchmark.report import interval_columns, markdown_table
 
 MARKERS = "osD^vP*X<>hpd"
 PLOTTED_STEPS = EPISODE_STEPS[0]
@@ -39,38 +39,26 @@ def describe_rewards(options: RewardsConfig, reference_steps: int, observations:
 
 def format_rewards(rows: DataFrame, reference_steps: int) -> str:
     """A Markdown table for the sequential samplers, one for each T of the parallel ones, and one of the PCMs' gains."""
-    titles = {
-        "sampler": "sampler",
-        "equal": "equal",
-        "steps": "T",
-        "depth": "depth",
-        "network_evaluations": "evaluations",
-        **{f"reward_{steps}": f"reward at {steps}" for steps in EPISODE_STEPS},
-        "ms_p50": "ms p50",
-        "ms_p99": "ms p99",
-        "speedup": f"× DDIM-{reference_steps}",
-        "speedup_to_equal": "× equal",
-        "error_p95": "error",
-        "error_p95_reference": f"error to DDIM-{reference_steps}",
+    columns = {
+        "sampler": ("sampler", ""),
+        "equal": ("equal", ""),
+        "steps": ("T", "d"),
+        "depth": ("depth", "d"),
+        "network_evaluations": ("evaluations", "g"),
+        **{f"reward_{steps}": (f"reward at {steps}", ".3f") for steps in EPISODE_STEPS},
+        "ms_p50": ("ms p50", ".1f"),
+        "ms_p99": ("ms p99", ".1f"),
+        "speedup": (f"× DDIM-{reference_steps}", ".2f"),
+        "speedup_to_equal": ("× equal", ".2f"),
+        "error_p95": ("error", ".2g"),
+        "error_p95_reference": (f"error to DDIM-{reference_steps}", ".2g"),
     }
-    formats = {"network_evaluations": "g", "ms_p50": ".1f", "ms_p99": ".1f", "speedup": ".2f"}
-    formats |= {"speedup_to_equal": ".2f", "error_p95": ".2g", "error_p95_reference": ".2g"}
-    cells = rows.assign(
-        equal=[
-            None if isna(name) else f"{name}, T = {steps}"
-            for name, steps in zip(rows["equal_sampler"], rows["equal_steps"], strict=True)
-        ],
-        **{
-            f"reward_{steps}": [format_interval(row, f"reward_{steps}") for row in rows.to_dict("records")]
-            for steps in EPISODE_STEPS
-        },
-    )
+    cells = rows.assign(equal=rows["equal_sampler"] + ", T = " + rows["equal_steps"].astype(str))
     parallel = cells["method"] != "sequential"
     parts = {"Sequential": cells[~parallel]}
     parts |= {f"T = {steps}": part for steps, part in cells[parallel].groupby("steps", sort=False)}
     tables = [
-        f"### {title}\n\n{markdown_table(part[list(titles)], formats, titles=titles, text_columns=2)}"
-        for title, part in parts.items()
+        f"### {title}\n\n{markdown_table(part, columns, text_columns=2)}" for title, part in parts.items()
     ]
     trained = rows[rows["error_p95_untrained"].notna()]
     return "\n\n".join([*tables, *([] if trained.empty else [_format_gains(trained)])])
@@ -78,27 +66,18 @@ def format_rewards(rows: DataFrame, reference_steps: int) -> str:
 
 def _format_gains(trained: DataFrame) -> str:
     """A Markdown table of PCMs beside the same samplers without them."""
-    titles = {
-        "sampler": "PCM",
-        "steps": "T",
-        "depth": "depth",
-        "error_p95_untrained": "error without",
-        "error_p95": "error",
-        **{f"gain_{steps}": f"gain at {steps}" for steps in EPISODE_STEPS},
+    columns = {
+        "sampler": ("PCM", ""),
+        "steps": ("T", "d"),
+        "depth": ("depth", "d"),
+        "error_p95_untrained": ("error without", ".2g"),
+        "error_p95": ("error", ".2g"),
+        **{f"gain_{steps}": (f"gain at {steps}", "+.3f") for steps in EPISODE_STEPS},
     }
-    cells = trained.assign(
-        **{
-            f"gain_{steps}": [
-                format_interval(row, f"gain_{steps}", "+.3f") for row in trained.to_dict("records")
-            ]
-            for steps in EPISODE_STEPS
-        }
-    )
-    formats = {"error_p95_untrained": ".2g", "error_p95": ".2g"}
     return (
         "### PCMs, and the same samplers without them\n\n"
         "Gain: how much more reward in the same episodes with the same noises, in the mean, with its 95 % interval "
-        f"over episodes.\n\n{markdown_table(cells[list(titles)], formats, titles=titles)}"
+        f"over episodes.\n\n{markdown_table(trained, columns)}"
     )
 
 

@@ -105,8 +105,8 @@ def format_rates(rates: DataFrame) -> str:
         .agg(steps="median", lowest="min", highest="max")
         .reset_index()
     )
-    formats = dict.fromkeys(("steps", "lowest", "highest"), ".0f")
-    table = markdown_table(shown, formats, text_columns=2)
+    formats = {"simulator": "", "pymunk": ""} | dict.fromkeys(("steps", "lowest", "highest"), ".0f")
+    table = markdown_table(shown, {name: (name, form) for name, form in formats.items()}, text_columns=2)
     return f"{table}\n\n{first} / {second}: {ratio:.2f} (median of the rounds' ratios)"
 
 

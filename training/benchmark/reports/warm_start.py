@@ -21,7 +21,6 @@ from policy.sampling.warm_start import continued_noise
 from training.benchmark.config import BenchmarkConfig, WarmStartConfig
 from training.benchmark.measurements import percentiles
 from training.benchmark.report import (
-    format_interval,
     interval_columns,
     load_policy,
     markdown_table,
@@ -48,25 +47,18 @@ FindDepths: TypeAlias = Callable[..., Mapping[str, list[int]]]
 until the error of a prediction is below the limit, for each of `PARTS`."""
 
 COLUMNS = {
-    "noise": "noise",
-    "start": "start",
-    "steps": "T",
-    "depth_mean": "depth",
-    "depth_p95": "p95",
-    "saved_of_fresh": "saved of fresh",
-    "saved_of_gaussian": "saved of gaussian",
-    "chunk_depth_mean": "chunk's depth",
-    "chunk_saved_of_fresh": "chunk, saved of fresh",
-    "chunk_saved_of_gaussian": "chunk, saved of gaussian",
-    "reward": "reward",
-    "jump_px": "jump",
-}
-FORMATS = {
-    **{name: ".0%" for name in COLUMNS if "saved" in name},
-    "depth_mean": ".2f",
-    "depth_p95": "g",
-    "chunk_depth_mean": ".2f",
-    "jump_px": ".1f",
+    "noise": ("noise", ""),
+    "start": ("start", ""),
+    "steps": ("T", "d"),
+    "depth_mean": ("depth", ".2f"),
+    "depth_p95": ("p95", "g"),
+    "saved_of_fresh": ("saved of fresh", ".0%"),
+    "saved_of_gaussian": ("saved of gaussian", ".0%"),
+    "chunk_depth_mean": ("chunk's depth", ".2f"),
+    "chunk_saved_of_fresh": ("chunk, saved of fresh", ".0%"),
+    "chunk_saved_of_gaussian": ("chunk, saved of gaussian", ".0%"),
+    "reward": ("reward", ".3f"),
+    "jump_px": ("jump", ".1f"),
 }
 
 
@@ -96,7 +88,7 @@ def report(config: BenchmarkConfig) -> None:
         rows,
         title="What a warm start saves",
         introduction=describe_warm_start(options),
-        tables=format_warm_start(rows),
+        tables=markdown_table(rows, COLUMNS, text_columns=2),
         figures={"": plot_warm_start({key: found["depths"]["horizon"] for key, found in measured.items()})},
         measured=list(measured.values()),
     )
@@ -255,12 +247,6 @@ def describe_warm_start(options: WarmStartConfig) -> str:
         "answers, and with them the reward (largest in an episode, with the 95 % interval of its mean) and the jump "
         "(distance in px of a chunk's targets from those that the one before predicted for the same control steps)."
     )
-
-
-def format_warm_start(rows: DataFrame) -> str:
-    """A Markdown table, one row for each T, noise and start."""
-    shown = rows.assign(reward=rows.apply(format_interval, axis=1, name="reward"))[list(COLUMNS)]
-    return markdown_table(shown, FORMATS, titles=COLUMNS, text_columns=2)
 
 
 def plot_warm_start(depths: Mapping[tuple[int, bool], Mapping[str, Sequence[int]]]) -> Figure:
