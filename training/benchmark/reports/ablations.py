@@ -21,12 +21,12 @@ from training.benchmark.measurements import accuracy_measure
 from training.benchmark.report import (
     held_out_observations,
     load_policy,
-    markdown_table,
     open_cache,
     read_demonstrations,
     write_report,
 )
 from training.benchmark.row_cache import Row, RowCache, Task
+from training.benchmark.tables import markdown_table
 from training.command import load_config
 from training.pcm.train_pcm import TrainPcmConfig, train_pcm
 from training.pcm.trajectories import open_store

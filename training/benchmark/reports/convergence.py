@@ -15,13 +15,7 @@ from policy.checkpoint import tensors_sha256
 from policy.sampling.recurrence import JACOBIANS
 from training.benchmark.candidates import load_pcm_files
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.report import (
-    held_out_observations,
-    load_policy,
-    markdown_table,
-    open_cache,
-    write_report,
-)
+from training.benchmark.report import held_out_observations, load_policy, open_cache, write_report
 from training.benchmark.reports.convergence_curves import MEMORY, UNTRAINED, Curve, Setting, curves
 from training.benchmark.reports.convergence_states import (
     equal_rewards,
@@ -31,6 +25,7 @@ from training.benchmark.reports.convergence_states import (
     plot_summary,
 )
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import markdown_table
 
 CURVE = {"sampler": "sampler", "jacobian": "jacobian", "start": "start", "stiffness": "s"}
 """Columns that tell curves of the same T apart, and what they are called in a table."""

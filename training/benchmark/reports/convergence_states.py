@@ -14,9 +14,9 @@ from pandas import concat
 from policy import PicardConfig, SamplerConfig
 from training.benchmark.candidates import Candidate, PCMFile
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.report import read_rewards
 from training.benchmark.reports.convergence_curves import Setting, state_errors
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import read_rewards
 
 SHOWN_PICARD = {
     "plain Picard": PicardConfig("drift", "fresh"),

@@ -23,8 +23,9 @@ from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.runtime import Runtime
 from training.benchmark.config import BenchmarkConfig, DeadlineConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import load_policy, markdown_table, write_report
+from training.benchmark.report import load_policy, write_report
 from training.benchmark.row_cache import Row
+from training.benchmark.tables import markdown_table
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50

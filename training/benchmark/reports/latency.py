@@ -25,17 +25,10 @@ from training.benchmark.candidates import (
 )
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import (
-    interval_columns,
-    load_policy,
-    markdown_table,
-    open_cache,
-    table,
-    write_report,
-)
+from training.benchmark.report import load_policy, open_cache, write_report
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import interval_cells, markdown_table, table
 from training.evaluation.episode import hold_share
-from training.evaluation.interval import mean_interval
 from training.evaluation.latency import NS_PER_MS, LatencyConfig
 from training.evaluation.rollout import run_episodes
 from training.provenance import machine
@@ -74,32 +67,20 @@ def report(config: BenchmarkConfig) -> None:
         latencies.append(LatencyConfig("measured", margin_ms=options.margin_ms))
 
     cache = open_cache(config, base)
-    groups = [
-        (
-            candidate,
-            latency,
-            [
-                _task(options, base, candidate, latency=latency, noise_seed=seed)
-                for seed in options.noise_seeds
-            ],
-        )
-        for latency in latencies
-        for candidate in compared
+    groups = [(candidate, latency) for latency in latencies for candidate in compared]
+    tasks = [
+        [_task(options, base, candidate, latency=latency, noise_seed=seed) for seed in options.noise_seeds]
+        for candidate, latency in groups
     ]
-    ordered = sorted((task for *_, tasks in groups for task in tasks), key=lambda task: task.cost)
+    ordered = sorted((task for group in tasks for task in group), key=lambda task: task.cost)
     missing = [task for task in ordered if cache.find(task.identity) is None]
     print(
         f"{len(ordered)} rollouts of {options.episodes} episodes, {len(missing)} of them to be measured in about "
         f"{sum(task.cost for task in missing):.3g} network evaluations"
     )
     cache.measure_all(ordered, "latency")
-    measured = [[cache.read(task) for task in tasks] for *_, tasks in groups]
-    rows = table(
-        [
-            make_row(candidate, latency, found)
-            for (candidate, latency, _), found in zip(groups, measured, strict=True)
-        ]
-    )
+    measured = [[cache.read(task) for task in group] for group in tasks]
+    rows = table([make_row(*group, found) for group, found in zip(groups, measured, strict=True)])
     write_report(
         config,
         rows,
@@ -162,7 +143,6 @@ def measure_latency(
 
 def make_row(candidate: Candidate, latency: LatencyConfig, measured: Sequence[Row]) -> dict[str, Any]:
     """A row of the CSV from the rollouts with each noise seed."""
-    reward = mean_interval([row["max_rewards"] for row in measured])
     p50, p99 = percentiles([ms for row in measured for ms in row["latencies_ms"]], 50, 99)
     return {
         **candidate.columns,
@@ -171,7 +151,7 @@ def make_row(candidate: Candidate, latency: LatencyConfig, measured: Sequence[Ro
         "engine": measured[0].get("engine"),
         "ms_p50": p50,
         "ms_p99": p99,
-        **dict(zip(interval_columns("reward"), reward, strict=True)),
+        **interval_cells("reward", [row["max_rewards"] for row in measured]),
         **{name: _mean([row[name] for row in measured if row[name] is not None]) for name in WORLD},
     }
 
@@ -280,7 +260,7 @@ def plot_latency(rows: DataFrame) -> Figure:
                 style["linestyle"], label = ("-", sampler) if after_chunk == "hold" else ("--", None)
                 fixed_axes.plot(curve["ms_p50"], curve["reward"], linewidth=1, label=label, **style)
             else:
-                low, high = (curve[name].fillna(curve["reward"]) for name in interval_columns("reward")[1:])
+                low, high = (curve[f"reward_{end}"].fillna(curve["reward"]) for end in ("low", "high"))
                 bars = [curve["reward"] - low, high - curve["reward"]]
                 style["linestyle"] = ""
                 measured_axes.errorbar(

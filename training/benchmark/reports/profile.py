@@ -28,19 +28,11 @@ from training.benchmark.candidates import (
 )
 from training.benchmark.config import BenchmarkConfig, ProfileConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import (
-    LIBRARIES,
-    held_out_observations,
-    load_policy,
-    markdown_table,
-    open_cache,
-    read_rewards,
-    table,
-    write_report,
-)
+from training.benchmark.report import LIBRARIES, held_out_observations, load_policy, open_cache, write_report
 from training.benchmark.reports.profile_bench import CALLS_IN_TURN, Bench, Contestant
 from training.benchmark.reports.profile_floor import Floor, measure_floor
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import markdown_table, read_rewards, table
 from training.provenance import machine
 
 COLUMNS = {

@@ -24,17 +24,10 @@ from training.benchmark.measurements import (
     percentiles,
     time_in_turns,
 )
-from training.benchmark.report import (
-    held_out_observations,
-    interval_columns,
-    load_policy,
-    open_cache,
-    table,
-    write_report,
-)
+from training.benchmark.report import held_out_observations, load_policy, open_cache, write_report
 from training.benchmark.reports.rewards_layout import describe_rewards, format_rewards, plot_rewards
 from training.benchmark.row_cache import Row, Task
-from training.evaluation.interval import mean_interval
+from training.benchmark.tables import interval_cells, table
 from training.provenance import machine
 
 CALLS_IN_TURN = 3
@@ -187,9 +180,7 @@ def make_row(
         "ms_p99": p99,
     }
     for steps in EPISODE_STEPS:
-        maxima = [reward[f"max_reward_{steps}"] for reward in rewards]
-        found = mean_interval(maxima) if maxima else (None, None, None)
-        row |= dict(zip(interval_columns(f"reward_{steps}"), found, strict=True))
+        row |= interval_cells(f"reward_{steps}", [reward[f"max_reward_{steps}"] for reward in rewards])
     return row | {name: accuracy[name] for name in ("error_p50", "error_p95", "error_p95_reference")}
 
 
@@ -214,14 +205,14 @@ def gains(
             index = untrained.get(replace(candidate.sampler, method="picard", pcm=PcmConfig()))
         row = {"error_p95_untrained": None if index is None else errors[index]}
         for steps in EPISODE_STEPS:
-            gain: tuple[float | None, ...] = (None, None, None)
+            gain = np.empty(0)
             if index is not None and trained and rewards[index]:
                 maxima, others = (
                     np.array([row[f"max_reward_{steps}"] for row in seeds])
                     for seeds in (trained, rewards[index])
                 )
-                gain = mean_interval(maxima - others)
-            row |= dict(zip(interval_columns(f"gain_{steps}"), gain, strict=True))
+                gain = maxima - others
+            row |= interval_cells(f"gain_{steps}", gain)
         rows.append(row)
     return table(rows)
 

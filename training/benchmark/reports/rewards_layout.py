@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from training.benchmark.config import RewardsConfig
 from training.benchmark.measurements import EPISODE_STEPS
-from training.benchmark.report import interval_columns, markdown_table
+from training.benchmark.tables import markdown_table
 
 MARKERS = "osD^vP*X<>hpd"
 PLOTTED_STEPS = EPISODE_STEPS[0]
@@ -86,7 +86,7 @@ def plot_rewards(rows: DataFrame) -> Figure:
 
     The sequential samplers are in every panel; the band is the interval of the one with the most steps.
     """
-    mean, low, high = interval_columns(f"reward_{PLOTTED_STEPS}")
+    mean, low, high = (f"reward_{PLOTTED_STEPS}{end}" for end in ("", "_low", "_high"))
     rewarded = rows[rows[mean].notna()]
     parallel = rewarded["method"] != "sequential"
     sequential = rewarded[~parallel]

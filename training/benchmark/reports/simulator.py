@@ -12,8 +12,9 @@ from pathlib import Path
 from pandas import DataFrame
 
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.report import markdown_table, write_report
+from training.benchmark.report import write_report
 from training.benchmark.reports import simulator_rate
+from training.benchmark.tables import markdown_table
 
 GYM_PUSHT = "gym-pusht==0.1.6"
 INTRODUCTION = (

@@ -20,16 +20,10 @@ from policy import DiffusionPolicy, ParallelConfig, PicardConfig, Prediction, Sa
 from policy.sampling.warm_start import continued_noise
 from training.benchmark.config import BenchmarkConfig, WarmStartConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import (
-    interval_columns,
-    load_policy,
-    markdown_table,
-    open_cache,
-    write_report,
-)
+from training.benchmark.report import load_policy, open_cache, write_report
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import interval_cells, markdown_table
 from training.evaluation.episode import Episode, RunningEpisode
-from training.evaluation.interval import mean_interval
 from training.evaluation.rollout import join_predictions, split_prediction
 
 STARTS: Mapping[str, SamplerConfig] = {
@@ -208,7 +202,6 @@ def _depth_finder(base: DiffusionPolicy, sampler: SamplerConfig, limit: float) -
 def make_rows(steps: int, move_noise: bool, measured: Row) -> list[dict[str, Any]]:
     """Rows of the CSV, one for each start."""
     depths = {part: DataFrame(measured["depths"][part]) for part in PARTS}
-    reward = mean_interval(measured["max_rewards"])
 
     def savings(part: str, name: str) -> dict[str, float]:
         mean, prefix = depths[part].mean(), "" if part == "horizon" else f"{part}_"
@@ -227,7 +220,7 @@ def make_rows(steps: int, move_noise: bool, measured: Row) -> list[dict[str, Any
             **dict(zip(("depth_p50", "depth_p95"), percentiles(found, 50, 95), strict=True)),
             **savings("chunk", name),
             "chunks": len(found),
-            **dict(zip(interval_columns("reward"), reward, strict=True)),
+            **interval_cells("reward", measured["max_rewards"]),
             "jump_px": float(np.mean(measured["jumps"])),
         }
         for name, found in depths["horizon"].items()

@@ -15,7 +15,6 @@ from policy.sampling.recurrence import JACOBIANS
 from policy.sampling.start import STARTS
 from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.report import table
 from training.benchmark.reports.convergence import format_convergence
 from training.benchmark.reports.convergence_curves import (
     ACCELERATED,
@@ -29,6 +28,7 @@ from training.benchmark.reports.convergence_curves import (
 )
 from training.benchmark.reports.convergence_states import equal_rewards, mapped_samplers
 from training.benchmark.run import main
+from training.benchmark.tables import table
 
 COLUMNS = "sampler,solver,jacobian,start,stiffness,steps,iterations,depth,error_p50,error_p95"
 

@@ -14,9 +14,9 @@ from policy import DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig, Stop
 from training.benchmark import measurements
 from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.measurements import measure_rewards
-from training.benchmark.report import interval_columns, table
 from training.benchmark.reports.rewards import compare, gains
 from training.benchmark.run import main
+from training.benchmark.tables import table
 from training.evaluation.rollout import run_episodes
 
 CHECKPOINT = Path(__file__).resolve().parents[4] / "checkpoints" / "pusht_small.safetensors"
@@ -213,8 +213,8 @@ def test_a_pcm_is_compared_with_the_same_sampler_without_it(policy: DiffusionPol
         [np.nan, np.nan, 0.1, np.nan, 0.0], nan_ok=True
     )
     # Initial states differ by 0.7, gains not at all.
-    assert [rows[2][name] for name in interval_columns("gain_200")] == pytest.approx([0.05] * 3)
-    mean, low, high = (rows[2][name] for name in interval_columns("gain_300"))
+    assert [rows[2][f"gain_200{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.05] * 3)
+    mean, low, high = (rows[2][f"gain_300{end}"] for end in ("", "_low", "_high"))
     assert mean == pytest.approx(0.05)
     assert (low, high) == pytest.approx((0, 0.1))  # of the two initial states' gains
     for other in (0, 1, 3, 4):
