@@ -49,7 +49,7 @@ def report(config: BenchmarkConfig) -> None:
     """Write the report `convergence`.
 
     Raises:
-        ValueError: if the policy has no covariance, or there is no such table of rewards.
+        ValueError: if the policy has no covariance, there is nothing to follow or no such table of rewards.
     """
     marks = equal_rewards(config.convergence.rewards)
     policy = load_policy(config)
@@ -66,6 +66,8 @@ def report(config: BenchmarkConfig) -> None:
     )
     pcms = load_pcm_files(config.pcm, policy)
     followed = curves(config, pcms)
+    if not followed:
+        raise ValueError("there is nothing to follow: steps and pcm are both empty")
     tasks = [_task(curve, setting) for curve in followed]
     mapped = mapped_samplers(config, pcms)
     map_tasks = [map_task(one, setting) for one in mapped]

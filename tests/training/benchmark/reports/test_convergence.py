@@ -202,3 +202,8 @@ def test_wrong_input_is_named(
     message = "has no covariance; add it with pcm-estimate-covariance"
     assert message in refusal(*benchmark_arguments, "report=convergence")
     assert "convergence, " in refusal(*benchmark_arguments, "report=beauty")
+
+
+def test_nothing_to_follow_is_refused(benchmark_arguments: list[str], refusal: Callable[..., str]) -> None:
+    message = refusal(*benchmark_arguments, "report=convergence", "steps=[]")
+    assert message == "error: there is nothing to follow: steps and pcm are both empty"
