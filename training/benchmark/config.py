@@ -44,8 +44,8 @@ def _check(config: Any, prefix: str = "") -> None:
             raise ValueError(f"{name} must be above 0, got {value}")
         if option.name == "engine" and value not in ("auto", *ENGINES):
             raise ValueError(f"{name} must be one of auto, {', '.join(ENGINES)}, got {value!r}")
-        if option.name == "first_seed" and not 0 <= value <= (last := 2**32 - config.episodes):
-            raise ValueError(f"{name} must be in 0 … {last}, got {value}")
+        if option.name == "first_seed" and not 0 <= value <= 2**32 - config.episodes:
+            raise ValueError(f"{name} must be in 0 … {2**32 - config.episodes}, got {value}")
 
 
 @dataclass(frozen=True)

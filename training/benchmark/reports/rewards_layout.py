@@ -7,7 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
-from pandas import DataFrame
+from pandas import DataFrame, isna
 
 from training.benchmark.config import RewardsConfig
 from training.benchmark.measurements import EPISODE_STEPS
@@ -53,7 +53,8 @@ def format_rewards(rows: DataFrame, reference_steps: int) -> str:
         "error_p95": ("error", ".2g"),
         "error_p95_reference": (f"error to DDIM-{reference_steps}", ".2g"),
     }
-    cells = rows.assign(equal=rows["equal_sampler"] + ", T = " + rows["equal_steps"].astype(str))
+    equal = rows[["equal_sampler", "equal_steps"]].itertuples(index=False)
+    cells = rows.assign(equal=[None if isna(name) else f"{name}, T = {steps}" for name, steps in equal])
     parallel = cells["method"] != "sequential"
     parts = {"Sequential": cells[~parallel]}
     parts |= {f"T = {steps}": part for steps, part in cells[parallel].groupby("steps", sort=False)}
