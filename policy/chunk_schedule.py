@@ -22,7 +22,7 @@ class ChunkSchedule:
     """
 
     def __init__(
-        self, chunk_ns: int, period_ns: int, margin_ns: int, synchronous: bool, latency_ns: int
+        self, *, chunk_ns: int, period_ns: int, margin_ns: int, synchronous: bool, latency_ns: int
     ) -> None:
         self._chunk_ns = chunk_ns
         self._period_ns = period_ns

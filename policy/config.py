@@ -57,10 +57,10 @@ class PolicyConfig:
 
     def build_network(self) -> ConditionalUnet1D:
         return ConditionalUnet1D(
-            self.action_dim,
-            self.cond_dim,
-            self.down_dims,
-            self.step_embed_dim,
-            self.kernel_size,
-            self.n_groups,
+            action_dim=self.action_dim,
+            cond_dim=self.cond_dim,
+            down_dims=self.down_dims,
+            step_embed_dim=self.step_embed_dim,
+            kernel_size=self.kernel_size,
+            n_groups=self.n_groups,
         )

@@ -20,8 +20,9 @@ from policy.pcm import PCM
 from policy.pcm_networks import bind_switch, merged_networks
 from policy.policy_file import PolicyParts, load_policy_parts, save_policy_parts
 from policy.prediction import Generators, Prediction, check_tensor, draw_noise
-from policy.sampling import METHODS, SamplerConfig
+from policy.sampling import SamplerConfig
 from policy.sampling.deadline import Clock
+from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
 from policy.sampling.warm_start import noise_effect, warm_guess
@@ -137,7 +138,7 @@ class DiffusionPolicy:
             ValueError: if the policy cannot be sampled that way.
         """
         ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock)
-        return METHODS[self.sampler.method](self.resolved_sampler, ingredients)
+        return make_sampler(self.resolved_sampler, ingredients)
 
     @cached_property
     def _switching(self) -> SwitchingSchedule:

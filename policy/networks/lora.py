@@ -92,7 +92,7 @@ def _output_axis(layer: nn.Module) -> int:
     return 1 if isinstance(layer, nn.ConvTranspose1d) else 0
 
 
-def add_lora(network: nn.Module, rank: int, targets: str, generator: torch.Generator) -> None:
+def add_lora(network: nn.Module, *, rank: int, targets: str, generator: torch.Generator) -> None:
     """Put adapters on a network's layers, in place, and freeze all other weights. The output does not change.
 
     Args:

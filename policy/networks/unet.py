@@ -26,7 +26,7 @@ class SinusoidalTimestepEmbedding(nn.Module):
         return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-def conv_block(in_channels: int, out_channels: int, kernel_size: int, n_groups: int) -> nn.Sequential:
+def conv_block(in_channels: int, out_channels: int, *, kernel_size: int, n_groups: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
         nn.GroupNorm(n_groups, out_channels),
@@ -38,11 +38,11 @@ class ConditionalResidualBlock1D(nn.Module):
     """Two convolutions, the first one modulated by FiLM scale and bias (Perez et al. 2018)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, feature_dim: int, kernel_size: int, n_groups: int
+        self, in_channels: int, out_channels: int, *, feature_dim: int, kernel_size: int, n_groups: int
     ) -> None:
         super().__init__()
-        self.conv_in = conv_block(in_channels, out_channels, kernel_size, n_groups)
-        self.conv_out = conv_block(out_channels, out_channels, kernel_size, n_groups)
+        self.conv_in = conv_block(in_channels, out_channels, kernel_size=kernel_size, n_groups=n_groups)
+        self.conv_out = conv_block(out_channels, out_channels, kernel_size=kernel_size, n_groups=n_groups)
         self.film = nn.Sequential(nn.Mish(), nn.Linear(feature_dim, 2 * out_channels))
         self.residual = (
             nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -76,6 +76,7 @@ class ConditionalUnet1D(nn.Module):
 
     def __init__(
         self,
+        *,
         action_dim: int = 2,
         cond_dim: int = 40,
         down_dims: Sequence[int] = (256, 512, 1024),
@@ -93,7 +94,11 @@ class ConditionalUnet1D(nn.Module):
 
         def block(in_channels: int, out_channels: int) -> ConditionalResidualBlock1D:
             return ConditionalResidualBlock1D(
-                in_channels, out_channels, step_embed_dim + cond_dim, kernel_size, n_groups
+                in_channels,
+                out_channels,
+                feature_dim=step_embed_dim + cond_dim,
+                kernel_size=kernel_size,
+                n_groups=n_groups,
             )
 
         self.action_dim, self.cond_dim = action_dim, cond_dim
@@ -130,7 +135,7 @@ class ConditionalUnet1D(nn.Module):
             )
         )
         self.head = nn.Sequential(
-            conv_block(down_dims[0], down_dims[0], kernel_size, n_groups),
+            conv_block(down_dims[0], down_dims[0], kernel_size=kernel_size, n_groups=n_groups),
             nn.Conv1d(down_dims[0], action_dim, 1),
         )
 

@@ -114,9 +114,9 @@ class _Graph:
         return self.ops.mish(self.ops.group_normalization(x, weight, bias, norm.num_groups, norm.eps))
 
     def convolution(self, x: Any, layer: Any) -> Any:
-        return self.convolved(x, layer.weight, layer.bias, layer.stride, layer.padding)
+        return self.convolved(x, layer.weight, layer.bias, stride=layer.stride, padding=layer.padding)
 
-    def convolved(self, x: Any, weight: Tensor, bias: Tensor, stride: Any, padding: Any) -> Any:
+    def convolved(self, x: Any, weight: Tensor, bias: Tensor, *, stride: Any, padding: Any) -> Any:
         ops = self.ops
         product = ops.convolution(x, self.constant(weight), list(stride), list(padding), list(padding), [1])
         return ops.add(product, self.constant(bias[None, :, None]))
@@ -131,7 +131,9 @@ class _Graph:
         even = torch.stack((taps[..., 3], taps[..., 1], none), -1)
         odd = torch.stack((none, taps[..., 2], taps[..., 0]), -1)
         channels = len(taps)
-        y = self.convolved(x, torch.cat((even, odd)), layer.bias.repeat(2), (1,), (1,))  # (N, 2·O, H)
+        y = self.convolved(
+            x, torch.cat((even, odd)), layer.bias.repeat(2), stride=(1,), padding=(1,)
+        )  # (N, 2·O, H)
         y = self.ops.reshape(y, [0, 2, channels, -1], special_zero=True)
         y = self.ops.transpose(y, [0, 2, 3, 1])
         return self.ops.reshape(y, [0, channels, -1], special_zero=True)

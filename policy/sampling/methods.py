@@ -70,6 +70,19 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+def make_sampler(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
+    """Prepare the sampler of a configuration.
+
+    Args:
+        config: resolved, see `SamplerConfig.resolved`.
+        ingredients: what its method needs besides.
+
+    Raises:
+        ValueError: if the method cannot work with them.
+    """
+    return METHODS[config.method](config, ingredients)
+
+
 def _parallel(
     config: SamplerConfig,
     ingredients: Ingredients,

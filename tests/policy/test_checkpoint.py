@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from policy import CheckpointError, DiffusionPolicy
-from policy.diffusion_policy import CHECKPOINT_FORMAT
+from policy.policy_file import POLICY_FORMAT
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def rewrite(
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
     else:
-        metadata = {"format": CHECKPOINT_FORMAT, "header": json.dumps(header)}
+        metadata = {"format": POLICY_FORMAT, "header": json.dumps(header)}
     save_file({name: t for name, t in state.items() if t is not None}, path, metadata)
 
 
@@ -43,7 +43,9 @@ def test_loaded_policy_equals_the_saved_one(
     assert loaded.config == policy.config
     assert loaded.provenance == policy.provenance
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(loaded.predict_chunk(observations, noise), policy.predict_chunk(observations, noise))
+    assert torch.equal(
+        loaded.predict_chunk(observations, noise=noise), policy.predict_chunk(observations, noise=noise)
+    )
     assert not loaded.network.training
 
 

@@ -11,7 +11,13 @@ STEP = 100 * MS
 
 
 def schedule(synchronous: bool = False, latency: int = 0, margin: int = 0) -> ChunkSchedule:
-    return ChunkSchedule(8 * STEP, STEP, margin, synchronous, latency)
+    return ChunkSchedule(
+        chunk_ns=8 * STEP,
+        period_ns=STEP,
+        margin_ns=margin,
+        synchronous=synchronous,
+        latency_ns=latency,
+    )
 
 
 @pytest.mark.parametrize("synchronous", [False, True])

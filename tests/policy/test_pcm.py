@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policy import CheckpointError, DiffusionPolicy, SamplerConfig
+from policy import CheckpointError, DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig, StopConfig
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 
 MakePCM = Callable[..., PCM]
@@ -20,7 +20,7 @@ MakePCM = Callable[..., PCM]
 
 @pytest.fixture(params=["lora", "full"])
 def pcm(policy: DiffusionPolicy, make_pcm: MakePCM, request: pytest.FixtureRequest) -> PCM:
-    return make_pcm(policy, request.param, initialisation="gaussian", initial_model="pcm")
+    return make_pcm(policy, request.param, start="gaussian", start_model="pcm")
 
 
 @pytest.fixture
@@ -59,26 +59,24 @@ def test_loaded_equals_the_saved_one_and_leaves_the_base_alone(
     assert not loaded.network.training
 
 
-def test_a_file_that_names_no_solver_is_one_for_ddim(
-    policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path
-) -> None:
-    path = tmp_path / "pcm.safetensors"
-    save_pcm(path, make_pcm(policy, "lora", solver="dpm_solver"))
-    assert load_pcm(path, policy.network).solver == "dpm_solver"
-    rewrite(path, {"solver": None})
-    assert load_pcm(path, policy.network).solver == "ddim"
-
-
 def test_what_it_was_not_trained_for_is_named(policy: DiffusionPolicy, make_pcm: MakePCM) -> None:
     policy = policy.with_pcm(make_pcm(policy, "lora"))
-    trained_for = SamplerConfig("pcm_lora", 6, formulation="drift", iterations=2, stiffness=3.0)
+    trained_for = SamplerConfig(
+        "pcm",
+        "ddim",
+        6,
+        stop=StopConfig(2),
+        picard=PicardConfig("drift", "fresh"),
+        pcm=PcmConfig(stiffness=3.0),
+    )
     assert policy.with_sampler(trained_for).pcm_mismatch == ""
-    other = replace(trained_for, steps=5, solver="dpm_solver")
+    assert policy.with_sampler(SamplerConfig("pcm")).pcm_mismatch == ""
+    other = replace(trained_for, steps=5, solver="dpmpp_2m")
     assert policy.with_sampler(other).pcm_mismatch == (
-        "sampler.solver is dpm_solver, the PCM was trained for ddim, "
+        "sampler.solver is dpmpp_2m, the PCM was trained for ddim, "
         "sampler.steps is 5, the PCM was trained for 6"
     )
-    assert policy.with_sampler(replace(other, name="picard")).pcm_mismatch == ""
+    assert policy.with_sampler(replace(other, method="picard", pcm=PcmConfig())).pcm_mismatch == ""
 
 
 def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:
@@ -116,7 +114,7 @@ def test_missing_pickled_truncated_and_foreign_files_are_refused(policy: Diffusi
         load_pcm(path, policy.network)
     policy.save(path)
     with pytest.raises(
-        CheckpointError, match=r"format 'pcm_policy\.diffusion_policy/1', need 'pcm_policy\.pcm/1'"
+        CheckpointError, match=r"format 'pcm_policy\.diffusion_policy/1', need 'pcm_policy\.pcm/2'"
     ):
         load_pcm(path, policy.network)
 
@@ -140,10 +138,11 @@ def test_wrong_weights_are_named(policy: DiffusionPolicy, path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"method": None}, "missing 1 required positional argument: 'method'"),
-        ({"method": "distilled"}, "method must be one of lora, full, got 'distilled'"),
-        ({"initial_model": "other"}, "initial_model must be one of base, pcm, got 'other'"),
+        ({"weights": None}, "missing 1 required keyword-only argument: 'weights'"),
+        ({"weights": "distilled"}, "weights must be one of lora, full, got 'distilled'"),
+        ({"start_model": "other"}, "start_model must be one of base, pcm, got 'other'"),
         ({"iterations": 0}, "steps and iterations must be at least 1, got 6, 0"),
+        ({"solver": "heun"}, "solver must be one of .*, got 'heun'"),
         ({"no_such_key": 1}, "unexpected keyword argument 'no_such_key'"),
     ],
 )

@@ -136,7 +136,13 @@ class RunningEpisode:
         )
         observation, info = self._env.reset(seed=seed)
         self._config = config
-        self._schedule = ChunkSchedule(config.action_steps * PERIOD_NS, PERIOD_NS, margin_ns, False, 0)
+        self._schedule = ChunkSchedule(
+            chunk_ns=config.action_steps * PERIOD_NS,
+            period_ns=PERIOD_NS,
+            margin_ns=margin_ns,
+            synchronous=False,
+            latency_ns=0,
+        )
         self._observations = [observation]  # before control step 0, 1, …
         self._rewards: list[float] = []
         self._success = False

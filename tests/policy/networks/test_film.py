@@ -17,7 +17,7 @@ def test_hoisted_film_gives_the_networks_output(
 ) -> None:
     network = copy.deepcopy(policy.network).to(dtype)
     if adapted:
-        add_lora(network, 2, ALL_LAYERS, torch.Generator())
+        add_lora(network, rank=2, targets=ALL_LAYERS, generator=torch.Generator())
         for parameter in lora_parameters(network):
             torch.nn.init.normal_(parameter, std=0.1)
     timesteps = torch.tensor([90, 45, 3, 0])

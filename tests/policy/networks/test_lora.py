@@ -37,7 +37,7 @@ def evaluate(policy: DiffusionPolicy, network: nn.Module) -> Tensor:
 
 def test_new_adapters_change_nothing_and_scale_zero_is_the_base(policy: DiffusionPolicy) -> None:
     base = evaluate(policy, policy.network)
-    add_lora(policy.network, 4, ALL_LAYERS, generator())
+    add_lora(policy.network, rank=4, targets=ALL_LAYERS, generator=generator())
     assert torch.equal(evaluate(policy, policy.network), base)
     train_a_little(policy.network)
     adapted = evaluate(policy, policy.network)
@@ -87,7 +87,7 @@ def test_merged_equals_unmerged(
         x = torch.randn(2, channels[0], 12)
     network = nn.Sequential(layer)
     expected_shape = network(x).shape
-    add_lora(network, rank, ALL_LAYERS, generator(seed))
+    add_lora(network, rank=rank, targets=ALL_LAYERS, generator=generator(seed))
     train_a_little(network)
     set_lora_scale(network, scale)
     merged = merge_lora(network, scale)
@@ -98,7 +98,7 @@ def test_merged_equals_unmerged(
 
 def test_merged_network_equals_the_unmerged_one(policy: DiffusionPolicy) -> None:
     names = list(policy.network.state_dict())
-    add_lora(policy.network, 4, ALL_LAYERS, generator())
+    add_lora(policy.network, rank=4, targets=ALL_LAYERS, generator=generator())
     train_a_little(policy.network)
     set_lora_scale(policy.network, 0.3)
     merged = merge_lora(policy.network, 0.3)
@@ -108,14 +108,14 @@ def test_merged_network_equals_the_unmerged_one(policy: DiffusionPolicy) -> None
 
 
 def test_only_adapters_are_trained(policy: DiffusionPolicy) -> None:
-    add_lora(policy.network, 2, ALL_LAYERS, generator())
+    add_lora(policy.network, rank=2, targets=ALL_LAYERS, generator=generator())
     trainable = [p for p in policy.network.parameters() if p.requires_grad]
     assert {id(p) for p in trainable} == {id(p) for p in lora_parameters(policy.network)}
     assert len(trainable) == len(lora_state(policy.network)) > 0
 
 
 def test_targets_choose_layers_by_name(policy: DiffusionPolicy) -> None:
-    add_lora(policy.network, 2, r"middle\.0\..*", generator())
+    add_lora(policy.network, rank=2, targets=r"middle\.0\..*", generator=generator())
     names = {name.rsplit(".", 2)[0] for name in lora_state(policy.network)}
     assert names == {"middle.0.conv_in.0", "middle.0.conv_out.0", "middle.0.film.1"}
 
@@ -124,7 +124,7 @@ def test_state_makes_another_copy_the_same(policy: DiffusionPolicy) -> None:
     network = policy.config.build_network()
     network.load_state_dict(policy.network.state_dict())
     for one, seed in ((policy.network, 0), (network, 1)):
-        add_lora(one, 3, ALL_LAYERS, generator(seed))
+        add_lora(one, rank=3, targets=ALL_LAYERS, generator=generator(seed))
     train_a_little(policy.network)
     state = lora_state(policy.network)
     assert list(state) == [name for name in policy.network.state_dict() if name in state]
@@ -142,7 +142,7 @@ def test_same_seed_gives_the_same_adapters_and_leaves_the_global_generator_alone
     networks = [policy.config.build_network() for _ in range(2)]
     torch.set_rng_state(before)
     for network in networks:
-        add_lora(network, 2, ALL_LAYERS, generator(7))
+        add_lora(network, rank=2, targets=ALL_LAYERS, generator=generator(7))
     assert torch.equal(torch.get_rng_state(), before)
     first, second = (lora_state(network) for network in networks)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -160,12 +160,14 @@ def test_impossible_adapters_are_refused(
     policy: DiffusionPolicy, rank: int, targets: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        add_lora(policy.network, rank, targets, generator())
+        add_lora(policy.network, rank=rank, targets=targets, generator=generator())
 
 
 def test_layers_that_cannot_be_adapted_are_refused(policy: DiffusionPolicy) -> None:
     with pytest.raises(ValueError, match="groups or other padding than zeros"):
-        add_lora(nn.Sequential(nn.Conv1d(4, 4, 3, groups=2)), 2, ALL_LAYERS, generator())
-    add_lora(policy.network, 2, ALL_LAYERS, generator())
+        add_lora(
+            nn.Sequential(nn.Conv1d(4, 4, 3, groups=2)), rank=2, targets=ALL_LAYERS, generator=generator()
+        )
+    add_lora(policy.network, rank=2, targets=ALL_LAYERS, generator=generator())
     with pytest.raises(ValueError, match="has adapters already"):
-        add_lora(policy.network, 2, ALL_LAYERS, generator())
+        add_lora(policy.network, rank=2, targets=ALL_LAYERS, generator=generator())

@@ -10,22 +10,42 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PcmConfig, PicardConfig, SamplerConfig, StopConfig
 from policy.pcm import PCM
 from policy.runtime import ENGINES, EngineError, Runtime
 
 SAMPLERS = {
-    "ddim": SamplerConfig("ddim", 5),
-    "ddpm": SamplerConfig("ddpm", 5),
-    "picard": SamplerConfig("picard", 6, iterations=3, formulation="semilinear"),
-    "picard from a guess": SamplerConfig("picard", 6, iterations=2, initialisation="gaussian"),
-    "picard on DPM-Solver++": SamplerConfig(
-        "picard", 6, iterations=3, solver="dpm_solver", initialisation="gaussian"
+    "ddim": SamplerConfig("sequential", "ddim", 5),
+    "ddpm": SamplerConfig("sequential", "ddpm", 5),
+    "picard": SamplerConfig("picard", "ddim", 6, stop=StopConfig(3), picard=PicardConfig("semilinear")),
+    "picard from a guess": SamplerConfig(
+        "picard", "ddim", 6, stop=StopConfig(2), picard=PicardConfig(start="gaussian")
     ),
-    "picard with a tolerance": SamplerConfig("picard", 9, tolerance=0.5, formulation="semilinear"),
-    "pcm": SamplerConfig("pcm", 6, iterations=4, initialisation="gaussian"),
-    "pcm_lora": SamplerConfig("pcm_lora", 6, iterations=4, initialisation="gaussian"),
-    "pcm_lora at many scales": SamplerConfig("pcm_lora", 12, iterations=11, stiffness=0.3),
+    "picard on DPM-Solver++": SamplerConfig(
+        "picard", "dpmpp_2m", 6, stop=StopConfig(3), picard=PicardConfig(start="gaussian")
+    ),
+    "picard with a tolerance": SamplerConfig(
+        "picard", "ddim", 9, stop=StopConfig(tolerance=0.5), picard=PicardConfig("semilinear")
+    ),
+    "pcm in feature space": SamplerConfig(
+        "pcm",
+        "ddim",
+        6,
+        stop=StopConfig(4),
+        picard=PicardConfig("preconditioned", "gaussian"),
+        pcm=PcmConfig("feature"),
+    ),
+    "pcm": SamplerConfig(
+        "pcm", "ddim", 6, stop=StopConfig(4), picard=PicardConfig("preconditioned", "gaussian")
+    ),
+    "pcm at many scales": SamplerConfig(
+        "pcm",
+        "ddim",
+        12,
+        stop=StopConfig(11),
+        picard=PicardConfig("preconditioned", "fresh"),
+        pcm=PcmConfig(stiffness=0.3),
+    ),
 }
 
 
@@ -54,7 +74,7 @@ def test_eager_runtime_gives_the_plain_samplers_answer(
     assert whole.pcm is not None
     whole.pcm.network.to(dtype)
     policy = whole.with_sampler(SAMPLERS[name])
-    runtime = Runtime(policy, 3, "eager")
+    runtime = Runtime(policy, batch_size=3, engine="eager")
     expected = policy.predict(observations, generator=generator())
     found = runtime.predict(observations, generator=generator())
     span = policy.normalizer.action.maximum - policy.normalizer.action.minimum
@@ -74,7 +94,7 @@ def test_every_engine_gives_the_plain_samplers_answer(
 ) -> None:
     needs(engine)
     policy = whole.with_sampler(SAMPLERS[name])
-    assert_same_answers(policy, Runtime(policy, 2, engine, threads))
+    assert_same_answers(policy, Runtime(policy, batch_size=2, engine=engine, threads=threads))
 
 
 def test_torch_compile_gives_the_plain_samplers_answer(whole: DiffusionPolicy) -> None:
@@ -84,7 +104,7 @@ def test_torch_compile_gives_the_plain_samplers_answer(whole: DiffusionPolicy) -
         pytest.skip("engine compile needs PyTorch at a path without spaces")
     config = replace(whole.config, down_dims=(4,), step_embed_dim=4, n_groups=2)  # seconds, not minutes
     policy = replace(whole, network=config.build_network().eval(), config=config, sampler=SAMPLERS["ddim"])
-    assert_same_answers(policy, Runtime(policy, 2, "compile"))
+    assert_same_answers(policy, Runtime(policy, batch_size=2, engine="compile"))
 
 
 def assert_same_answers(policy: DiffusionPolicy, runtime: Runtime) -> None:
@@ -94,27 +114,35 @@ def assert_same_answers(policy: DiffusionPolicy, runtime: Runtime) -> None:
         observations = 500 * torch.rand((2, 2, 20), generator=drawn)
         noise = torch.randn((2, 16, 2), generator=drawn)
         difference = (
-            runtime.predict(observations, noise).actions - policy.predict(observations, noise).actions
+            runtime.predict(observations, noise=noise).actions
+            - policy.predict(observations, noise=noise).actions
         )
         assert (difference.abs() / span).max() < 1e-4
 
 
 def test_a_warm_start_is_passed_on(whole: DiffusionPolicy, observations: Tensor) -> None:
     policy = whole.with_sampler(
-        SamplerConfig("picard", 6, iterations=2, formulation="semilinear", warm_start="actions")
+        SamplerConfig(
+            "picard",
+            "ddim",
+            6,
+            stop=StopConfig(2),
+            parallel=ParallelConfig(warm_start="actions"),
+            picard=PicardConfig("semilinear"),
+        )
     )
-    runtime = Runtime(policy, 3, "eager")
+    runtime = Runtime(policy, batch_size=3, engine="eager")
     previous = runtime.predict(observations, generator=generator())
     noise = torch.randn((3, 16, 2), generator=generator())
     cold, warm, plain = (
-        source.predict(observations, noise, generator(), before).actions
+        source.predict(observations, noise=noise, generator=generator(), previous=before).actions
         for source, before in ((runtime, None), (runtime, previous), (policy, previous))
     )
     torch.testing.assert_close(warm, plain, atol=1e-2, rtol=0)  # px
     assert (warm - cold).abs().max() > 1
 
 
-@pytest.mark.parametrize("name", ["picard with a tolerance", "pcm_lora", "ddim"])
+@pytest.mark.parametrize("name", ["picard with a tolerance", "pcm", "ddim"])
 def test_nothing_new_comes_once_it_is_built(
     whole: DiffusionPolicy, observations: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,8 +159,9 @@ def test_nothing_new_comes_once_it_is_built(
     monkeypatch.setitem(ENGINES, "eager", engine)
     # A deadline that has always passed, so that only a warm-up without it can have seen everything.
     clock = itertools.count().__next__
-    sampler = replace(SAMPLERS[name], deadline_ms=1.0 if SAMPLERS[name].is_parallel else 0.0)
-    runtime = Runtime(replace(whole, sampler=sampler, clock=clock), 3, "eager")
+    stop = replace(SAMPLERS[name].stop, deadline_ms=1.0 if SAMPLERS[name].is_parallel else 0.0)
+    sampler = replace(SAMPLERS[name], stop=stop)
+    runtime = Runtime(replace(whole, sampler=sampler, clock=clock), batch_size=3, engine="eager")
     built = seen.copy()
     unhurried = replace(runtime.policy, sampler=SAMPLERS[name])
     for scale in (0.1, 1.0, 10.0):
@@ -142,7 +171,7 @@ def test_nothing_new_comes_once_it_is_built(
 
 
 def test_merged_networks_are_shared_with_the_policy(whole: DiffusionPolicy) -> None:
-    policy = whole.with_sampler(SAMPLERS["pcm_lora"])
+    policy = whole.with_sampler(SAMPLERS["pcm"])
     runtime = Runtime(policy, engine="eager")
     prepared = {network for network, ready in runtime._prepared.items() if ready is not None}
     assert prepared == {policy.network, *policy._merged.values()}
@@ -150,7 +179,7 @@ def test_merged_networks_are_shared_with_the_policy(whole: DiffusionPolicy) -> N
 
 def test_threads_are_those_asked_for_only_inside(whole: DiffusionPolicy, observations: Tensor) -> None:
     before = torch.get_num_threads()
-    runtime = Runtime(whole.with_sampler(SAMPLERS["ddim"]), 3, "eager", threads=before + 1)
+    runtime = Runtime(whole.with_sampler(SAMPLERS["ddim"]), batch_size=3, engine="eager", threads=before + 1)
     counts: list[int] = []
     hook = whole.network.head.register_forward_pre_hook(lambda *_: counts.append(torch.get_num_threads()))
     runtime.predict(observations)
@@ -172,10 +201,10 @@ def test_wrong_use_is_refused(
     with pytest.raises(ValueError, match=r"engine must be one of auto, eager, .*, got 'tensorrt'"):
         Runtime(policy, engine="tensorrt")
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        Runtime(policy, 0)
+        Runtime(policy, batch_size=0)
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
         Runtime(policy, threads=0)
-    runtime = Runtime(policy, 2, "eager")
+    runtime = Runtime(policy, batch_size=2, engine="eager")
     with pytest.raises(ValueError, match="observations have batch size 3, need 2"):
         runtime.predict(observations)
     with pytest.raises(ValueError, match="must be finite"):

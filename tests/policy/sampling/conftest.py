@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor
 
 from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
-from policy.solvers.solver import Solver
+from policy.sampling import picard_iterates
+from policy.solvers import Solver
 
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
@@ -38,6 +41,20 @@ def _gaussian_denoise(solver: Solver, mean: Tensor, covariance: Tensor) -> Denoi
         return torch.stack(predictions, 1)
 
     return denoise
+
+
+def _iterated(
+    denoise: Denoise, solver: Solver, states: Tensor, *, iterations: int | None = None, **options: Any
+) -> list[Tensor]:
+    """The trajectory after each of the first iterations; all of them by default."""
+    options["recurrences"] = [options.pop("recurrence")]
+    iterates = picard_iterates([denoise], solver, states, **options)
+    return [iterate.states.clone() for iterate in islice(iterates, iterations)]
+
+
+@pytest.fixture(scope="session")
+def iterated() -> Callable[..., list[Tensor]]:
+    return _iterated
 
 
 @pytest.fixture

@@ -6,17 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy import SamplerConfig
+from policy import ParallelConfig, SamplerConfig
 from policy.denoiser import Denoise
-from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.anderson import accelerated_corrections
-from policy.sampling.recurrence import FORMULATIONS, make_recurrence
+from policy.sampling import sample_sequential
+from policy.sampling.anderson import accelerated_corrections, anderson
+from policy.sampling.picard import Accelerate
+from policy.sampling.recurrence import JACOBIANS, make_recurrence
 from policy.sampling.start import repeated_noise
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from policy.solvers.solver import Solver, ddim_solver
+from policy.solvers import Solver, ddim
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 MakeDenoise = Callable[[Solver, int, int], Denoise]
+Iterated = Callable[..., list[Tensor]]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -63,37 +65,42 @@ def test_iterates_that_have_stopped_moving_move_no_further() -> None:
     assert torch.equal(accelerated_corrections([still, still, still]), torch.zeros_like(states))
 
 
-@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("jacobian", JACOBIANS)
 def test_exact_states_stay_exact(
-    network_denoise: MakeDenoise, random_covariance: Callable[[int, int], Tensor], formulation: str
+    network_denoise: MakeDenoise,
+    random_covariance: Callable[[int, int], Tensor],
+    iterated: Iterated,
+    jacobian: str,
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+    solver = ddim(ALPHAS_CUMPROD, 10)
     denoise = network_denoise(solver, 2, 0)
-    recurrence = make_recurrence(formulation, solver, random_covariance(32, 0))
+    recurrence = make_recurrence(jacobian, solver, random_covariance(32, 0))
     exact = sample_sequential(denoise, solver, noise(2, 16, 2))
-    for k in range(1, 11):
-        states = repeated_noise(noise(2, 16, 2), 10)
-        result = sample_picard(denoise, solver, states, recurrence, k, memory=3)
-        torch.testing.assert_close(result.states[:, : k + 1], exact[:, : k + 1], atol=1e-9, rtol=0)
+    states = repeated_noise(noise(2, 16, 2), 10)
+    iterates = iterated(denoise, solver, states, recurrence=recurrence, accelerate=anderson(3))
+    assert len(iterates) == 10
+    for k, found in enumerate(iterates, 1):
+        torch.testing.assert_close(found[:, : k + 1], exact[:, : k + 1], atol=1e-9, rtol=0)
 
 
-def test_accelerates_the_published_picard_iteration(network_denoise: MakeDenoise) -> None:
+def test_accelerates_the_published_picard_iteration(network_denoise: MakeDenoise, iterated: Iterated) -> None:
     """Drift, from the noise repeated, as in ParaDiGMS."""
-    solver = ddim_solver(ALPHAS_CUMPROD, 25)
+    solver = ddim(ALPHAS_CUMPROD, 25)
     denoise = network_denoise(solver, 4, 0)
     recurrence = make_recurrence("drift", solver)
     exact = sample_sequential(denoise, solver, noise(4, 16, 2))[:, -1]
 
-    def error(memory: int) -> float:
+    def error(accelerate: Accelerate | None) -> float:
         states = repeated_noise(noise(4, 16, 2), 25)
-        result = sample_picard(denoise, solver, states, recurrence, 8, memory=memory)
-        return float((result.states[:, -1] - exact).abs().max())
+        options = {"recurrence": recurrence, "iterations": 8, "accelerate": accelerate}
+        return float((iterated(denoise, solver, states, **options)[-1][:, -1] - exact).abs().max())
 
-    assert error(3) < 0.5 * error(0)
+    assert error(anderson(3)) < 0.5 * error(None)
 
 
 def test_memory_needs_all_steps_at_once() -> None:
     with pytest.raises(
-        ValueError, match=r"sampler\.memory needs all steps at once: sampler\.window must be 0"
+        ValueError,
+        match=r"sampler\.parallel\.memory needs all steps at once: sampler\.parallel\.window must be 0",
     ):
-        SamplerConfig("picard", 10, memory=2, window=5)
+        SamplerConfig("picard", "ddim", 10, parallel=ParallelConfig(window=5, memory=2))

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, SamplerConfig, StopConfig
+from policy.sampling import Iterate, sampler_from_options
 from policy.sampling.deadline import REMEMBERED, Deadline, IterationTimes, device_clock
 
 
@@ -37,9 +39,11 @@ def timed_policy(policy: DiffusionPolicy, clock: Clock, seconds: Callable[[], fl
     return replace(policy, clock=clock, covariance=0.1 * torch.eye(32))
 
 
-def sampler(deadline_ms: float, **options: object) -> SamplerConfig:
-    return SamplerConfig(
-        "picard", 10, formulation="drift", initialisation="repeated", deadline_ms=deadline_ms, **options
+def sampler(deadline_ms: float, options: Mapping[str, object] = MappingProxyType({})) -> SamplerConfig:
+    options = {"picard.start": "repeated"} | options
+    return sampler_from_options(
+        {"method": "picard", "steps": 10, "picard.jacobian": "drift", "stop.deadline_ms": deadline_ms}
+        | options
     )
 
 
@@ -59,12 +63,20 @@ def test_an_iteration_takes_as_long_as_the_slowest_remembered() -> None:
     assert times.expect(8) == 0.1
 
 
+def in_time(clock: Clock, times: IterationTimes) -> Iterator[int]:
+    """The iterations that a deadline in 1 s lets a sampler of 10 steps make, of 2."""
+    states = torch.zeros(1, 11, 1, 1)
+    iterates = (Iterate(states, first, states[:, :1, 0, 0]) for first in (1, 2))
+    for iterate in Deadline(clock.now + 1, clock, times).in_time(iterates):
+        yield iterate.first
+
+
 def test_one_slow_iteration_is_not_believed_for_ever(clock: Clock) -> None:
     times = IterationTimes()
     times.remember(10, 0.1)
     times.remember(9, 5.0)  # a hiccup
     refusals = 0
-    while not Deadline(clock.now + 1, clock, times).allows(9):
+    while list(in_time(clock, times)) == [1]:
         refusals += 1
     assert refusals == 1
 
@@ -79,7 +91,9 @@ def test_stops_when_the_next_iteration_would_be_late(
     assert (prediction.depth, prediction.cut) == (3, True)
     assert clock.now - started <= 0.035
     assert (prediction.residual > 0).all()
-    expected = timed.with_sampler(sampler(0, iterations=3)).predict(observations, generator=generator())
+    expected = timed.with_sampler(sampler(0, {"stop.iterations": 3})).predict(
+        observations, generator=generator()
+    )
     torch.testing.assert_close(prediction.actions, expected.actions)
     torch.testing.assert_close(prediction.residual, expected.residual)
 
@@ -88,8 +102,8 @@ def test_is_not_cut_when_it_converges_in_time(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
     timed = timed_policy(policy, clock, lambda: 0.010)
-    for options, depth in (({}, 10), ({"iterations": 4}, 4), ({"tolerance": 10.0}, 3)):
-        prediction = timed.with_sampler(sampler(101, **options)).predict(observations)
+    for options, depth in (({}, 10), ({"stop.iterations": 4}, 4), ({"stop.tolerance": 10.0}, 3)):
+        prediction = timed.with_sampler(sampler(101, options)).predict(observations)
         assert (prediction.depth, prediction.cut) == (depth, False)
 
 
@@ -97,7 +111,7 @@ def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
     timed = timed_policy(policy, clock, lambda: 0.010)
-    config = replace(sampler(0.001), initialisation="gaussian")
+    config = sampler(0.001, {"picard.start": "gaussian"})
     prediction = timed.with_sampler(config).predict(observations)
     assert (prediction.depth, prediction.cut) == (2, True)
     limits = policy.normalizer.action
@@ -110,7 +124,7 @@ def test_the_deadline_counts_from_the_call(
 ) -> None:
     """What happens before the sampler begins, such as the initial trajectory, is time that has passed."""
     timed = timed_policy(policy, clock, lambda: 0.010)
-    config = replace(sampler(35), initialisation="parasolver", preconditioning=2)
+    config = sampler(35, {"picard.start": "held", "picard.start_calls": 2})
     sampled = timed.with_sampler(config)
     for _ in range(2):
         prediction = sampled.predict(observations)
@@ -155,17 +169,17 @@ def test_depth_recovers_after_the_load_has_gone(
 
 
 def test_a_deadline_without_iterations_is_refused() -> None:
-    for name in ("ddim", "ddpm", "dpm_solver"):
-        with pytest.raises(
-            ValueError, match=rf"sampler\.deadline_ms needs a parallel sampler \(picard, .*\), not {name}"
-        ):
-            SamplerConfig(name, 10, deadline_ms=20.0)
+    message = (
+        r"sampler\.stop\.deadline_ms=20\.0 belongs to the methods picard, parasolver, pcm, not to sequential"
+    )
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(stop=StopConfig(deadline_ms=20.0))
 
 
 def test_a_deadline_of_a_window_is_refused() -> None:
     """It would leave states that no iteration has reached."""
-    with pytest.raises(ValueError, match=r"sampler\.deadline_ms needs all steps at once"):
-        sampler(20.0, window=5)
+    with pytest.raises(ValueError, match=r"sampler\.stop\.deadline_ms needs all steps at once"):
+        sampler(20.0, {"parallel.window": 5})
 
 
 def test_a_clock_for_the_cpu_waits_for_nothing(clock: Clock) -> None:

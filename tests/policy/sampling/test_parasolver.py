@@ -8,15 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policy import SamplerConfig
+from policy import ParallelConfig, ParaSolverConfig, SamplerConfig, StopConfig
 from policy.denoiser import Denoise
-from policy.sampling import sample_picard, sample_sequential
+from policy.sampling import sample_sequential
+from policy.sampling.methods import make_sampler
 from policy.sampling.parasolver import sub_interval_denoise, sub_interval_solver
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.sampler import make_sampler
-from policy.sampling.start import parasolver_trajectory
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from policy.solvers.solver import Solver, ddim_solver
+from policy.sampling.sampler import Ingredients
+from policy.sampling.start import held_prediction
+from policy.solvers import Solver, ddim
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 MakeDenoise = Callable[[Solver, int, int], Denoise]
@@ -47,25 +48,31 @@ def test_as_many_iterations_as_sub_intervals_give_the_sequential_answer(
     window: int,
     memory: int,
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, sub_intervals * length)
+    solver = ddim(ALPHAS_CUMPROD, sub_intervals * length)
     denoise = network_denoise(solver, batch, seed)
     config = SamplerConfig(
         "parasolver",
+        "ddim",
         sub_intervals * length,
-        iterations=sub_intervals,
-        sub_intervals=sub_intervals,
-        preconditioning=calls,
-        window=0 if memory else window,
-        memory=memory,
+        stop=StopConfig(sub_intervals),
+        parallel=ParallelConfig(window=0 if memory else window, memory=memory),
+        parasolver=ParaSolverConfig(sub_intervals, start_calls=calls),
     )
-    x0 = noise(batch, seed)
-    sample = make_sampler(config, solver)(lambda _: denoise, x0, torch.randn)
-    expected = sample_sequential(denoise, solver, x0)[:, -1]
+    drawn = noise(batch, seed)
+    sample = make_sampler(config.resolved(), Ingredients(solver))(lambda _: denoise, drawn, torch.randn)
+    expected = sample_sequential(denoise, solver, drawn)[:, -1]
     torch.testing.assert_close(sample.actions, expected, atol=1e-9, rtol=0)
 
 
 def parasolver_loop(
-    denoise: Denoise, solver: Solver, x0: Tensor, intervals: int, calls: int, window: int, iterations: int
+    denoise: Denoise,
+    solver: Solver,
+    drawn: Tensor,
+    *,
+    intervals: int,
+    calls: int,
+    window: int,
+    iterations: int,
 ) -> Tensor:
     """The actions, by the authors' published loop: fine steps in each sub-interval, a running sum over all of them."""
     length = solver.steps // intervals
@@ -79,7 +86,7 @@ def parasolver_loop(
     def predict(x: Tensor, i: int) -> Tensor:
         return denoise(x[:, None], slice(i, i + 1))[:, 0]
 
-    states = [x0]
+    states = [drawn]
     for n in range(intervals):
         if n < calls:
             prediction = predict(states[n], n * length)
@@ -110,19 +117,21 @@ def parasolver_loop(
 def test_every_iterate_is_the_published_loops(
     network_denoise: MakeDenoise, intervals: int, calls: int, window: int, iterations: int
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 12)
+    solver = ddim(ALPHAS_CUMPROD, 12)
     denoise = network_denoise(solver, 2, 1)
     config = SamplerConfig(
         "parasolver",
+        "ddim",
         12,
-        iterations=iterations,
-        sub_intervals=intervals,
-        preconditioning=calls,
-        window=0 if window == intervals else window,
+        stop=StopConfig(iterations),
+        parallel=ParallelConfig(window=0 if window == intervals else window),
+        parasolver=ParaSolverConfig(intervals, start_calls=calls),
     )
-    x0 = noise(2)
-    sample = make_sampler(config, solver)(lambda _: denoise, x0, torch.randn)
-    expected = parasolver_loop(denoise, solver, x0, intervals, calls, window, iterations)
+    drawn = noise(2)
+    sample = make_sampler(config.resolved(), Ingredients(solver))(lambda _: denoise, drawn, torch.randn)
+    expected = parasolver_loop(
+        denoise, solver, drawn, intervals=intervals, calls=calls, window=window, iterations=iterations
+    )
     torch.testing.assert_close(sample.actions, expected.clamp(-1, 1), atol=1e-8, rtol=0)
 
 
@@ -130,10 +139,10 @@ def test_every_iterate_is_the_published_loops(
     ("sub_intervals", "calls", "iterations", "depth"),
     [(0, 3, 2, 5), (12, 3, 2, 5), (4, 1, 2, 7), (4, 9, 2, 10), (0, 12, 5, 12), (4, 2, 1000, 14)],
 )
-def test_depth_counts_initial_calls_and_the_steps_inside_sub_intervals(
+def test_depth_counts_exact_states_and_the_steps_inside_sub_intervals(
     network_denoise: MakeDenoise, sub_intervals: int, calls: int, iterations: int, depth: int
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 12)
+    solver = ddim(ALPHAS_CUMPROD, 12)
     denoise = network_denoise(solver, 1, 1)
     made: list[slice] = []
 
@@ -142,15 +151,19 @@ def test_depth_counts_initial_calls_and_the_steps_inside_sub_intervals(
         return denoise(states, steps)
 
     config = SamplerConfig(
-        "parasolver", 12, iterations=iterations, sub_intervals=sub_intervals, preconditioning=calls
+        "parasolver",
+        "ddim",
+        12,
+        stop=StopConfig(iterations),
+        parasolver=ParaSolverConfig(sub_intervals, start_calls=calls),
     )
-    sample = make_sampler(config, solver)(lambda _: counted, noise(1), torch.randn)
+    sample = make_sampler(config.resolved(), Ingredients(solver))(lambda _: counted, noise(1), torch.randn)
     assert sample.depth == depth == len(made)
 
 
 def test_a_sub_interval_is_one_step_of_its_own_solver(network_denoise: MakeDenoise) -> None:
     """Sequential sampling in sub-intervals is sequential sampling."""
-    solver = ddim_solver(ALPHAS_CUMPROD, 12)
+    solver = ddim(ALPHAS_CUMPROD, 12)
     denoise = network_denoise(solver, 2, 4)
     fine = sample_sequential(denoise, solver, noise(2))
     coarse = sample_sequential(
@@ -160,21 +173,26 @@ def test_a_sub_interval_is_one_step_of_its_own_solver(network_denoise: MakeDenoi
 
 
 def test_with_a_sub_interval_a_step_it_is_picard_from_another_initial_trajectory(
-    network_denoise: MakeDenoise,
+    network_denoise: MakeDenoise, iterated: Callable[..., list[Tensor]]
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+    solver = ddim(ALPHAS_CUMPROD, 10)
     denoise = network_denoise(solver, 2, 5)
-    initial = parasolver_trajectory(denoise, solver, noise(2), 2)
+    initial = held_prediction(denoise, solver, noise(2), calls=2)
     exact = sample_sequential(denoise, solver, noise(2))
     torch.testing.assert_close(initial[:, :3], exact[:, :3], atol=1e-12, rtol=0)
-    picard = sample_picard(denoise, solver, initial, make_recurrence("drift", solver), 3, first=2)
-    config = SamplerConfig("parasolver", 10, iterations=3, preconditioning=2)
-    sample = make_sampler(config, solver)(lambda _: denoise, noise(2), torch.randn)
-    torch.testing.assert_close(sample.actions, picard.states[:, -1].clamp(-1, 1), atol=1e-12, rtol=0)
+    recurrence = make_recurrence("drift", solver)
+    picard = iterated(denoise, solver, initial, recurrence=recurrence, iterations=3, first=2)[-1]
+    config = SamplerConfig(
+        "parasolver", "ddim", 10, stop=StopConfig(3), parasolver=ParaSolverConfig(start_calls=2)
+    )
+    sample = make_sampler(config.resolved(), Ingredients(solver))(lambda _: denoise, noise(2), torch.randn)
+    torch.testing.assert_close(sample.actions, picard[:, -1].clamp(-1, 1), atol=1e-12, rtol=0)
 
 
 def test_sub_intervals_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"sampler\.sub_intervals must divide sampler\.steps 10, got 3"):
-        SamplerConfig("parasolver", 10, sub_intervals=3)
+    with pytest.raises(
+        ValueError, match=r"sampler\.parasolver\.sub_intervals must divide sampler\.steps 10, got 3"
+    ):
+        SamplerConfig("parasolver", "ddim", 10, parasolver=ParaSolverConfig(3))
     with pytest.raises(ValueError, match="3 sub-intervals do not divide 10 solver steps"):
-        sub_interval_solver(ddim_solver(ALPHAS_CUMPROD, 10), 3)
+        sub_interval_solver(ddim(ALPHAS_CUMPROD, 10), 3)

@@ -8,8 +8,8 @@ from torch import Tensor
 from policy.denoiser import Denoise
 from policy.sampling import sample_sequential
 from policy.sampling.start import gaussian_start
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from policy.solvers.solver import Solver, ddim_solver
+from policy.solvers import Solver, ddim
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 
@@ -19,18 +19,20 @@ def test_gaussian_trajectory_solves_the_gaussians_ode(
     gaussian_denoise: Callable[[Solver, Tensor, Tensor], Denoise],
 ) -> None:
     """DDIM with a step per training timestep is Euler's method for the same ODE: close, not equal."""
-    solver = ddim_solver(ALPHAS_CUMPROD, 100)
+    solver = ddim(ALPHAS_CUMPROD, 100)
     covariance, mean = random_covariance(6, 1), torch.rand(3, 2, dtype=torch.float64) - 0.5
     denoise = gaussian_denoise(solver, mean, covariance)
-    x0 = torch.randn(2, 3, 2, dtype=torch.float64)
-    trajectory = gaussian_start(solver, covariance)(denoise, x0)
-    sequential = sample_sequential(denoise, solver, x0)
+    noise = torch.randn(2, 3, 2, dtype=torch.float64)
+    trajectory = gaussian_start(solver, covariance)(denoise, noise)
+    sequential = sample_sequential(denoise, solver, noise)
     torch.testing.assert_close(trajectory[:, 1], sequential[:, 1], atol=1e-12, rtol=0)
     assert (trajectory - sequential).abs().max() < 0.1
-    finer = [ddim_solver(squared_cosine_alphas_cumprod(n), n) for n in (100, 400)]
+    finer = [ddim(squared_cosine_alphas_cumprod(n), n) for n in (100, 400)]
     errors = []
     for solver in finer:
         denoise = gaussian_denoise(solver, mean, covariance)
-        difference = gaussian_start(solver, covariance)(denoise, x0) - sample_sequential(denoise, solver, x0)
+        difference = gaussian_start(solver, covariance)(denoise, noise) - sample_sequential(
+            denoise, solver, noise
+        )
         errors.append(difference[:, -1].abs().max())
     assert errors[1] < 0.5 * errors[0]  # Euler's error falls with the step

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PcmConfig, PicardConfig, SamplerConfig, StopConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.networks.lora import merge_lora
 from policy.pcm import PCM
-from policy.sampling import sample_picard, sample_sequential
+from policy.sampling import sample_sequential
 from policy.sampling.recurrence import make_recurrence
+from policy.sampling.start import guessed_actions_trajectory
 from policy.sampling.warm_start import (
     COVARIANCE_LEFT,
     NOISE_LEFT,
@@ -22,10 +23,9 @@ from policy.sampling.warm_start import (
     continued_noise,
     guessed_actions,
     noise_effect,
-    warm_trajectory,
 )
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from policy.solvers.solver import Solver, ddim_solver
+from policy.solvers import Solver, ddim
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 PX = 250  # half the range of the actions
@@ -37,9 +37,10 @@ def noise(seed: int = 0) -> Tensor:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
 @given(
-    name=st.sampled_from(["picard", "parasolver", "pcm", "pcm_lora"]),
+    method=st.sampled_from(["picard", "parasolver", "pcm"]),
+    space=st.sampled_from(["feature", "parameter"]),
     warm_start=st.sampled_from(["actions", "actions_and_noise"]),
-    formulation=st.sampled_from(["drift", "semilinear", "preconditioned"]),
+    jacobian=st.sampled_from(["drift", "semilinear", "preconditioned"]),
     steps=st.integers(1, 6),
     memory=st.integers(0, 2),
     executed=st.integers(1, 15),
@@ -49,35 +50,44 @@ def test_the_answer_is_the_cold_starts_with_the_same_noise(
     make_pcm: Callable[..., PCM],
     random_covariance: Callable[[int, int], Tensor],
     observations: Tensor,
-    name: str,
+    method: str,
+    space: str,
     warm_start: str,
-    formulation: str,
+    jacobian: str,
     steps: int,
     memory: int,
     executed: int,
 ) -> None:
     policy = replace(policy, covariance=random_covariance(32, 0).float())
-    if name.startswith("pcm"):
+    if method == "pcm":
         policy = policy.with_pcm(make_pcm(policy, "lora"))
-    sampler = SamplerConfig(name, steps, formulation=formulation, memory=memory)
     cold, warm = (
-        policy.with_sampler(sampler),
-        policy.with_sampler(replace(sampler, warm_start=warm_start)),
+        policy.with_sampler(
+            SamplerConfig(
+                method,
+                "ddim",
+                steps,
+                parallel=ParallelConfig(memory=memory, warm_start=start),
+                picard=PicardConfig() if method == "parasolver" else PicardConfig(jacobian, "fresh"),
+                pcm=PcmConfig(space if method == "pcm" else "auto"),
+            )
+        )
+        for start in ("none", warm_start)
     )
-    previous = warm.predict(observations.flip(0), noise(1))
-    prediction = warm.predict(observations, noise(), previous=previous, executed=executed)
+    previous = warm.predict(observations.flip(0), noise=noise(1))
+    prediction = warm.predict(observations, noise=noise(), previous=previous, executed=executed)
     if warm_start == "actions":
         assert torch.equal(prediction.noise, noise())
-    expected = cold.predict(observations, prediction.noise, torch.Generator().manual_seed(0))
+    expected = cold.predict(observations, noise=prediction.noise, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(prediction.actions, expected.actions, atol=1e-4 * PX, rtol=0)
 
 
 def test_the_right_guess_is_a_trajectory_from_noise_to_answer(
     network_denoise: Callable[[Solver, int, int], Denoise],
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 10)
+    solver = ddim(ALPHAS_CUMPROD, 10)
     guess = noise(1).double().clamp(-1, 1)
-    states = warm_trajectory(solver, noise().double(), guess)
+    states = guessed_actions_trajectory(solver, noise().double(), guess)
     assert states.shape == (3, 11, 16, 2)
     assert torch.equal(states[:, 0], noise().double())
     torch.testing.assert_close(states[:, -1], guess)
@@ -87,17 +97,18 @@ def test_the_right_guess_is_a_trajectory_from_noise_to_answer(
 
 
 def test_a_close_guess_saves_iterations(
-    network_denoise: Callable[[Solver, int, int], Denoise],
+    network_denoise: Callable[[Solver, int, int], Denoise], iterated: Callable[..., list[Tensor]]
 ) -> None:
-    solver = ddim_solver(ALPHAS_CUMPROD, 25)
+    solver = ddim(ALPHAS_CUMPROD, 25)
     denoise = network_denoise(solver, 3, 0)
-    x0 = noise().double()
-    exact = sample_sequential(denoise, solver, x0)[:, -1]
+    drawn = noise().double()
+    exact = sample_sequential(denoise, solver, drawn)[:, -1]
     recurrence = make_recurrence("semilinear", solver)
 
     def error(guess: Tensor) -> float:
-        result = sample_picard(denoise, solver, warm_trajectory(solver, x0, guess), recurrence, 3)
-        return float((result.states[:, -1] - exact).abs().max())
+        states = guessed_actions_trajectory(solver, drawn, guess)
+        found = iterated(denoise, solver, states, recurrence=recurrence, iterations=3)[-1]
+        return float((found[:, -1] - exact).abs().max())
 
     assert error(exact + 0.01) < 0.5 * error(torch.zeros_like(exact))
 
@@ -111,12 +122,22 @@ def test_a_pcm_that_is_switched_off_is_left_out(
     expected: str,
 ) -> None:
     pcm = make_pcm(policy, "lora")
-    sampler = SamplerConfig("pcm_lora", 6, 2, formulation="drift", stiffness=stiffness, warm_start="actions")
-    previous = policy.with_sampler(SamplerConfig("ddim", 6)).predict(observations, noise(1))
-    warm = policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise(), previous=previous)
+    sampler = SamplerConfig(
+        "pcm",
+        "ddim",
+        6,
+        stop=StopConfig(2),
+        parallel=ParallelConfig(warm_start="actions"),
+        picard=PicardConfig("drift", "fresh"),
+        pcm=PcmConfig(stiffness=stiffness),
+    )
+    previous = policy.with_sampler(SamplerConfig("sequential", "ddim", 6)).predict(
+        observations, noise=noise(1)
+    )
+    warm = policy.with_pcm(pcm).with_sampler(sampler).predict(observations, noise=noise(), previous=previous)
     alone = policy if expected == "picard" else replace(policy, network=merge_lora(pcm.network))
-    picard = alone.with_sampler(replace(sampler, name="picard")).predict(
-        observations, noise(), previous=previous
+    picard = alone.with_sampler(replace(sampler, method="picard", pcm=PcmConfig())).predict(
+        observations, noise=noise(), previous=previous
     )
     torch.testing.assert_close(warm.actions, picard.actions, atol=1e-4 * PX, rtol=0)
 
@@ -148,14 +169,15 @@ def test_a_guess_changes_its_noise(random_covariance: Callable[[int, int], Tenso
     def answer(noise: Tensor) -> Tensor:
         return mean + (noise.flatten(1) @ effect).view_as(noise)
 
-    guess = guessed_actions(answer(noise(1)), noise(1), noise(2), 5, effect)
+    guess = guessed_actions(answer(noise(1)), noise(1), noise=noise(2), executed=5, effect=effect)
     torch.testing.assert_close(guess, answer(noise(2)), atol=1e-5, rtol=0)
-    assert guessed_actions(mean, noise(1), 100 * noise(2), 5, effect).abs().max() == 1
+    assert guessed_actions(mean, noise(1), noise=100 * noise(2), executed=5, effect=effect).abs().max() == 1
 
 
 def test_without_a_covariance_a_guess_knows_nothing_of_noise() -> None:
     actions = noise(3).clamp(-1, 1)
-    assert torch.equal(guessed_actions(actions, noise(1), noise(2), 5), continued_actions(actions, 5))
+    guess = guessed_actions(actions, noise(1), noise=noise(2), executed=5)
+    assert torch.equal(guess, continued_actions(actions, 5))
 
 
 @pytest.mark.parametrize("executed", [1, 8, 15])
@@ -168,51 +190,65 @@ def test_noise_moves_along_and_its_end_is_fresh(executed: int) -> None:
 def test_without_a_warm_start_the_previous_prediction_counts_nothing(
     policy: DiffusionPolicy, observations: Tensor
 ) -> None:
-    sampler = SamplerConfig("picard", 10, 2, formulation="drift", initialisation="repeated")
+    sampler = SamplerConfig(
+        "picard", "ddim", 10, stop=StopConfig(2), picard=PicardConfig("drift", "repeated")
+    )
     cold = policy.with_sampler(sampler)
-    previous = cold.predict(observations, noise(1))
-    actions = cold.predict(observations, noise(), previous=previous).actions
-    assert torch.equal(actions, cold.predict(observations, noise()).actions)
-    warm = policy.with_sampler(replace(sampler, warm_start="actions"))
-    assert torch.equal(actions, warm.predict(observations, noise()).actions)
-    assert not torch.equal(actions, warm.predict(observations, noise(), previous=previous).actions)
+    previous = cold.predict(observations, noise=noise(1))
+    actions = cold.predict(observations, noise=noise(), previous=previous).actions
+    assert torch.equal(actions, cold.predict(observations, noise=noise()).actions)
+    warm = policy.with_sampler(replace(sampler, parallel=ParallelConfig(warm_start="actions")))
+    assert torch.equal(actions, warm.predict(observations, noise=noise()).actions)
+    assert not torch.equal(actions, warm.predict(observations, noise=noise(), previous=previous).actions)
 
 
 def test_a_prediction_for_other_robots_is_refused(policy: DiffusionPolicy, observations: Tensor) -> None:
-    warm = policy.with_sampler(SamplerConfig("picard", 4, formulation="drift", warm_start="actions"))
+    warm = policy.with_sampler(
+        SamplerConfig(
+            "picard", "ddim", 4, parallel=ParallelConfig(warm_start="actions"), picard=PicardConfig("drift")
+        )
+    )
     previous = warm.predict(observations[:2])
     with pytest.raises(ValueError, match="previous has batch size 2, observations have 3"):
         warm.predict(observations, previous=previous)
 
 
 def test_warm_starts_of_sequential_samplers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"sampler\.warm_start needs a parallel sampler .*, not ddim"):
-        SamplerConfig("ddim", 10, warm_start="actions")
+    message = r"sampler\.parallel\.warm_start=actions belongs to the methods picard, .*, not to sequential"
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig("sequential", "ddim", 10, parallel=ParallelConfig(warm_start="actions"))
     with pytest.raises(
-        ValueError, match=r"sampler\.warm_start must be one of none, actions, actions_and_noise"
+        ValueError, match=r"sampler\.parallel\.warm_start must be one of none, actions, actions_and_noise"
     ):
-        SamplerConfig("picard", 10, warm_start="noise")
+        SamplerConfig("picard", "ddim", 10, parallel=ParallelConfig(warm_start="noise"))
 
 
 def test_the_first_iteration_trusts_the_guess(
-    policy: DiffusionPolicy, random_covariance: Callable[[int, int], Tensor], observations: Tensor
+    policy: DiffusionPolicy,
+    random_covariance: Callable[[int, int], Tensor],
+    iterated: Callable[..., list[Tensor]],
+    observations: Tensor,
 ) -> None:
     """Its preconditioning has less covariance; that of the others is a cold start's."""
     covariance = random_covariance(32, 0).float()
     policy = replace(policy, covariance=covariance)
-    sampler = SamplerConfig("picard", 10, 3, warm_start="actions")
-    previous = policy.with_sampler(sampler).predict(observations, noise(1))
-    warm = policy.with_sampler(sampler).predict(observations, noise(), previous=previous)
+    sampler = SamplerConfig(
+        "picard", "ddim", 10, stop=StopConfig(3), parallel=ParallelConfig(warm_start="actions")
+    )
+    previous = policy.with_sampler(sampler).predict(observations, noise=noise(1))
+    warm = policy.with_sampler(sampler).predict(observations, noise=noise(), previous=previous)
 
     solver = policy.with_sampler(sampler).solver
     condition = policy.normalizer.observation.normalize(observations).flatten(1)
     denoise = make_denoise(policy.network, solver, condition)
     normalized = policy.normalizer.action.normalize(previous.actions)
-    guess = guessed_actions(normalized, previous.noise, noise(), 8, noise_effect(covariance))
-    states = warm_trajectory(solver, noise(), guess)
+    guess = guessed_actions(
+        normalized, previous.noise, noise=noise(), executed=8, effect=noise_effect(covariance)
+    )
+    states = guessed_actions_trajectory(solver, noise(), guess)
     with torch.no_grad():
         for k, share in enumerate((COVARIANCE_LEFT, 1, 1)):
             recurrence = make_recurrence("preconditioned", solver, share * covariance)
-            sample_picard(denoise, solver, states, recurrence, 1, first=k)
+            states = iterated(denoise, solver, states, recurrence=recurrence, iterations=1, first=k)[-1]
     expected = policy.normalizer.action.unnormalize(states[:, -1].clamp(-1, 1))
     torch.testing.assert_close(warm.actions, expected, atol=1e-5 * PX, rtol=0)

@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from policy.sampling import sample_sequential
-from policy.solvers.schedule import squared_cosine_alphas_cumprod
-from policy.solvers.solver import (
-    Solver,
-    ddim_solver,
-    ddpm_solver,
-    dpm_solver,
-    leading_timesteps,
-    log_snr_timesteps,
-)
+from policy.solvers import SOLVERS, Solver, ddim, ddpm, dpmpp_2m
+from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from policy.solvers.timesteps import leading_timesteps, log_snr_timesteps
 
 Build = Callable[[Tensor, int], Solver]
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
@@ -57,15 +51,15 @@ def test_schedule_equals_diffusers() -> None:
 def test_ddim_equals_diffusers(steps: int) -> None:
     scheduler = DDIMScheduler(**DIFFUSERS_CONFIG, set_alpha_to_one=True, steps_offset=0)
     scheduler.set_timesteps(steps)
-    x0 = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps))
-    expected = [x0]
+    noise = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps))
+    expected = [noise]
     for timestep in scheduler.timesteps:
         epsilon = noise_predictor(expected[-1], int(timestep))
         step = scheduler.step(epsilon, timestep, expected[-1], use_clipped_model_output=True)
         expected.append(step.prev_sample)
 
-    solver = ddim_solver(ALPHAS_CUMPROD, steps).to("cpu", torch.float32)
-    states = sample_sequential(denoise_with(solver.timesteps, solver.alphas_cumprod), solver, x0)
+    solver = ddim(ALPHAS_CUMPROD, steps).to("cpu", torch.float32)
+    states = sample_sequential(denoise_with(solver.timesteps, solver.alphas_cumprod), solver, noise)
     assert solver.timesteps.tolist() == scheduler.timesteps.tolist()
     torch.testing.assert_close(states, torch.stack(expected, 1), atol=1e-5, rtol=0)
 
@@ -74,18 +68,20 @@ def test_ddim_equals_diffusers(steps: int) -> None:
 def test_ddpm_equals_diffusers_given_the_same_noises(steps: int) -> None:
     scheduler = DDPMScheduler(**DIFFUSERS_CONFIG, variance_type="fixed_small")
     scheduler.set_timesteps(steps)
-    x0 = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps))
+    noise = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps))
     generator = torch.Generator().manual_seed(7)
-    expected = [x0]
+    expected = [noise]
     for timestep in scheduler.timesteps:
         epsilon = noise_predictor(expected[-1], int(timestep))
         expected.append(scheduler.step(epsilon, int(timestep), expected[-1], generator=generator).prev_sample)
 
     generator.manual_seed(7)
     # diffusers draws no noise for its last step; ours has weight 0 there.
-    step_noise = torch.stack([torch.randn(x0.shape, generator=generator) for _ in range(steps)], 1)
-    solver = ddpm_solver(ALPHAS_CUMPROD, steps).to("cpu", torch.float32)
-    states = sample_sequential(denoise_with(solver.timesteps, solver.alphas_cumprod), solver, x0, step_noise)
+    step_noise = torch.stack([torch.randn(noise.shape, generator=generator) for _ in range(steps)], 1)
+    solver = ddpm(ALPHAS_CUMPROD, steps).to("cpu", torch.float32)
+    states = sample_sequential(
+        denoise_with(solver.timesteps, solver.alphas_cumprod), solver, noise, step_noise=step_noise
+    )
     torch.testing.assert_close(states, torch.stack(expected, 1), atol=1e-5, rtol=0)
 
 
@@ -102,19 +98,19 @@ def test_dpm_solver_equals_diffusers(steps: int) -> None:
     )
     # diffusers rounds to single precision in each step anyway, but ᾱ recomputed from such a σ would be less than that.
     scheduler.alphas_cumprod = ALPHAS_CUMPROD
-    solver = dpm_solver(ALPHAS_CUMPROD, steps)
+    solver = dpmpp_2m(ALPHAS_CUMPROD, steps)
     scheduler.set_timesteps(timesteps=solver.timesteps.tolist())
     scheduler.sigmas = ((1 - solver.alphas_cumprod) / solver.alphas_cumprod).sqrt()
     denoise = denoise_with(solver.timesteps, solver.alphas_cumprod)
-    x0 = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps), dtype=torch.float64)
-    expected = [x0]
+    noise = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps), dtype=torch.float64)
+    expected = [noise]
     for i, timestep in enumerate(scheduler.timesteps):
         prediction = denoise(expected[-1][:, None], slice(i, i + 1))[:, 0]
         expected.append(scheduler.step(prediction, timestep, expected[-1]).prev_sample)
 
-    states = sample_sequential(denoise, solver, x0)
+    states = sample_sequential(denoise, solver, noise)
     torch.testing.assert_close(states, torch.stack(expected, 1).double(), atol=1e-5, rtol=0)
-    in_float32 = sample_sequential(denoise, solver.to("cpu", torch.float32), x0.float())
+    in_float32 = sample_sequential(denoise, solver.to("cpu", torch.float32), noise.float())
     torch.testing.assert_close(in_float32, states.float(), atol=1e-5, rtol=0)
 
 
@@ -132,23 +128,31 @@ def test_dpm_solver_is_of_second_order() -> None:
         return float((states[0, -2, 0, 0] / spread[-2] - 1).abs())  # before the step to ᾱ = 1
 
     for steps in (20, 40):
-        assert 1.5 < relative_error(ddim_solver, steps) / relative_error(ddim_solver, 2 * steps) < 2.5
-        assert relative_error(dpm_solver, steps) / relative_error(dpm_solver, 2 * steps) > 3
+        assert 1.5 < relative_error(ddim, steps) / relative_error(ddim, 2 * steps) < 2.5
+        assert relative_error(dpmpp_2m, steps) / relative_error(dpmpp_2m, 2 * steps) > 3
 
 
-@given(build=st.sampled_from([ddim_solver, dpm_solver]), steps=st.integers(1, 25), seed=st.integers(0, 1000))
+@given(build=st.sampled_from([ddim, ddpm, dpmpp_2m]), steps=st.integers(1, 50))
+def test_steps_follow_from_the_map_alone(build: Build, steps: int) -> None:
+    """r and W of a solver that is nothing but a, C: those that it was made of."""
+    made = build(ALPHAS_CUMPROD, steps)
+    told = Solver(made.timesteps, made.alphas_cumprod, made.a, made.C, made.N)
+    assert "W" not in vars(told)
+    torch.testing.assert_close(told.r, made.r, atol=1e-12, rtol=0)
+    torch.testing.assert_close(told.W, made.W, atol=1e-9, rtol=0)
+    assert bool(told.W.tril(-1).any()) == bool(made.W.tril(-1).any())
+
+
+@given(build=st.sampled_from([ddim, dpmpp_2m]), steps=st.integers(1, 25), seed=st.integers(0, 1000))
 def test_steps_are_the_same_map_as_the_unrolled_one(build: Build, steps: int, seed: int) -> None:
     solver = build(ALPHAS_CUMPROD, steps)
     denoise = denoise_with(solver.timesteps, solver.alphas_cumprod)
     x = torch.randn((2, 4, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     states = sample_sequential(denoise, solver, x)
-    before = torch.full_like(x, 1e6)  # which counts nothing in the first step
+    predictions = []
     for i in range(steps):
-        prediction = denoise(x[:, None], slice(i, i + 1))[:, 0]
-        x = solver.r[i] * x + solver.c[i] * prediction
-        if solver.b is not None:
-            x = x + solver.b[i] * before
-        before = prediction
+        predictions.append(denoise(x[:, None], slice(i, i + 1))[:, 0])
+        x = solver.r[i] * x + sum(W * p for W, p in zip(solver.W[i], predictions, strict=False))
         torch.testing.assert_close(x, states[:, i + 1], atol=1e-9, rtol=0)
 
 
@@ -162,11 +166,11 @@ def test_log_snr_timesteps_are_distinct_and_even(steps: int) -> None:
     if 2 < steps <= 10:
         distances = torch.special.logit(ALPHAS_CUMPROD[timesteps]).diff()
         assert distances.max() < 1.5 * distances.min()
-        leading = torch.special.logit(ALPHAS_CUMPROD[leading_timesteps(100, steps)]).diff()
+        leading = torch.special.logit(ALPHAS_CUMPROD[leading_timesteps(ALPHAS_CUMPROD, steps)]).diff()
         assert leading.max() > 1.5 * leading.min()
 
 
-@given(steps=st.integers(1, 100), build=st.sampled_from([ddim_solver, ddpm_solver, dpm_solver]))
+@given(steps=st.integers(1, 100), build=st.sampled_from([*SOLVERS.values()]))
 def test_solver_is_strictly_causal_and_ends_clean(steps: int, build: Build) -> None:
     solver = build(ALPHAS_CUMPROD, steps)
     assert solver.steps == steps
@@ -179,9 +183,7 @@ def test_solver_is_strictly_causal_and_ends_clean(steps: int, build: Build) -> N
     torch.testing.assert_close(solver.C[-1], torch.eye(steps, dtype=torch.float64)[-1])
 
 
-@given(
-    build=st.sampled_from([ddim_solver, dpm_solver]), steps=st.integers(1, 100), seed=st.integers(0, 2**31)
-)
+@given(build=st.sampled_from([ddim, dpmpp_2m]), steps=st.integers(1, 100), seed=st.integers(0, 2**31))
 def test_a_point_mass_is_kept_on_its_noise_levels(build: Build, steps: int, seed: int) -> None:
     """If the data are one point p, state i is √ᾱ_i·p + √(1−ᾱ_i)·ε with the same ε for all i."""
     generator = torch.Generator().manual_seed(seed)
@@ -194,15 +196,17 @@ def test_a_point_mass_is_kept_on_its_noise_levels(build: Build, steps: int, seed
 
 
 @pytest.mark.parametrize("steps", [0, -1, 101])
-@pytest.mark.parametrize("build", [ddim_solver, dpm_solver])
+@pytest.mark.parametrize("build", [ddim, dpmpp_2m])
 def test_impossible_number_of_steps_is_refused(build: Build, steps: int) -> None:
     with pytest.raises(ValueError, match=rf"steps must be in 1 … 100 .* got {steps}"):
         build(ALPHAS_CUMPROD, steps)
 
 
 def test_step_noise_goes_with_stochastic_solvers_only() -> None:
-    x0 = torch.zeros(1, 4, 2)
+    noise = torch.zeros(1, 4, 2)
     with pytest.raises(ValueError, match="step_noise"):
-        sample_sequential(lambda states, steps: states, ddpm_solver(ALPHAS_CUMPROD, 4), x0)
+        sample_sequential(lambda states, steps: states, ddpm(ALPHAS_CUMPROD, 4), noise)
     with pytest.raises(ValueError, match="step_noise"):
-        sample_sequential(lambda s, steps: s, ddim_solver(ALPHAS_CUMPROD, 4), x0, torch.zeros(1, 4, 4, 2))
+        sample_sequential(
+            lambda s, steps: s, ddim(ALPHAS_CUMPROD, 4), noise, step_noise=torch.zeros(1, 4, 4, 2)
+        )

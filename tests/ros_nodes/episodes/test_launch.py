@@ -107,7 +107,7 @@ def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: P
     shutil.copy(checkpoint, own)
     network = DiffusionPolicy.load(own).network
     sha256 = weights_sha256(network)
-    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    add_lora(network, rank=2, targets=".*", generator=torch.Generator().manual_seed(0))
     save_pcm(
         tmp_path / "own_pcm_lora.safetensors",
         PCM(network, "lora", sha256, 4, "drift", "repeated", iterations=2, rank=2, targets=".*"),

@@ -86,7 +86,7 @@ def test_errors_are_those_to_the_same_solvers_answer(
 ) -> None:
     measure = accuracy_measure(policy_with_covariance, observations, 0, 5)
     for solver in PARALLEL_SOLVERS:
-        row = measure(Candidate("", SamplerConfig("picard", 5, solver=solver), 5))
+        row = measure(Candidate("", SamplerConfig("picard", solver, 5), 5))
         assert row["error_p95"] < 1e-4
         assert (row["error_p95_reference"] < 1e-4) == (solver == "ddim")
 
@@ -103,7 +103,7 @@ def test_a_pcm_is_compared_on_the_solver_that_it_was_trained_for(
 
 def test_what_was_measured_before_there_was_a_choice_of_solvers_is_found_again() -> None:
     ddim, other = (
-        Candidate("", SamplerConfig("picard", 5, solver=solver), 5).identity for solver in PARALLEL_SOLVERS
+        Candidate("", SamplerConfig("picard", solver, 5), 5).identity for solver in PARALLEL_SOLVERS
     )
     assert "solver" not in ddim["sampler"]
     assert other["sampler"] == {**ddim["sampler"], "solver": "dpm_solver"}

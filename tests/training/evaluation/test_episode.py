@@ -52,7 +52,13 @@ def start() -> tuple[float, float]:
 
 def on_ros(latencies_ms: Sequence[int], steps: int, margin_ms: int) -> list[tuple[float, ...]]:
     """The targets of the ROS nodes' parts: millisecond by millisecond, one inference at a time."""
-    schedule = ChunkSchedule(8 * PERIOD_NS, PERIOD_NS, margin_ms * MS, False, 0)
+    schedule = ChunkSchedule(
+        chunk_ns=8 * PERIOD_NS,
+        period_ns=PERIOD_NS,
+        margin_ns=margin_ms * MS,
+        synchronous=False,
+        latency_ns=0,
+    )
     trajectory = hold(start(), 0)
     targets = []
     computing: tuple[int, int, int] | None = None

@@ -94,7 +94,7 @@ def test_a_pcm_is_evaluated_and_named(
     calls: int,
 ) -> None:
     network = copy.deepcopy(policy.network)
-    add_lora(network, 2, ALL_LAYERS, torch.Generator())
+    add_lora(network, rank=2, targets=ALL_LAYERS, generator=torch.Generator())
     pcm = PCM(
         network,
         weights="lora",

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from policy.networks.lora import add_lora
-from policy.sampling.config import PARALLEL_SOLVERS
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.start import make_start
 from training.pcm.build_trajectories import draw_samples, picard_trajectories
@@ -25,11 +24,9 @@ from training.pcm.picard_consistency import (
 T, K = 5, 3
 
 
-@pytest.fixture(scope="module", params=PARALLEL_SOLVERS)
+@pytest.fixture(scope="module", params=["ddim", "dpmpp_2m"])
 def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> DiffusionPolicy:
-    config = SamplerConfig(
-        "picard", T, solver=request.param, formulation="preconditioned", initialisation="gaussian"
-    )
+    config = SamplerConfig("picard", request.param, T, picard=PicardConfig("preconditioned", "gaussian"))
     return trained.with_sampler(config)
 
 
@@ -37,7 +34,7 @@ def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> Diffusi
 def samples(sampled: DiffusionPolicy) -> Samples:
     conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     condition, noise = draw_samples(sampled, conditions, range(16), seed=0)
-    return Samples(condition, *picard_trajectories(sampled, condition, noise, K))
+    return Samples(condition, *picard_trajectories(sampled, condition, noise, iterations=K))
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +43,24 @@ def picard(sampled: DiffusionPolicy) -> PicardMap:
     return PicardMap(sampled.solver, recurrence, exact=1)
 
 
-@pytest.mark.parametrize("initial_model", ["base", "pcm"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("start_model", ["base", "pcm"])
+@pytest.mark.parametrize("weights", ["lora", "full"])
 def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
-    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap, method: str, initial_model: str
+    sampled: DiffusionPolicy, samples: Samples, picard: PicardMap, weights: str, start_model: str
 ) -> None:
-    if initial_model == "pcm":
-        picard = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
+    if start_model == "pcm":
+        picard = replace(picard, start=make_start("gaussian", picard.solver, covariance=sampled.covariance))
     network = deepcopy(sampled.network)
-    if method == "lora":
-        add_lora(network, 4, ".*", torch.Generator().manual_seed(0))
+    if weights == "lora":
+        add_lora(network, rank=4, targets=".*", generator=torch.Generator().manual_seed(0))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 3e-3)
-    before = picard_consistency_loss(network, picard, samples, 0).item()
+    before = picard_consistency_loss(network, picard, samples, k=0).item()
     for _ in range(60):
         optimizer.zero_grad()
-        picard_consistency_loss(network, picard, samples, 0).backward()
+        picard_consistency_loss(network, picard, samples, k=0).backward()
         optimizer.step()
-    assert picard_consistency_loss(network, picard, samples, 0).item() < 0.7 * before
+    assert picard_consistency_loss(network, picard, samples, k=0).item() < 0.7 * before
 
 
 def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
@@ -72,14 +69,14 @@ def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
     """The base model's next trajectory is in the samples, so that its loss is known without any network."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square() for k in range(K)]
     for k in range(K):
-        loss = picard_consistency_loss(sampled.network, picard, samples, k, Distance(2.0))
+        loss = picard_consistency_loss(sampled.network, picard, samples, k=k, distance=Distance(2.0))
         expected = squares[k].mean() + 2 * squares[k][:, -1].mean()
         torch.testing.assert_close(loss, expected, atol=1e-8, rtol=1e-3)
-    unrolled = picard_consistency_loss(sampled.network, picard, samples, 0, unrolled_iterations=K)
+    unrolled = picard_consistency_loss(sampled.network, picard, samples, k=0, unrolled_iterations=K)
     torch.testing.assert_close(unrolled, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
-    initial = replace(picard, start=make_start("gaussian", picard.solver, sampled.covariance))
+    initial = replace(picard, start=make_start("gaussian", picard.solver, covariance=sampled.covariance))
     torch.testing.assert_close(
-        picard_consistency_loss(sampled.network, initial, samples, 0),
+        picard_consistency_loss(sampled.network, initial, samples, k=0),
         squares[0].mean(),
         atol=1e-8,
         rtol=1e-3,
@@ -89,7 +86,7 @@ def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
 def test_errors_of_the_base_are_those_of_its_trajectories(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
-    errors, _ = held_out_errors(sampled.network, sampled.network, picard, samples, K)
+    errors, _ = held_out_errors(sampled.network, sampled.network, picard, samples=samples, iterations=K)
     expected = [error_p95(samples.states[:, k + 1], samples.solution) for k in range(K)]
     assert errors == pytest.approx(expected, abs=1e-5)
 
@@ -98,12 +95,12 @@ def test_base_model_after_a_pcm_ends_at_its_own_solution(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
     network = deepcopy(sampled.network)
-    add_lora(network, 2, ".*", torch.Generator().manual_seed(0))
+    add_lora(network, rank=2, targets=".*", generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05)
-    always, first = held_out_errors(network, sampled.network, picard, samples, T)
+    always, first = held_out_errors(network, sampled.network, picard, samples=samples, iterations=T)
     assert first[-1] < 1e-4 < always[-1]
 
 
@@ -113,10 +110,17 @@ def test_iterations_by_the_base_count_and_train_the_pcm(
     """With the base in the PCM's place too, all trajectories are those in the samples."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean() for k in range(K)]
     base = deepcopy(sampled.network).requires_grad_(False)
-    loss = picard_consistency_loss(sampled.network, picard, samples, 0, base=base, base_iterations=2)
+    loss = picard_consistency_loss(sampled.network, picard, samples, k=0, base=base, base_iterations=2)
     torch.testing.assert_close(loss, torch.stack(squares).mean(), atol=1e-8, rtol=1e-3)
     loss = picard_consistency_loss(
-        sampled.network, picard, samples, 0, Distance(floor=1e-2), True, base=base, base_iterations=2
+        sampled.network,
+        picard,
+        samples,
+        k=0,
+        distance=Distance(floor=1e-2),
+        relative=True,
+        base=base,
+        base_iterations=2,
     )
     assert loss.item() == pytest.approx(
         1.0, rel=1e-3
@@ -139,12 +143,14 @@ def test_robust_distance_lets_one_sample_that_is_far_off_count_less(samples: Sam
 
 def test_loss_weights_follow_their_formulas(sampled: DiffusionPolicy) -> None:
     solver = sampled.solver
-    assert [loss_weight("constant", k, K, solver) for k in range(K)] == [1, 1, 1]
-    assert [loss_weight("inverse", k, K, solver) for k in range(K)] == [1, 1 / 2, 1 / 3]
+    assert [loss_weight("constant", k, iterations=K, solver=solver) for k in range(K)] == [1, 1, 1]
+    assert [loss_weight("inverse", k, iterations=K, solver=solver) for k in range(K)] == [1, 1 / 2, 1 / 3]
     expected = [(1 - solver.alphas_cumprod[state].item()) ** -0.5 for state in (0, 1, 3)]  # ⌊k·5/3⌋
-    assert [loss_weight("inverse_std", k, K, solver) for k in range(K)] == pytest.approx(expected)
+    assert [loss_weight("inverse_std", k, iterations=K, solver=solver) for k in range(K)] == pytest.approx(
+        expected
+    )
     with pytest.raises(
         ValueError,
         match="loss_weight must be one of constant, inverse, inverse_std, training_free, got 'x'",
     ):
-        loss_weight("x", 0, K, solver)
+        loss_weight("x", 0, iterations=K, solver=solver)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.pcm import load_pcm
 from training.pcm.build_trajectories import main as build
 from training.pcm.picard_consistency import (
@@ -32,7 +32,7 @@ SMALL = [
     "base_iterations=0",
     "loss_weight=constant",
     "floor=0",
-    "initial_model=base",
+    "start_model=base",
     "held_out_samples=8",
     "validated_iterations=2",
     "training.batch_size=8",
@@ -52,7 +52,7 @@ def arguments(
     replace(untrained, covariance=0.1 * torch.eye(32)).save(checkpoint)
     small = [
         "samples=40",
-        f"steps={T}",
+        f"sampler.steps={T}",
         f"iterations={K}",
         "batch_size=8",
         "held_out_episodes=1",
@@ -72,20 +72,20 @@ def log(output_dir: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "hours"} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("weights", ["lora", "full"])
 def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
     policy: DiffusionPolicy,
     arguments: list[str],
     tmp_path: Path,
-    method: str,
+    weights: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output_dir = tmp_path / "run"
-    assert main([*arguments, f"output_dir={output_dir}", f"method={method}"]) == 0
+    assert main([*arguments, f"output_dir={output_dir}", f"weights={weights}"]) == 0
     assert "training-free" in capsys.readouterr().out
     pcm = load_pcm(output_dir / "pcm.safetensors", policy.network)
-    assert (pcm.method, pcm.steps, pcm.iterations) == (method, T, K)
-    assert (pcm.solver, pcm.formulation, pcm.initialisation) == ("dpm_solver", "preconditioned", "gaussian")
+    assert (pcm.weights, pcm.steps, pcm.iterations) == (weights, T, K)
+    assert (pcm.solver, pcm.jacobian, pcm.start) == ("dpmpp_2m", "preconditioned", "gaussian")
     assert pcm.provenance["trajectories"]["seed"] == 0
     ratios = [float(row["error_ratio"]) for row in log(output_dir) if row["error_ratio"]]
     assert pcm.provenance["error_ratio"] == pytest.approx(min(ratios), rel=1e-6)
@@ -146,7 +146,7 @@ def test_trajectories_of_another_base_are_refused(
             "iterations=4",
             "iterations must be in 1 (unrolled_iterations) … 3 (those of the trajectories), got 4",
         ),
-        ("initial_model=pcm", "iterations must be unrolled_iterations, 1, got 3"),
+        ("start_model=pcm", "iterations must be unrolled_iterations, 1, got 3"),
         ("held_out_samples=40", "held_out_samples 40 leave none of 40 to train on"),
         ("training.batch_size=64", "batch_size 64 exceeds the 32 training samples"),
         (
@@ -172,19 +172,19 @@ def test_initial_call_can_only_be_trained_where_there_is_one(
     arguments: list[str], small_demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "fresh.zarr"
-    small = ["samples=8", f"steps={T}", f"iterations={K}", "initialisation=fresh", "device=cpu"]
+    small = ["samples=8", f"sampler.steps={T}", f"iterations={K}", "sampler.picard.start=fresh", "device=cpu"]
     demonstrations = f"demonstrations={small_demonstrations}"
     assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
-    more = [f"trajectories={store}", "initial_model=pcm", "iterations=1", f"output_dir={tmp_path / 'run'}"]
+    more = [f"trajectories={store}", "start_model=pcm", "iterations=1", f"output_dir={tmp_path / 'run'}"]
     assert main([arguments[0], *SMALL, *more]) == 1
-    assert "needs trajectories with the initialisation 'gaussian'" in capsys.readouterr().err
+    assert "needs trajectories with the start gaussian" in capsys.readouterr().err
 
 
 def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
     policy: DiffusionPolicy, arguments: list[str], small_demonstrations: Path, tmp_path: Path
 ) -> None:
     store, run = tmp_path / "store.zarr", tmp_path / "run"
-    small = ["samples=32", f"steps={T}", f"iterations={K}", "solver=dpm_solver", "device=cpu"]
+    small = ["samples=32", f"sampler.steps={T}", f"iterations={K}", "sampler.solver=dpmpp_2m", "device=cpu"]
     demonstrations = f"demonstrations={small_demonstrations}"
     assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
     # A training that hardly moves the weights: the PCM's errors are those without it.
@@ -192,32 +192,46 @@ def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
     assert main([arguments[0], *SMALL, f"trajectories={store}", *more, f"output_dir={run}"]) == 0
     base = DiffusionPolicy.load(arguments[0].removeprefix("checkpoint="))
     pcm = load_pcm(run / "pcm.safetensors", base.network)
-    assert pcm.solver == "dpm_solver"
+    assert pcm.solver == "dpmpp_2m"
     # What training took for the way without it is what the sampler does.
     held_out = open_store(store)
     samples = load_trajectories(held_out)
     condition, states, solution = (torch.from_numpy(getattr(samples, name))[:8] for name in ARRAYS)
     observations = base.normalizer.observation.unnormalize(condition.view(8, 2, 20))
     for iterations in (1, 2):
-        sampler = SamplerConfig("picard", T, iterations, solver="dpm_solver", initialisation="gaussian")
-        actions = base.with_sampler(sampler).predict(observations, states[:, 0, 0]).actions
+        sampler = SamplerConfig(
+            "picard", "dpmpp_2m", T, stop=StopConfig(iterations), picard=PicardConfig(start="gaussian")
+        )
+        actions = base.with_sampler(sampler).predict(observations, noise=states[:, 0, 0]).actions
         found = base.normalizer.action.normalize(actions)
         torch.testing.assert_close(states[:, iterations, -1].clamp(-1, 1), found, atol=1e-5, rtol=0)
         error = error_p95(states[:, iterations], solution)
         for way in ("training_free", "pcm", "pcm_first"):
             assert pcm.provenance[f"{way}_depth_{iterations + 1}"] == pytest.approx(error, rel=1e-3)
-    switched_off = base.with_pcm(pcm).with_sampler(SamplerConfig("pcm_lora", T, solver=pcm.solver))
-    expected = base.with_sampler(SamplerConfig("dpm_solver", T)).predict(observations, solution[:, 0])
-    actions = switched_off.predict(observations, solution[:, 0], torch.Generator().manual_seed(0)).actions
+    switched_off = base.with_pcm(pcm).with_sampler(
+        SamplerConfig("pcm", pcm.solver, T, picard=PicardConfig("preconditioned", "fresh"))
+    )
+    expected = base.with_sampler(SamplerConfig("sequential", "dpmpp_2m", T)).predict(
+        observations, noise=solution[:, 0]
+    )
+    actions = switched_off.predict(
+        observations, noise=solution[:, 0], generator=torch.Generator().manual_seed(0)
+    ).actions
     torch.testing.assert_close(actions, expected.actions, atol=0.02, rtol=0)  # px
 
 
-@pytest.mark.parametrize(("initialisation", "first_depth"), [("fresh", 1), ("parasolver", 2)])
+@pytest.mark.parametrize(("start", "first_depth"), [("fresh", 1), ("held", 2)])
 def test_depths_count_the_calls_of_the_initial_trajectory(
-    arguments: list[str], small_demonstrations: Path, tmp_path: Path, initialisation: str, first_depth: int
+    arguments: list[str], small_demonstrations: Path, tmp_path: Path, start: str, first_depth: int
 ) -> None:
     store = tmp_path / "store.zarr"
-    small = ["samples=16", f"steps={T}", f"iterations={K}", f"initialisation={initialisation}", "device=cpu"]
+    small = [
+        "samples=16",
+        f"sampler.steps={T}",
+        f"iterations={K}",
+        f"sampler.picard.start={start}",
+        "device=cpu",
+    ]
     demonstrations = f"demonstrations={small_demonstrations}"
     assert build([arguments[0], demonstrations, f"output={store}", "held_out_episodes=1", *small]) == 0
     more = [

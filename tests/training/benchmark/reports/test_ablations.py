@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from training.benchmark.covariances import conditional_covariance, covariances, marginal_covariance
 from training.benchmark.run import main
 from training.data.demonstrations import load_demonstrations
@@ -166,11 +166,11 @@ def test_every_covariance_leaves_the_fixed_point_where_it_is(
     trained: DiffusionPolicy, small_demonstrations: Path, observations: torch.Tensor
 ) -> None:
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
-    exact = trained.with_sampler(SamplerConfig("ddim", 4)).predict(observations, noise)
+    exact = trained.with_sampler(SamplerConfig("sequential", "ddim", 4)).predict(observations, noise)
     found = covariances(trained, load_demonstrations(small_demonstrations), 1, [0.3])
     assert len(found) == 5
     for name, covariance in found.items():
-        sampler = SamplerConfig("picard", 4, initialisation="gaussian")
+        sampler = SamplerConfig("picard", "ddim", 4, picard=PicardConfig(start="gaussian"))
         actions = (
             replace(trained, covariance=covariance).with_sampler(sampler).predict(observations, noise).actions
         )

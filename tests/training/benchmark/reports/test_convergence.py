@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PicardConfig, SamplerConfig
 from policy.sampling.recurrence import FORMULATIONS
 from policy.sampling.start import INITIALISATIONS
 from training.benchmark.candidates import load_pcm_files
@@ -39,7 +39,7 @@ def setting(policy_with_covariance: DiffusionPolicy, observations: Tensor) -> Se
 def test_following_an_iteration_gives_the_errors_of_the_policys_predictions(
     setting: Setting, formulation: str, initialisation: str
 ) -> None:
-    sampler = SamplerConfig("picard", 6, formulation=formulation, initialisation=initialisation)
+    sampler = SamplerConfig("picard", "ddim", 6, picard=PicardConfig(formulation, initialisation))
     iterated = list(follow_picard(6, formulation, initialisation, setting))[1:]
     predicted = list(follow_predictions(sampler, None, setting))
     assert [point[:2] for point in predicted] == [point[:2] for point in iterated][: len(predicted)]

@@ -85,7 +85,7 @@ def test_what_was_measured_is_not_measured_again(
 
 
 def test_rewards_are_those_of_a_rollout(policy: DiffusionPolicy) -> None:
-    fast = policy.with_sampler(SamplerConfig("ddim", 2))
+    fast = policy.with_sampler(SamplerConfig("sequential", "ddim", 2))
     latency = LatencyConfig("fixed", ms=150)
     options = LatencyReportConfig(episodes=2, max_steps=20, first_seed=7)
     row = measure_latency(fast, options, latency, noise_seed=3)
@@ -95,7 +95,7 @@ def test_rewards_are_those_of_a_rollout(policy: DiffusionPolicy) -> None:
 
 
 def test_a_policy_that_never_answers_in_time_leaves_cells_empty(policy: DiffusionPolicy) -> None:
-    fast = policy.with_sampler(SamplerConfig("ddim", 2))
+    fast = policy.with_sampler(SamplerConfig("sequential", "ddim", 2))
     options = LatencyReportConfig(episodes=1, max_steps=10)
     row = measure_latency(fast, options, LatencyConfig("fixed", ms=5000), noise_seed=0)
     assert row["skipped_points"] is row["missed"] is None

@@ -10,7 +10,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig, StopConfig
 from training.benchmark import measurements
 from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.measurements import measure_rewards
@@ -134,7 +134,7 @@ def test_a_reward_is_shown_when_all_its_noise_seeds_are_there(arguments: list[st
 
 def test_one_rollout_gives_the_rewards_of_two_evaluations() -> None:
     # With these seeds the reward still grows just before 200 steps, and after them.
-    policy = DiffusionPolicy.load(CHECKPOINT, sampler=SamplerConfig("ddim", 2))
+    policy = DiffusionPolicy.load(CHECKPOINT, sampler=SamplerConfig("sequential", "ddim", 2))
     seeds = [100007, 100008]
     rewards = measure_rewards(policy, first_seed=seeds[0], episodes=2, noise_seed=1)
     for steps in (200, 300):
@@ -202,10 +202,21 @@ def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> 
 
 def test_a_pcm_is_compared_with_the_same_sampler_without_it(policy: DiffusionPolicy, pcm_path: Path) -> None:
     (file,) = load_pcm_files([str(pcm_path)], policy)
-    trained = SamplerConfig("pcm_lora", 5, 2, formulation="drift", stiffness=3.0)
+    trained = SamplerConfig(
+        "pcm",
+        "ddim",
+        5,
+        stop=StopConfig(2),
+        picard=PicardConfig("drift", "fresh"),
+        pcm=PcmConfig(stiffness=3.0),
+    )
     compared = [
-        Candidate("Picard", SamplerConfig("picard", 5, 3, formulation="drift"), 3),
-        Candidate("Picard", SamplerConfig("picard", 5, 2, formulation="drift"), 2),
+        Candidate(
+            "Picard", SamplerConfig("picard", "ddim", 5, stop=StopConfig(3), picard=PicardConfig("drift")), 3
+        ),
+        Candidate(
+            "Picard", SamplerConfig("picard", "ddim", 5, stop=StopConfig(2), picard=PicardConfig("drift")), 2
+        ),
         Candidate("PCM", trained, 2, file),
         Candidate("PCM", replace(trained, initialisation="repeated"), 2, file),
         Candidate("PCM", replace(trained, iterations=3), 3, file),

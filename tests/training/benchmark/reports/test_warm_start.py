@@ -65,7 +65,7 @@ def test_depth_is_that_of_the_first_answer_near_enough(
     env = gymnasium.make("pusht_env/PushT-v0")
     observation, _ = env.reset(seed=5)
     history, generator = [observation, observation], torch.Generator().manual_seed(5)
-    exact = policy_with_covariance.with_sampler(SamplerConfig("ddim", 6))
+    exact = policy_with_covariance.with_sampler(SamplerConfig("sequential", "ddim", 6))
 
     def newest() -> torch.Tensor:
         return torch.tensor(np.array([history[-2:]]), dtype=torch.float32)
