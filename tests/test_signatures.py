@@ -17,10 +17,6 @@ FOREIGN: dict[str, str] = {}
 
 NOT_CONVERTED: frozenset[str] = frozenset(
     {
-        "policy/chunk_schedule.py",
-        "policy/networks/lora.py",
-        "policy/networks/unet.py",
-        "policy/runtime/openvino_engine.py",
         "ros_nodes/commands/chunk_messages.py",
         "ros_nodes/commands/trajectory_execution.py",
         "ros_nodes/commands/trajectory_messages.py",
