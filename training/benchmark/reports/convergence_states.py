@@ -130,7 +130,7 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
         maps: of which those with the last PCM, or else with the largest T, are shown.
         marks: names and depths of sequential samplers.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     problem = maps[-1][0].problem
     shown = [(mapped, row) for mapped, row in maps if mapped.problem == problem]
@@ -152,9 +152,9 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
         top = axes.secondary_xaxis("top")
         top.set_xticks([depth for _, depth in marks], [f"{name}\n{depth} steps" for name, depth in marks])
         top.xaxis.set_minor_locator(NullLocator())
-        top.tick_params(labelsize=11)
+        top.tick_params(labelsize=10)
         top.set_xlabel("sequential samplers of equal reward", fontsize=13)
     figure.suptitle(f"Parallel sampling with {problem}", fontsize=14)
-    axes.legend(fontsize=13)
+    axes.legend(fontsize=13, framealpha=1, loc="lower left")
     axes.grid(alpha=0.3)
     return figure
