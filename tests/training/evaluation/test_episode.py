@@ -74,7 +74,9 @@ def on_ros(latencies_ms: Sequence[int], steps: int, margin_ms: int) -> list[tupl
                 times = tuple(stamp + i * PERIOD_NS for i in range(1, 9))
                 if times[-1] >= now:  # read_trajectory refuses one that has ended
                     points = tuple(map(tuple, actions(number)[1:9].tolist()))
-                    trajectory = Trajectory(now, trajectory.sample(now), times, points)
+                    trajectory = Trajectory(
+                        start_time=now, start_position=trajectory.sample(now), times=times, positions=points
+                    )
                 schedule.finished(stamp, now - started, now)
                 computing, consider = None, True
                 number += 1
