@@ -46,18 +46,18 @@ class StopConfig:
     iterations: int = _number(
         0,
         (0, 1000),
-        "largest number of iterations; 0 for no limit, since T of them give the sequential answer",
+        "largest number of iterations; 0: no limit, since T of them give the sequential answer",
     )
     tolerance: float = _number(
         0.0,
         (0.0, 10.0),
-        "smallest movement of states that are not final, in standard deviations of a step; 0 for none",
+        "largest movement of a state that counts as converged, in standard deviations of a step; 0: no test",
     )
     deadline_ms: float = _number(
         0.0,
         (0.0, 1e6),
-        "time limit of an inference, in ms: no iteration starts that would end after it; the first always runs; "
-        "0 for no limit",
+        "time limit of one inference, in ms: no iteration starts that would end after it, but the first always "
+        "runs; 0: no limit",
     )
 
 
@@ -65,14 +65,16 @@ class StopConfig:
 class ParallelConfig:
     """What every parallel method can do."""
 
-    window: int = _number(0, (0, 1000), "solver steps that are evaluated at once; 0 for all")
+    window: int = _number(0, (0, 1000), "solver steps that are evaluated at once; 0: all")
     memory: int = _number(
-        0, (0, 100), "earlier iterates that Anderson acceleration combines with the newest; 0 for none"
+        0,
+        (0, 100),
+        "earlier iterates that Anderson acceleration combines with the newest; 0: no acceleration",
     )
     warm_start: str = _choice(
         "none",
         WARM_STARTS,
-        "what the previous chunk gives to the start of this one: nothing, its actions, or its noise too",
+        "what the start takes over from the previous chunk: nothing, its actions, or its noise too",
     )
 
 
@@ -83,10 +85,10 @@ class PicardConfig:
     jacobian: str = _choice(
         AUTO,
         (AUTO, *JACOBIANS),
-        "Jacobian that corrections spread with; auto for what a PCM was trained for, else preconditioned",
+        "model of how corrections spread to later states; auto: the PCM's own, else preconditioned",
     )
     start: str = _choice(
-        AUTO, (AUTO, *STARTS), "initial trajectory; auto for what a PCM was trained for, else fresh"
+        AUTO, (AUTO, *STARTS), "states before the first iteration; auto: the PCM's own, else fresh"
     )
     start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start held")
 
@@ -96,7 +98,7 @@ class ParaSolverConfig:
     """ParaSolver: Picard iteration over sub-intervals of several steps."""
 
     sub_intervals: int = _number(
-        0, (0, 1000), "number N of sub-intervals, a divisor of the steps; 0 for as many as steps"
+        0, (0, 1000), "number N of sub-intervals, a divisor of the steps; 0: as many as steps"
     )
     start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start")
 
@@ -108,14 +110,14 @@ class PcmConfig:
     space: str = _choice(
         AUTO,
         (AUTO, *SPACES),
-        "what is mixed: the predictions of both networks (feature), or the weights, by the scale of the adapters "
-        "(parameter); auto for parameter if the PCM has adapters, else feature",
+        "what the PCM's weight λ scales: data predictions (feature) or its adapters (parameter); auto: parameter if "
+        "it has adapters, else feature",
     )
     stiffness: float = _number(
         1.0,
         (0.0, 1000.0),
-        "rate s of switching off: the PCM weighs λ(k) = 1 − s·k/K at iteration k = 0, 1, … of the K that it was "
-        "trained for; 0 for always 1",
+        "stiffness s of the switch: iteration k = 0, 1, … gives the PCM the weight λ(k) = 1 − s·k/K, at least 0, "
+        "with the K that it was trained for; 0: always 1",
     )
 
 
@@ -143,15 +145,15 @@ class SamplerConfig:
     method: str = _choice(
         "sequential",
         METHOD_NAMES,
-        "way to the answer: sequential, or parallel by Picard iteration, by ParaSolver, or by Picard iteration that a "
-        "PCM begins",
+        "how the answer is found: sequential, or in parallel by picard (Picard iteration), parasolver (Picard "
+        "iteration over sub-intervals) or pcm (Picard iteration that a PCM begins)",
     )
     solver: str = _choice(
         AUTO,
         (AUTO, *SOLVERS),
-        "solver whose sequential answer is wanted; auto for what a PCM was trained for, else ddim",
+        "solver whose sequential answer is wanted; auto: the PCM's own, else ddim",
     )
-    steps: int = _number(0, (0, 1000), "solver steps T; 0 for what a PCM was trained for, else 50")
+    steps: int = _number(0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50")
     stop: StopConfig = field(default_factory=StopConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     picard: PicardConfig = field(default_factory=PicardConfig)
