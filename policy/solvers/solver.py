@@ -13,6 +13,7 @@ substitution through this map. Parallel samplers look for its fixed point, by th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -119,3 +120,16 @@ def solver_of_steps(
     )
     vars(solver).update(r=r, W=W)  # known already, and more precisely than from a and C
     return solver
+
+
+def solver_of_states(timesteps: Tensor, alphas_cumprod: Tensor, states: Sequence[Tensor]) -> Solver:
+    """The solver whose states are given by their weights.
+
+    Args:
+        timesteps: (T,).
+        alphas_cumprod: (T,) ᾱ at them, in float64.
+        states: T+1 of (T+1,), the weight of the noise first, then those of x̂_0 … x̂_{T−1}.
+    """
+    weights = torch.stack(list(states))
+    alphas_cumprod = torch.cat((alphas_cumprod, alphas_cumprod.new_ones(1)))
+    return Solver(timesteps, alphas_cumprod, a=weights[:, 0], C=weights[:, 1:])
