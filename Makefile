@@ -10,6 +10,8 @@ ROS := $(if $(ROS_DISTRO),,$(if $(ROS_SETUP),source $(ROS_SETUP) &&))
 # Its Python packages use some of the system's, such as PyYAML.
 VENV_OPTIONS := $(if $(ROS_DISTRO)$(ROS_SETUP),--system-site-packages)
 COLCON := $(or $(shell command -v colcon),build/colcon/bin/colcon)
+# On all cores, but not on more than 4: the nodes' tests are many processes each.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup
 SOAK_MINUTES ?= 30
 
 .PHONY: run test ros-test soak check clean
@@ -21,14 +23,14 @@ run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 # The tests' networks are tiny: more threads would only wait for each other.
 test ros-test: export OMP_NUM_THREADS := 1
 
-test: $(VENV)/.installed-test  ## The whole test suite, in up to 4 processes at once
-	$(ROS) $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+test: $(VENV)/.installed-test  ## The whole test suite
+	$(ROS) $(PYTEST)
 
 ros-test: $(VENV)/.installed-test $(COLCON)  ## Build with colcon, then test the nodes as they are installed
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error ros-test needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(COLCON) --log-base build/ros/log build --base-paths . \
 		--build-base build/ros/build --install-base build/ros/install
-	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(BIN)/python -m pytest tests/ros_nodes
+	$(ROS) source build/ros/install/setup.bash && PATH="$$PATH:$$PWD/build/colcon/bin" $(PYTEST) tests/ros_nodes
 
 soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or EPISODES=…, SOAK_MINUTES=…, ARGUMENTS="solver:=…"
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))

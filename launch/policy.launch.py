@@ -36,7 +36,14 @@ ARGUMENTS = (
     ("params_file", "", "YAML file with the node's parameters; share/pcm_policy/config/policy.yaml if empty"),
     ("checkpoint", "", "safetensors file of the policy, instead of the one in params_file"),
     ("pcm", "", "safetensors file of a PCM for it, instead of the one in params_file"),
-    ("sampler", "", "sampler.name, instead of the one in params_file"),
+    (
+        "method",
+        "",
+        "sampler.method; solver and steps, where not given, are then auto and 0 whatever params_file says",
+    ),
+    ("solver", "", "sampler.solver, instead of the one in params_file"),
+    ("steps", "", "sampler.steps, likewise"),
+    ("iterations", "", "sampler.stop.iterations, likewise"),
     ("output", "", "topic or follow_joint_trajectory, instead of what params_file says"),
     ("namespace", "", "namespace of the node, its topics and its actions"),
     (
@@ -62,10 +69,10 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    named = {"checkpoint": "checkpoint", "pcm": "pcm", "sampler": "sampler.name", "output": "output"}
-    overrides: dict[str, str | bool] = {
-        parameter: value[name] for name, parameter in named.items() if value[name]
+    overrides: dict[str, str | int | bool] = {
+        name: value[name] for name in ("checkpoint", "pcm", "output") if value[name]
     }
+    overrides |= _sampler(value)
     if value["use_sim_time"]:
         overrides["use_sim_time"] = _truth(context, "use_sim_time")
     policy = LifecycleNode(
@@ -79,6 +86,24 @@ def _start(context: LaunchContext) -> list[Action]:
         ],
     )
     return [policy, *(_bring_up(policy) if _truth(context, "autostart") else [])]
+
+
+def _sampler(value: dict[str, str]) -> dict[str, str | int]:
+    """The sampler's parameters that the arguments set.
+
+    A solver and a number of steps belong to the method beside which a file names them: a method that is given as an
+    argument takes neither from there.
+    """
+    parameters: dict[str, str | int] = (
+        {"sampler.solver": "auto", "sampler.steps": 0} if value["method"] else {}
+    )
+    parameters |= {f"sampler.{name}": value[name] for name in ("method", "solver") if value[name]}
+    for name, parameter in (("steps", "sampler.steps"), ("iterations", "sampler.stop.iterations")):
+        if value[name]:
+            if not value[name].isdecimal():
+                raise ValueError(f"{name} must be a whole number, got {value[name]!r}")
+            parameters[parameter] = int(value[name])
+    return parameters
 
 
 def _truth(context: LaunchContext, argument: str) -> bool:

@@ -67,14 +67,20 @@ ARGUMENTS = (
         f"safetensors file of the policy; that of params_file, else {SHIPPED}, if empty",
     ),
     ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
-    ("sampler", "", "sampler.name of the policy node, if not that of share/pcm_policy/config/pusht.yaml"),
+    (
+        "method",
+        "",
+        "sampler.method; solver and steps, where not given, are then auto and 0 whatever the files say; "
+        "as in share/pcm_policy/config/pusht.yaml or params_file if empty",
+    ),
+    ("solver", "", "sampler.solver, instead of the one in the files"),
     ("steps", "", "sampler.steps, likewise"),
-    ("iterations", "", "sampler.iterations, likewise"),
+    ("iterations", "", "sampler.stop.iterations, likewise"),
     ("engine", "", "engine of the policy node, its own default if empty; plain computes as pcm-evaluate"),
     ("params_file", "", "YAML file with more parameters of the policy node"),
     ("episodes", "10", "number of episodes"),
     ("first_seed", "100000", "initial state of the first episode; one more per episode"),
-    ("noise_seed", "0", "of the policy's noises"),
+    ("noise_seed", "0", "seed of the policy's noises"),
     ("max_steps", "200", "control steps of 0.1 s per episode"),
     ("mode", "realtime", "realtime, or lockstep: deterministic, and as fast as it goes"),
     ("real_time_factor", "1.0", "seconds of simulation per second, in mode realtime"),
@@ -103,9 +109,11 @@ def _start(context: LaunchContext) -> list[Action]:
     rviz, record = (
         perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
     )
-    file = value["params_file"]
-    if not value["checkpoint"] and not (file and _names_checkpoint(yaml.safe_load(Path(file).read_text()))):
+    file = yaml.safe_load(Path(value["params_file"]).read_text()) if value["params_file"] else {}
+    if not value["checkpoint"] and not _names("checkpoint", file):
         value["checkpoint"] = str(SHIPPED)
+    if not value["pcm"] and not _names("pcm", file):
+        value["pcm"] = _pcm_beside(value["checkpoint"])
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
     simulator = Node(
@@ -121,8 +129,8 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[
             str(_share() / "config" / "pusht.yaml"),
-            *_pcm_beside(value["checkpoint"]),
             *filter(None, [value["params_file"]]),
+            # One dictionary, at the end: values of a second one would go where the first one stands.
             _policy_parameters(value),
         ],
     )
@@ -150,30 +158,42 @@ def _policy_parameters(value: dict[str, str]) -> dict[str, Any]:
         "synchronous": value["mode"] == "lockstep",
         "use_sim_time": True,
     }
-    names = {"checkpoint": "checkpoint", "pcm": "pcm", "engine": "engine", "sampler": "sampler.name"}
-    for name, parameter in names.items():
+    parameters |= {name: value[name] for name in ("checkpoint", "pcm", "engine") if value[name]}
+    return parameters | _sampler(value)
+
+
+def _sampler(value: dict[str, str]) -> dict[str, str | int]:
+    """The sampler's parameters that the arguments set.
+
+    A solver and a number of steps belong to the method beside which a file names them: a method that is given as an
+    argument takes neither from there.
+    """
+    parameters: dict[str, str | int] = (
+        {"sampler.solver": "auto", "sampler.steps": 0} if value["method"] else {}
+    )
+    parameters |= {f"sampler.{name}": value[name] for name in ("method", "solver") if value[name]}
+    for name, parameter in (("steps", "sampler.steps"), ("iterations", "sampler.stop.iterations")):
         if value[name]:
-            parameters[parameter] = value[name]
-    for name in ("steps", "iterations"):
-        if value[name]:
-            parameters[f"sampler.{name}"] = int(value[name])
+            if not value[name].isdecimal():
+                raise ValueError(f"{name} must be a whole number, got {value[name]!r}")
+            parameters[parameter] = int(value[name])
     return parameters
 
 
-def _names_checkpoint(parameters: Any) -> bool:
-    """Whether a parameter file's content, at any depth of namespaces, holds a checkpoint."""
-    return isinstance(parameters, dict) and (
-        bool(parameters.get("checkpoint")) or any(map(_names_checkpoint, parameters.values()))
+def _names(parameter: str, file: Any) -> bool:
+    """Whether a parameter file's content, at any depth of namespaces, holds a value of a parameter."""
+    return isinstance(file, dict) and (
+        bool(file.get(parameter)) or any(_names(parameter, part) for part in file.values())
     )
 
 
-def _pcm_beside(checkpoint: str) -> list[dict[str, str]]:
-    """The PCM that lies beside a checkpoint, if one does, so that `sampler` alone selects it."""
+def _pcm_beside(checkpoint: str) -> str:
+    """The PCM beside a checkpoint, if there is one, so that `method:=pcm` alone is right."""
     if not checkpoint:
-        return []
+        return ""
     path = Path(checkpoint)
     pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
-    return [{"pcm": str(pcm)}] if pcm.is_file() else []
+    return str(pcm) if pcm.is_file() else ""
 
 
 def _bring_up(node: LifecycleNode, then: Action) -> list[Action]:

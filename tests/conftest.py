@@ -14,9 +14,13 @@ DEMONSTRATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "push
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One of pytest-xdist's workers runs all tests of a file, which share fixtures, unless a test has another group."""
+    """One of pytest-xdist's workers runs all tests of a file, which share fixtures.
+
+    Tests with processes on ROS are many, long and alone, so that any worker runs the next one.
+    """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
+        is_alone = "ros" in getattr(item, "fixturenames", ())
+        if not is_alone and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 

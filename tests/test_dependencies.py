@@ -42,10 +42,9 @@ def libraries(*extras: str) -> set[str]:
 
 
 def ros_packages() -> set[str]:
-    """What package.xml lets the nodes run with."""
-    return {
-        str(element.text) for element in ElementTree.parse(REPOSITORY / "package.xml").iter("exec_depend")
-    }
+    """What package.xml lets the nodes run with, as it is imported."""
+    elements = ElementTree.parse(REPOSITORY / "package.xml").iter("exec_depend")
+    return {str(element.text).removeprefix("python3-") for element in elements}
 
 
 def modules(*rooms: str) -> list[str]:
@@ -67,6 +66,10 @@ def imports(module: str) -> set[str]:
     """The modules that a module names in import statements, wherever they stand, and the packages around them."""
     file = file_of(module)
     assert file is not None, module
+    return imports_of(file)
+
+
+def imports_of(file: Path) -> set[str]:
     named = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -142,6 +145,13 @@ def test_what_is_missing_is_named(package: str, extra: str) -> None:
     program = f"import sys; sys.modules.update(dict.fromkeys({missing})); import {package}"
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert f"need: pip install 'pcm_policy[{extra}]'" in run.stderr.replace("needs:", "need:")
+
+
+def test_launch_files_need_ros_alone() -> None:
+    files = sorted((REPOSITORY / "launch").glob("*.py"))
+    imported = {name.split(".")[0] for file in files for name in imports_of(file)}
+    assert files
+    assert imported - sys.stdlib_module_names <= ros_packages()
 
 
 def test_no_command_imports_from_another() -> None:

@@ -15,38 +15,6 @@ MOST = 3
 FOREIGN: dict[str, str] = {}
 """Functions whose signature is another library's, as `file:function`, and whose it is."""
 
-NOT_CONVERTED: frozenset[str] = frozenset(
-    {
-        "ros_nodes/commands/chunk_messages.py",
-        "ros_nodes/commands/trajectory_execution.py",
-        "ros_nodes/commands/trajectory_messages.py",
-        "ros_nodes/episodes/episode_runner.py",
-        "ros_nodes/observations/observation_history.py",
-        "ros_nodes/observations/observation_messages.py",
-        "ros_nodes/policy_node/action_loop.py",
-        "ros_nodes/policy_node/diagnostics.py",
-        "ros_nodes/policy_node/policy_preparation.py",
-        "ros_nodes/simulator/pusher_controller.py",
-        "ros_nodes/simulator/simulator_messages.py",
-        "ros_nodes/soak/run.py",
-        "training/benchmark/covariances.py",
-        "training/benchmark/measurements.py",
-        "training/benchmark/report.py",
-        "training/benchmark/reports/ablations.py",
-        "training/benchmark/reports/convergence_curves.py",
-        "training/benchmark/reports/deadline.py",
-        "training/benchmark/reports/latency.py",
-        "training/benchmark/reports/profile.py",
-        "training/benchmark/reports/rewards.py",
-        "training/benchmark/reports/rewards_layout.py",
-        "training/benchmark/reports/rewards_rows.py",
-        "training/benchmark/reports/simulator.py",
-        "training/benchmark/reports/warm_start.py",
-        "training/policy/train_policy.py",
-    }
-)
-"""Files that still have other functions."""
-
 
 def long_signatures(file: Path) -> list[str]:
     """The functions of a file with more arguments by position, besides `self` and `cls`."""
@@ -80,15 +48,7 @@ FILES = sorted(
 
 @pytest.mark.parametrize("file", FILES)
 def test_more_than_three_arguments_are_named(file: str) -> None:
-    found = long_signatures(REPOSITORY / file)
-    if file in NOT_CONVERTED:
-        assert found, "converted: take it off the list"
-    else:
-        assert not found
-
-
-def test_the_list_names_files() -> None:
-    assert set(FILES) >= NOT_CONVERTED
+    assert not long_signatures(REPOSITORY / file)
 
 
 def test_what_counts_as_an_argument_by_position(tmp_path: Path) -> None:

@@ -44,16 +44,16 @@ class JointLimits:
 
 
 def trajectory_message(
-    chunk: NDArray[np.float64], names: Sequence[str], stamp_ns: int, period_ns: int
+    chunk: NDArray[np.float64], names: Sequence[str], *, stamp_ns: int, period_ns: int
 ) -> JointTrajectory:
     """A chunk (points, joints) as a trajectory.
 
     Args:
         chunk: target positions.
-        names: joints, the columns of the chunk.
-        stamp_ns: time of the newest observation that the chunk is based on; point i, counted from 1, is due
+        names: names of the joints, in the order of the chunk's columns.
+        stamp_ns: time of the newest observation that the chunk is based on. Point i, counted from 1, is due
             i control periods after it.
-        period_ns: the control period.
+        period_ns: control period in ns.
     """
     message = JointTrajectory()
     message.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
@@ -70,7 +70,7 @@ def trajectory_message(
 
 
 def path_markers(
-    chunk: NDArray[np.float64], limits: JointLimits, frame_id: str, stamp_ns: int, lifetime_ns: int
+    chunk: NDArray[np.float64], limits: JointLimits, *, frame_id: str, stamp_ns: int, lifetime_ns: int
 ) -> MarkerArray:
     """A chunk (points, joints) as a line with a dot at each point.
 

@@ -16,7 +16,7 @@ SECOND = 1_000_000_000
 Position = tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trajectory:
     """Positions to pass at given times.
 
@@ -57,10 +57,10 @@ class Trajectory:
 def hold(position: Sequence[float], time: int) -> Trajectory:
     """Stay at a position (J,) from a time on."""
     point = tuple(position)
-    return Trajectory(time, point, (time,), (point,))
+    return Trajectory(start_time=time, start_position=point, times=(time,), positions=(point,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tolerances:
     """How far the joints may be from where a trajectory wants them; 0 enforces nothing.
 
@@ -89,6 +89,7 @@ class Outcome(Enum):
 def judge(
     trajectory: Trajectory,
     tolerances: Tolerances,
+    *,
     time: int,
     position: Sequence[float],
     velocity: Sequence[float],

@@ -31,7 +31,7 @@ def nanoseconds(time: Time | Duration) -> int:
 
 
 def read_trajectory(
-    message: JointTrajectory, joints: Sequence[str], now: int, position: Sequence[float]
+    message: JointTrajectory, joints: Sequence[str], *, now: int, position: Sequence[float]
 ) -> Trajectory:
     """Read a trajectory that replaces the running one at the time `now`.
 
@@ -69,7 +69,9 @@ def read_trajectory(
     if times[-1] < now:
         late = (now - times[-1]) / SECOND
         raise InvalidTrajectoryError(f"trajectory ended {late:.3f} s ago")
-    return Trajectory(now, tuple(position), tuple(times), tuple(positions))
+    return Trajectory(
+        start_time=now, start_position=tuple(position), times=tuple(times), positions=tuple(positions)
+    )
 
 
 def read_tolerances(
@@ -96,7 +98,12 @@ def read_tolerances(
         raise InvalidTrajectoryError(f"goal_time_tolerance must not be negative, got {goal_time / SECOND} s")
     else:
         goal_time = goal_time or defaults.goal_time
-    return Tolerances(tuple(path), tuple(goal_position), tuple(goal_velocity), goal_time)
+    return Tolerances(
+        path=tuple(path),
+        goal=tuple(goal_position),
+        goal_velocity=tuple(goal_velocity),
+        goal_time=goal_time,
+    )
 
 
 def _check_point(point: JointTrajectoryPoint, index: int, joint_count: int) -> None:

@@ -9,7 +9,12 @@ from rclpy.action import ActionClient
 from rclpy.lifecycle import LifecycleNode
 from trajectory_msgs.msg import JointTrajectory
 
-from ros_nodes.policy_node.policy_statistics import PolicyStatistics
+
+class GoalCounts(Protocol):
+    """Where refused and failed goals are counted."""
+
+    goals_rejected: int
+    goals_aborted: int
 
 
 class TrajectoryOutput(Protocol):
@@ -53,11 +58,11 @@ class TopicOutput:
 class ActionOutput:
     """Sends trajectories as goals; each replaces the one before it, as joint_trajectory_controller does."""
 
-    def __init__(self, node: LifecycleNode, action: str, statistics: PolicyStatistics) -> None:
+    def __init__(self, node: LifecycleNode, action: str, counts: GoalCounts) -> None:
         self._logger = node.get_logger()
         self._action = action
         self._client = ActionClient(node, FollowJointTrajectory, action)
-        self._statistics = statistics
+        self._counts = counts
         self._sent: object | None = None  # marks the newest goal; results of replaced ones are expected
         self._handle: Any = None
 
@@ -71,7 +76,7 @@ class ActionOutput:
 
     def _answered(self, mark: object, handle: Any) -> None:
         if not handle.accepted:
-            self._statistics.goals_rejected += 1
+            self._counts.goals_rejected += 1
             self._logger.warning(f"{self._action} rejected a goal", throttle_duration_sec=1.0)
         elif self._sent is mark:
             self._handle = handle
@@ -84,7 +89,7 @@ class ActionOutput:
             return
         self._handle = None
         if response.result.error_code != FollowJointTrajectory.Result.SUCCESSFUL:
-            self._statistics.goals_aborted += 1
+            self._counts.goals_aborted += 1
             self._logger.warning(
                 f"{self._action} aborted the goal: {response.result.error_string or response.result.error_code}",
                 throttle_duration_sec=1.0,

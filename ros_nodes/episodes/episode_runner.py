@@ -53,7 +53,7 @@ class EpisodeRunner(Node):
             ("episodes", 10, 1, 10**6, "number of episodes"),
             ("first_seed", 100000, 0, 2**32 - 1, "initial state of the first episode; one more per episode"),
             ("max_steps", 200, 1, 10**6, "control steps of 0.1 s per episode"),
-            ("noise_seed", 0, 0, 2**31 - 1, "of the policy's noises"),
+            ("noise_seed", 0, 0, 2**31 - 1, "seed of the policy's noises"),
         ):
             limits = IntegerRange(from_value=low, to_value=high, step=1)
             self.declare_parameter(
@@ -85,7 +85,7 @@ class EpisodeRunner(Node):
     def run(self) -> dict[str, Any]:
         """Run all episodes and write the summary, which is also returned.
 
-        Interrupted, it writes the summary of those that are over.
+        An interruption leaves the summary of the episodes that are over.
 
         Raises:
             Unanswered: if the simulator or an active policy does not appear.
@@ -170,9 +170,9 @@ class EpisodeRunner(Node):
         }
 
     def _read_policy_parameters(self, timeout: float) -> dict[str, Any]:
-        names = self._call(ListParameters, f"{POLICY}/list_parameters", ListParameters.Request(), timeout)
+        names = self._call(ListParameters, f"{POLICY}/list_parameters", timeout=timeout)
         request = GetParameters.Request(names=names.result.names)
-        values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout).values
+        values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout=timeout).values
         read = [parameter_value_to_python(value) for value in values]
         return {
             # Lists come as arrays, which JSON does not know.
@@ -187,9 +187,9 @@ class EpisodeRunner(Node):
         def left() -> float:
             return deadline - time.monotonic()
 
-        self._call(GetParameters, f"{SIMULATOR}/get_parameters", GetParameters.Request(), left())
+        self._call(GetParameters, f"{SIMULATOR}/get_parameters", timeout=left())
         while (
-            self._call(GetState, f"{POLICY}/get_state", GetState.Request(), left()).current_state.id
+            self._call(GetState, f"{POLICY}/get_state", timeout=left()).current_state.id
             != State.PRIMARY_STATE_ACTIVE
         ):
             if left() < 0:
@@ -202,23 +202,24 @@ class EpisodeRunner(Node):
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         )
-        response = self._call(SetParameters, f"{node}/set_parameters", request, timeout)
+        response = self._call(SetParameters, f"{node}/set_parameters", request, timeout=timeout)
         for result in response.results:
             if not result.successful:
                 raise Unanswered(f"{node} refuses a parameter: {result.reason}")
 
     def _trigger(self, node: str, timeout: float) -> None:
-        response = self._call(Trigger, f"{node}/reset", Trigger.Request(), timeout)
+        response = self._call(Trigger, f"{node}/reset", timeout=timeout)
         if not response.success:
             raise Unanswered(f"{node} refuses to reset: {response.message}")
 
-    def _call(self, service_type: Any, name: str, request: Any, timeout: float) -> Any:
+    def _call(self, service_type: Any, name: str, request: Any = None, *, timeout: float) -> Any:
+        """The response of a service; without a request, to an empty one."""
         client = self.create_client(service_type, name)
         try:
             deadline = time.monotonic() + timeout
             if not self._spin_until(client.service_is_ready, timeout):
                 raise Unanswered(f"service {name} is not there")
-            future = client.call_async(request)
+            future = client.call_async(request or service_type.Request())
             if not self._spin_until(future.done, deadline - time.monotonic()):
                 raise Unanswered(f"service {name} does not answer")
             return future.result()

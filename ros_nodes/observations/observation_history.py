@@ -14,8 +14,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-# Messages of a source in a row that must be refused for their stamps before the source is believed: its clock was set
-# back by less than the restart gap, say.
+# Number of late stamps in a row at which a source is believed, as its clock may have been set back by less than the
+# restart gap.
 BELIEVED_AFTER = 10
 
 BUFFER_LENGTH = 2048
@@ -25,7 +25,7 @@ class RejectedObservation(ValueError):
     """A measurement that must not reach the policy.
 
     Attributes:
-        reason: a short name, by which rejections are counted.
+        reason: short name, by which rejections are counted.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -41,7 +41,7 @@ class Arrival(Enum):
     RESTART = "restart"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceSlice:
     """Where the values of a source go, and how long they are good for.
 
@@ -79,7 +79,7 @@ def check_coverage(slices: Iterable[SourceSlice], observation_dim: int) -> None:
         raise ValueError(f"no source fills index {missing[0]} of the observation")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Source:
     slice: SourceSlice
     lower: NDArray[np.float64]
@@ -95,12 +95,12 @@ class ObservationHistory:
     """The newest measurements of all sources.
 
     Args:
-        slices: together they fill the observation vector.
+        slices: slices that together fill the observation vector.
         lower, upper: (observation_dim,) limits beyond which a value is refused.
-        steps: observations in a history.
+        steps: number of observations in a history.
         period_ns: time between them, the control period, in ns.
-        restart_gap_ns: a step in a source's stamps larger than this (and than its max_age), forwards or
-            backwards, means that the world was restarted, and the history restarts too, in ns.
+        restart_gap_ns: time in ns. A step in a source's stamps larger than this, and than its max_age, forwards or
+            backwards, means that the world was restarted; the history restarts too.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class ObservationHistory:
         slices: Sequence[SourceSlice],
         lower: NDArray[np.float64],
         upper: NDArray[np.float64],
+        *,
         steps: int,
         period_ns: int,
         restart_gap_ns: int,
@@ -115,9 +116,9 @@ class ObservationHistory:
         check_coverage(slices, len(lower))
         self._sources = {
             part.name: _Source(
-                part,
-                lower[part.first : part.first + part.size],
-                upper[part.first : part.first + part.size],
+                slice=part,
+                lower=lower[part.first : part.first + part.size],
+                upper=upper[part.first : part.first + part.size],
             )
             for part in slices
         }
@@ -224,7 +225,7 @@ class ObservationHistory:
         return None
 
 
-def check_age(part: SourceSlice, stamp_ns: int, now_ns: int, may_lead: bool) -> None:
+def check_age(part: SourceSlice, stamp_ns: int, now_ns: int, *, may_lead: bool) -> None:
     """Check that a measurement is fresh.
 
     Args:

@@ -20,14 +20,14 @@ Message: TypeAlias = Any  # the message classes of ROS carry no type information
 Extract: TypeAlias = Callable[[Message, Sequence[str], Sequence[str]], Sequence[float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MessageType:
     """One type of message that can feed an observation.
 
     Attributes:
-        message: its class.
-        extract: (message, joints, fields) → numbers.
-        fields: what `fields` may name.
+        message: class of the message.
+        extract: function (message, joints, fields) → numbers.
+        fields: names that a source's `fields` may hold.
         by_joint: whether joints are looked up by name.
     """
 
@@ -38,7 +38,7 @@ class MessageType:
 
 
 def message_values(
-    message: Message, kind: MessageType, joints: Sequence[str], fields: Sequence[str]
+    message: Message, kind: MessageType, *, joints: Sequence[str], fields: Sequence[str]
 ) -> NDArray:
     """The numbers of a message, (size,) float64: all fields of the first joint or point, then of the next.
 
@@ -105,9 +105,14 @@ POSE_FIELDS = (
 
 MESSAGE_TYPES = {
     "sensor_msgs/JointState": MessageType(
-        JointState, _joint_state, ("position", "velocity", "effort"), by_joint=True
+        message=JointState,
+        extract=_joint_state,
+        fields=("position", "velocity", "effort"),
+        by_joint=True,
     ),
-    "geometry_msgs/PolygonStamped": MessageType(PolygonStamped, _polygon, ("point.x", "point.y", "point.z")),
-    "geometry_msgs/PoseStamped": MessageType(PoseStamped, _pose, POSE_FIELDS),
-    "std_msgs/Float64MultiArray": MessageType(Float64MultiArray, _array),
+    "geometry_msgs/PolygonStamped": MessageType(
+        message=PolygonStamped, extract=_polygon, fields=("point.x", "point.y", "point.z")
+    ),
+    "geometry_msgs/PoseStamped": MessageType(message=PoseStamped, extract=_pose, fields=POSE_FIELDS),
+    "std_msgs/Float64MultiArray": MessageType(message=Float64MultiArray, extract=_array),
 }

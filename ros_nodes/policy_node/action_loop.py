@@ -35,10 +35,10 @@ from ros_nodes.observations.observation_messages import (
     message_values,
 )
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
-from ros_nodes.policy_node.policy_parameters import PolicyParameters, PolicySettings, SourceSettings
-from ros_nodes.policy_node.policy_preparation import PolicyPreparation, prepare
-from ros_nodes.policy_node.policy_statistics import PolicyStatistics
+from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings, SourceSettings
+from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
+from ros_nodes.policy_node.statistics import PolicyStatistics
 
 WARNING_PERIOD = 2.0  # s
 REPEAT_AFTER = 1.0  # s
@@ -50,10 +50,10 @@ class ActionLoop:
     """Turns observations into trajectories.
 
     Args:
-        node: that it subscribes and publishes with.
-        parameters: those that may change at run time.
-        settings: the others.
-        policy: loaded, on its device.
+        node: node that it subscribes and publishes with.
+        parameters: parameters, of which some may change at run time.
+        settings: the parameters that may not.
+        policy: policy on its device, with its sampler.
         on_failure: called in the executor's thread with what the policy raised.
 
     Raises:
@@ -63,6 +63,7 @@ class ActionLoop:
     def __init__(
         self,
         node: LifecycleNode,
+        *,
         parameters: PolicyParameters,
         settings: PolicySettings,
         policy: DiffusionPolicy,
@@ -80,15 +81,15 @@ class ActionLoop:
         self._on_failure = on_failure
         self._chunk_ns = config.action_steps * settings.control_period_ns
         self._schedule = ChunkSchedule(
-            self._chunk_ns,
-            settings.control_period_ns,
-            settings.inference_margin_ns,
-            settings.synchronous,
-            round(_warm_up(self._policy, policy) * 1e9),
+            chunk_ns=self._chunk_ns,
+            period_ns=settings.control_period_ns,
+            margin_ns=settings.inference_margin_ns,
+            synchronous=settings.synchronous,
+            latency_ns=round(_warm_up(self._policy, policy) * 1e9),
         )
         self._active = False
-        self._arrived = 0.0  # when the newest observation did, by time.perf_counter
-        self._request: ChunkRequest | None = None  # whose chunk is waited for
+        self._arrived = 0.0  # of the newest observation, by time.perf_counter
+        self._request: ChunkRequest | None = None  # the one that the worker computes
         self._sent: tuple[float, int, object] | None = None
         self._previous = PreviousPrediction(settings.control_period_ns)
         self._warned: dict[tuple[str, str], float] = {}
@@ -98,7 +99,7 @@ class ActionLoop:
             self._resources = resources.pop_all()
 
     def _open(self, resources: ExitStack, policy: DiffusionPolicy) -> None:
-        """Make what the loop holds in the node, and the threads; `resources` gives it up again."""
+        """Make the threads, and what the loop holds in the node; `resources` gives both up again."""
         node, settings = self._node, self._settings
         self._output: TrajectoryOutput = (
             ActionOutput(node, settings.action_name, self.statistics)
@@ -112,7 +113,12 @@ class ActionLoop:
         resources.callback(node.destroy_guard_condition, self._ready)
         warn = node.get_logger().warning
         self.preparation = PolicyPreparation(
-            policy, self._policy, settings.engine, settings.threads, self._ready.trigger, warn
+            policy,
+            self._policy,
+            engine=settings.engine,
+            threads=settings.threads,
+            notify=self._ready.trigger,
+            warn=warn,
         )
         resources.callback(self.preparation.close)
         self._worker = InferenceWorker(self._ready.trigger, settings.threads)
@@ -174,8 +180,9 @@ class ActionLoop:
             check_frame(message, source.frame_id)
             stamp = message_stamp_ns(message, now)
             if not self._settings.synchronous:  # in lockstep the clock may be ahead, but nothing ages
-                check_age(source.slice, stamp, now, self._node.get_clock().ros_time_is_active)
-            values = message_values(message, MESSAGE_TYPES[source.type], source.joints, source.fields)
+                check_age(source.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
+            kind = MESSAGE_TYPES[source.type]
+            values = message_values(message, kind, joints=source.joints, fields=source.fields)
             arrival = self.history.add(source.slice.name, stamp, values)
         except RejectedObservation as rejection:
             self._reject(source.slice.name, rejection)
@@ -219,20 +226,22 @@ class ActionLoop:
             return
         if (seed := self._parameters.seed()) != self._seed:
             self._start_noises(seed)
+        previous, executed = self._previous.at(stamp_ns)
         self._request = ChunkRequest(
-            self._policy,
-            self.history.sample(stamp_ns),
-            self._generator,
-            stamp_ns,
-            now_ns,
-            self._arrived,
-            *self._previous.at(stamp_ns),
+            policy=self._policy,
+            observations=self.history.sample(stamp_ns),
+            generator=self._generator,
+            stamp_ns=stamp_ns,
+            started_ns=now_ns,
+            arrived=self._arrived,
+            previous=previous,
+            executed=executed,
         )
         self._schedule.started(stamp_ns)
         self._worker.submit(self._request)
 
     def _follow_sampler(self) -> bool:
-        """Change to the sampler of the parameters; False while the world waits for its engine."""
+        """Change to the sampler that is asked for; False while the world waits for its engine."""
         policy = self.preparation.follow(self._parameters.sampler())
         if self.preparation.preparing and self._settings.synchronous:
             return False
@@ -265,14 +274,17 @@ class ActionLoop:
             return
         chunk, clamped = settings.joints.clamp(computed.chunk)
         trajectory = trajectory_message(
-            chunk, settings.joints.names, request.stamp_ns, settings.control_period_ns
+            chunk,
+            settings.joints.names,
+            stamp_ns=request.stamp_ns,
+            period_ns=settings.control_period_ns,
         )
         self._output.send(trajectory)
         sent, now = time.perf_counter(), self._now()
         self._sent = time.monotonic(), request.stamp_ns, trajectory
         self._previous.remember(computed.prediction, request.stamp_ns)
         statistics.chunks += 1
-        statistics.iterations = computed.prediction.depth
+        statistics.depth = computed.prediction.depth
         statistics.network_evaluations = computed.prediction.network_evaluations
         statistics.residual = float(computed.prediction.residual[0])
         statistics.deadline_cuts += computed.prediction.cut
@@ -280,9 +292,14 @@ class ActionLoop:
         statistics.latencies.append(sent - request.arrived)
         statistics.inference_seconds.append(computed.seconds)
         statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
-        self._path.publish(
-            path_markers(chunk, settings.joints, settings.frame_id, request.stamp_ns, self._chunk_ns)
+        markers = path_markers(
+            chunk,
+            settings.joints,
+            frame_id=settings.frame_id,
+            stamp_ns=request.stamp_ns,
+            lifetime_ns=self._chunk_ns,
         )
+        self._path.publish(markers)
 
 
 def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHistory:
@@ -293,17 +310,24 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
         [source.slice for source in settings.sources],
         lower - margin,
         upper + margin,
-        policy.config.observation_steps,
-        settings.control_period_ns,
-        settings.restart_gap_ns,
+        steps=policy.config.observation_steps,
+        period_ns=settings.control_period_ns,
+        restart_gap_ns=settings.restart_gap_ns,
     )
 
 
 def _warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
-    """Seconds that a chunk takes; the first one of a process takes longer."""
+    """Inference time in s of the second chunk, since the first one of a process takes longer."""
     limits = policy.normalizer.observation.to("cpu")
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
-    request = ChunkRequest(prepared, observations, torch.Generator().manual_seed(0), 0, 0, 0.0)
+    request = ChunkRequest(
+        policy=prepared,
+        observations=observations,
+        generator=torch.Generator().manual_seed(0),
+        stamp_ns=0,
+        started_ns=0,
+        arrived=0.0,
+    )
     compute_chunk(request)
     return compute_chunk(request).seconds

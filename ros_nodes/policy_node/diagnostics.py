@@ -1,4 +1,4 @@
-"""The policy node's statistics as a diagnostic message."""
+"""What the policy node says on `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from ros_nodes.policy_node.policy_statistics import PolicyStatistics, percentile
+from policy import SamplerConfig
+from policy.sampling import sampler_options
 
 
 def diagnostic_message(
+    *,
     name: str,
     hardware_id: str,
     level: bytes,
@@ -28,29 +30,9 @@ def diagnostic_message(
     return message
 
 
-def statistics_values(statistics: PolicyStatistics) -> dict[str, str]:
-    """The statistics by name, with the unit in the name."""
-    values = {"chunks": str(statistics.chunks)}
-    for name, seconds in (
-        ("latency", statistics.latencies),
-        ("inference", statistics.inference_seconds),
-        ("overhead", statistics.overheads),
-    ):
-        for percent in (50, 95, 99):
-            values[f"{name}_p{percent}_ms"] = f"{percentile(seconds, percent) * 1e3:.2f}"
-    values["iterations"] = str(statistics.iterations)
-    values["network_evaluations"] = str(statistics.network_evaluations)
-    values["residual"] = f"{statistics.residual:.3g}"
-    values["deadline_cuts"] = str(statistics.deadline_cuts)
-    values["clamped_points"] = str(statistics.clamped_points)
-    values["deadline_misses"] = str(statistics.deadline_misses)
-    values["non_finite_chunks"] = str(statistics.non_finite_chunks)
-    values["goals_rejected"] = str(statistics.goals_rejected)
-    values["goals_aborted"] = str(statistics.goals_aborted)
-    values["rejected_observations"] = str(statistics.rejections.total())
-    for (source, reason), count in sorted(statistics.rejections.items()):
-        values[f"rejected_observations.{source}.{reason}"] = str(count)
-    return values
+def sampler_values(sampler: SamplerConfig) -> dict[str, str]:
+    """The sampler's options by name, such as `sampler.stop.iterations`."""
+    return {name: str(value) for name, _, value in sampler_options(sampler)}
 
 
 def age_values(ages: Mapping[str, float | None]) -> dict[str, str]:

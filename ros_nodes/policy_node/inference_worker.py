@@ -15,19 +15,19 @@ from policy import Prediction
 from policy.runtime import Policy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChunkRequest:
     """What a chunk is computed from.
 
     Attributes:
-        policy: with its sampler, ready.
+        policy: policy that is ready, with its sampler.
         observations: (observation_steps, observation_dim), oldest first.
-        generator: of the noises.
+        generator: source of the noises.
         stamp_ns: time of the newest observation, in ns.
-        started_ns: when it was requested, on the node's clock, in ns.
-        arrived: when the newest observation arrived, by `time.perf_counter`, in s.
+        started_ns: time of the request on the node's clock, in ns.
+        arrived: arrival of the newest observation by `time.perf_counter`, in s.
         previous: the prediction before, for a warm start.
-        executed: control periods from its observations to these.
+        executed: control periods from the previous prediction's observations to these.
     """
 
     policy: Policy
@@ -42,12 +42,12 @@ class ChunkRequest:
 
 @dataclass(frozen=True)
 class ComputedChunk:
-    """A chunk and what it took.
+    """A chunk and its cost.
 
     Attributes:
         chunk: (action_steps, action_dim), float64.
-        seconds: of inference.
-        prediction: that it is from.
+        seconds: inference time in s.
+        prediction: the prediction that it is part of.
     """
 
     chunk: NDArray[np.float64]
@@ -67,10 +67,10 @@ def compute_chunk(request: ChunkRequest) -> ComputedChunk:
 
 
 def started_thread(name: str, threads: int) -> ThreadPoolExecutor:
-    """One thread, whose PyTorch uses so many threads of the CPU; those that it uses already if 0.
+    """A pool of one thread, in which PyTorch uses so many CPU threads; as many as in this one if 0.
 
-    It would learn their number when it first computes, and a runtime lowers it, for all that learn it then, while it
-    computes itself.
+    The number is fixed here, since a thread takes it over at its first computation, and a runtime lowers it for the
+    whole process while it computes.
     """
     threads = threads or torch.get_num_threads()
     pool = ThreadPoolExecutor(1, name, torch.set_num_threads, (threads,))
@@ -83,7 +83,7 @@ class InferenceWorker:
 
     Args:
         notify: called from the worker's thread when a chunk is ready to be taken.
-        threads: of the CPU, for policies that no engine serves; 0 for as many as PyTorch uses.
+        threads: CPU threads for policies without an engine; 0 for as many as PyTorch uses.
     """
 
     def __init__(self, notify: Callable[[], None], threads: int = 0) -> None:

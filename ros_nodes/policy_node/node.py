@@ -20,8 +20,12 @@ from std_srvs.srv import Trigger
 from policy import DiffusionPolicy
 from policy.pcm import load_pcm
 from ros_nodes.policy_node.action_loop import ActionLoop
-from ros_nodes.policy_node.diagnostics import age_values, diagnostic_message, statistics_values
-from ros_nodes.policy_node.policy_parameters import PolicyParameters
+from ros_nodes.policy_node.diagnostics import (
+    age_values,
+    diagnostic_message,
+    sampler_values,
+)
+from ros_nodes.policy_node.parameters import PolicyParameters
 
 DIAGNOSTIC_PERIOD = 1.0  # s
 
@@ -55,7 +59,13 @@ class PolicyNode(LifecycleNode):
             if settings.pcm:
                 policy = policy.with_pcm(load_pcm(settings.pcm, policy.network))
             policy = policy.with_sampler(self._policy_parameters.sampler())
-            self._loop = ActionLoop(self, self._policy_parameters, settings, policy, self._on_policy_failure)
+            self._loop = ActionLoop(
+                self,
+                parameters=self._policy_parameters,
+                settings=settings,
+                policy=policy,
+                on_failure=self._on_policy_failure,
+            )
         except Exception as error:  # whatever is wrong with the file or the sampler, the node stays
             self._failure = str(error)
             self.get_logger().error(f"cannot configure: {error}")
@@ -64,7 +74,7 @@ class PolicyNode(LifecycleNode):
         self._failure = ""
         self._known_faults = 0
         self._state = "inactive"
-        self.get_logger().info(f"policy {settings.checkpoint}, sampler {policy.sampler}")
+        self.get_logger().info(f"policy {settings.checkpoint}, sampler {policy.resolved_sampler}")
         if policy.pcm_mismatch:
             self.get_logger().warning(policy.pcm_mismatch)
         return super().on_configure(state)
@@ -133,11 +143,10 @@ class PolicyNode(LifecycleNode):
             if faults > self._known_faults:
                 level, summary = DiagnosticStatus.WARN, f"{faults - self._known_faults} new faults"
             self._known_faults = faults
-            sampler = self._policy_parameters.sampler()
-            values |= {f"sampler.{name}": str(value) for name, value in vars(sampler).items()}
+            values |= sampler_values(self._policy_parameters.resolved_sampler())
             preparing = "preparing" if preparation.preparing else "ready"
             values["engine_state"] = "failed" if preparation.failure else preparing
-            values |= statistics_values(self._loop.statistics)
+            values |= self._loop.statistics.values()
         if self._state == "active" and self._loop is not None:
             values |= age_values(self._loop.ages())
             obstacle = self._loop.obstacle()
@@ -146,10 +155,15 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().warning(summary, throttle_duration_sec=2.0)
         if self._failure:
             level, summary = DiagnosticStatus.ERROR, self._failure
-        name = self.get_fully_qualified_name()
-        checkpoint = str(self.get_parameter("checkpoint").value)
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostic_message(name, checkpoint, level, summary, values, stamp))
+        message = diagnostic_message(
+            name=self.get_fully_qualified_name(),
+            hardware_id=str(self.get_parameter("checkpoint").value),
+            level=level,
+            summary=summary,
+            values=values,
+            stamp=self.get_clock().now().to_msg(),
+        )
+        self._diagnostics.publish(message)
 
 
 def _answer_impossible_transitions(node: LifecycleNode) -> None:

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from ros_nodes.commands.trajectory_execution import SECOND, Outcome, Tolerances, judge
+from ros_nodes.commands.trajectory_execution import SECOND, Outcome, Tolerances, Trajectory, judge
 from ros_nodes.commands.trajectory_messages import (
     InvalidTrajectoryError,
     nanoseconds,
@@ -36,9 +36,9 @@ class PusherController:
     replaces what is executed while a running goal stays, and succeeds at the end of the new trajectory.
 
     Args:
-        node: its parameters `constraints.*` are declared here.
-        robot: executes the trajectories.
-        refusal: says why none can be taken on now, or nothing.
+        node: node in which the parameters `constraints.*` are declared.
+        robot: robot that executes the trajectories.
+        refusal: says why no trajectory can be taken on now, or None.
         wake: called when there is something to do: a trajectory, or a goal to cancel.
     """
 
@@ -46,6 +46,7 @@ class PusherController:
         self,
         node: Node,
         robot: SimulatedRobot,
+        *,
         refusal: Callable[[], str | None],
         wake: Callable[[], None],
     ) -> None:
@@ -83,7 +84,13 @@ class PusherController:
             )
             return
         state = self._robot.state
-        outcome = judge(self._robot.trajectory, self._tolerances, state.time, state.position, state.velocity)
+        outcome = judge(
+            self._robot.trajectory,
+            self._tolerances,
+            time=state.time,
+            position=state.position,
+            velocity=state.velocity,
+        )
         if self._goal is not None:
             self._goal.publish_feedback(self._feedback())
         if outcome in FAILURES:
@@ -123,7 +130,7 @@ class PusherController:
         try:
             if refusal := self._refused(goal.trajectory):
                 raise InvalidTrajectoryError(refusal)
-            read_trajectory(goal.trajectory, JOINTS, self._robot.state.time, self._robot.state.position)
+            self._read(goal.trajectory)
             read_tolerances(goal, JOINTS, self._default_tolerances())
         except InvalidTrajectoryError as error:
             self._node.get_logger().warning(f"rejected a goal: {error}", throttle_duration_sec=1.0)
@@ -152,9 +159,12 @@ class PusherController:
         return self._refusal()
 
     def _follow(self, message: JointTrajectory) -> None:
-        state = self._robot.state
-        self._robot.follow(read_trajectory(message, JOINTS, state.time, state.position))
+        self._robot.follow(self._read(message))
         self._wake()
+
+    def _read(self, message: JointTrajectory) -> Trajectory:
+        state = self._robot.state
+        return read_trajectory(message, JOINTS, now=state.time, position=state.position)
 
     def _finish(self, end: Callable[[], None], code: int, text: str) -> None:
         end()

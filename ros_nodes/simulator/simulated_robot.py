@@ -18,7 +18,7 @@ RESET_JUMP = SECOND
 """How far the clock jumps at a reset, in nanoseconds, so that nobody takes two episodes for one."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RobotState:
     """What the robot's sensors say at one time.
 

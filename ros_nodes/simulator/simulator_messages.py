@@ -92,13 +92,18 @@ def markers(state: RobotState) -> MarkerArray:
     pusher = Marker(header=at, ns="pusher", type=Marker.CYLINDER, color=PUSHER_COLOR)
     pusher.pose.position = Point(x=state.position[0], y=state.position[1])
     pusher.scale = Vector3(x=2 * PUSHER_RADIUS, y=2 * PUSHER_RADIUS, z=2 * BLOCK_HEIGHT)
-    goal = _block_markers(at, "goal", GOAL_POSE, 1.0, GOAL_COLOR)
-    block = _block_markers(at, "block", state.block_pose, BLOCK_HEIGHT, BLOCK_COLOR)
+    goal = _block_markers(at, "goal", GOAL_POSE, height=1.0, color=GOAL_COLOR)
+    block = _block_markers(at, "block", state.block_pose, height=BLOCK_HEIGHT, color=BLOCK_COLOR)
     return MarkerArray(markers=[walls, *goal, *block, pusher])
 
 
 def _block_markers(
-    at: Header, namespace: str, pose: Sequence[float] | NDArray[np.float64], height: float, color: ColorRGBA
+    at: Header,
+    namespace: str,
+    pose: Sequence[float] | NDArray[np.float64],
+    *,
+    height: float,
+    color: ColorRGBA,
 ) -> list[Marker]:
     """The bar and the stem of a T at a pose (3,)."""
     parts = []

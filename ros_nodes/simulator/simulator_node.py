@@ -51,7 +51,9 @@ class PushTSimulator(Node):
         self._create_publishers()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._woken = self.create_guard_condition(self._on_wake)
-        self._controller = PusherController(self, self._robot, self._refusal, self._woken.trigger)
+        self._controller = PusherController(
+            self, self._robot, refusal=self._refusal, wake=self._woken.trigger
+        )
         wall = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
             self.create_timer(REPEAT_SECONDS, self._repeat, clock=wall)

@@ -24,7 +24,7 @@ PATIENCE = 2.0  # s
 
 @dataclass(frozen=True)
 class Answer:
-    """One call of a service: when it was sent, by `time.perf_counter`, and when it was answered, in s."""
+    """One call of a service, with the times of the call and of the answer by `time.perf_counter`, in s."""
 
     service: str
     sent: float
@@ -39,10 +39,10 @@ class SoakObserver(Node):
     """Listens, and calls a parameter service and a lifecycle service of the active policy node in turn.
 
     Attributes:
-        has_begun: whether there was an episode yet.
-        diagnostics: the newest of the policy node, by name.
-        answers: of the services.
-        computing: from when to when a chunk was computed, each: arrival of its observation and its own.
+        has_begun: whether an episode has begun.
+        diagnostics: newest diagnostics of the policy node, by name.
+        answers: answers of the services.
+        computing: for each chunk, the times of arrival of its observation and of itself.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class SoakObserver(Node):
         self.create_timer(ASKING_PERIOD, self._ask)
 
     def answers_while_computing(self) -> list[Answer]:
-        """Those whose question was sent while the policy node computed a chunk."""
+        """The answers to calls that were sent while the policy node computed a chunk."""
         return [
             answer
             for answer in self.answers
@@ -76,7 +76,7 @@ class SoakObserver(Node):
         ]
 
     def unanswered(self) -> int:
-        """How many calls had no answer although the node lived on for a while."""
+        """Number of calls without an answer, although the node lived on for a while."""
         return sum(sent < self._alive - PATIENCE for sent in self._asked) - sum(
             answer.sent < self._alive - PATIENCE for answer in self.answers
         )

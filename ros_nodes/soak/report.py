@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from policy import SamplerConfig
-from ros_nodes.policy_node.policy_statistics import percentile
+from policy.sampling import sampler_from_options, sampler_options
 
 SETTLED_SHARE = 0.25
-"""Of the samples of a process, the first ones, in which memory may still grow: caches fill, libraries load."""
+"""Share of a process's samples, the first ones, in which memory may still grow: caches fill, libraries load."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The processes at one time: seconds since the start, and resident memory in MiB by executable."""
+    """Memory of the processes at one time: seconds since the start, and resident MiB by executable."""
 
     seconds: float
     memory: dict[str, float]
@@ -46,27 +45,26 @@ def memory_report(samples: Sequence[Sample], names: Iterable[str]) -> dict[str, 
 
 
 def duration_report(seconds: Collection[float]) -> dict[str, float] | None:
-    """Percentiles of durations, in ms; None of none."""
+    """Percentiles of durations, in ms; None if there are none."""
     if not seconds:
         return None
-    values = {f"p{percent}_ms": percentile(seconds, percent) * 1e3 for percent in (50, 99)}
-    return {"count": len(seconds), **values, "max_ms": max(seconds) * 1e3}
+    milliseconds = 1e3 * np.array(list(seconds))
+    values = {f"p{percent}_ms": float(np.percentile(milliseconds, percent)) for percent in (50, 99)}
+    return {"count": len(seconds), **values, "max_ms": float(milliseconds.max())}
 
 
-def sampler_text(parameters: dict[str, Any]) -> str:
-    """The sampler of a policy node, from its parameters."""
-    return str(
-        SamplerConfig(
-            **{option.name: parameters[f"sampler.{option.name}"] for option in fields(SamplerConfig)}
-        )
-    )
+def sampler_text(diagnostics: Mapping[str, str]) -> str:
+    """The sampler of a policy node with nothing left to choose, from its diagnostics."""
+    defaults: dict[str, Any] = {name: value for name, _, value in sampler_options()}
+    values = {name: type(default)(diagnostics[name]) for name, default in defaults.items()}
+    return str(sampler_from_options(values))
 
 
 def format_report(report: dict[str, Any], interval: str) -> str:
     """The report as Markdown; the text of the interval follows the mean reward."""
     seen, where = report["diagnostics"], report["machine"]
     lines = [
-        f"# {report['minutes']:.3g} minutes in real time: {sampler_text(report['policy_parameters'])}",
+        f"# {report['minutes']:.3g} minutes in real time: {sampler_text(report['diagnostics'])}",
         "",
         f"`{report['command']}` on {where['device']}, {where['cores']} cores, ROS 2 {report['ros']} with "
         f"{report['rmw']}, code {report['code']}.",
@@ -74,17 +72,17 @@ def format_report(report: dict[str, Any], interval: str) -> str:
         f"{report['episodes']} episodes, {len(report['failures'])} failed, mean maximum reward "
         f"{report['mean_max_reward']:.3f}{interval}, success rate {report['success_rate']:.2f}.",
         "",
-        f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} of a sampler that its "
-        f"deadline stopped; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
+        f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} cut by the sampler's "
+        f"deadline; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
         "clamped.",
         "",
         "| of the last 1000 chunks | p50, ms | p95, ms | p99, ms |",
         "|---|---:|---:|---:|",
     ]
     for name, text in (
-        ("latency", "observation to chunk"),
-        ("inference", "inference"),
-        ("overhead", "the node's part beyond inference"),
+        ("latency", "latency, from observation to chunk"),
+        ("inference", "inference time"),
+        ("overhead", "latency beyond the inference time"),
     ):
         values = " | ".join(seen[f"{name}_p{percent}_ms"] for percent in (50, 95, 99))
         lines.append(f"| {text} | {values} |")

@@ -1,6 +1,6 @@
 """A soak test: episodes in real time, with memory, latency, deadlines and services watched.
 
-python -m ros_nodes.soak --minutes 30 --output-dir outputs/soak sampler:=ddim steps:=10
+python -m ros_nodes.soak --minutes 30 --output-dir outputs/soak solver:=ddim steps:=10
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ def memory_of_children(parent: int) -> dict[str, float]:
 
 
 def soak(
+    *,
     minutes: float | None,
     episodes: int | None,
     output_dir: Path,
     launch_arguments: list[str],
     sample_seconds: float,
 ) -> str:
-    """Run the launch file in real time; writes what was seen, and returns it as Markdown.
+    """Run the launch file in real time, write the report, and return it as Markdown.
 
     Args:
-        minutes: how long, from the first episode on; None until all episodes ran.
-        episodes: how many; None without end.
-        output_dir: where the report goes, and the log and the summary of the episodes.
-        launch_arguments: name:=value.
+        minutes: duration from the first episode on; None for all episodes.
+        episodes: number of episodes; None for no limit.
+        output_dir: folder of the report, and of the log and the summary of the episodes.
+        launch_arguments: arguments name:=value of the launch file.
         sample_seconds: time between two looks at the memory.
 
     Raises:
-        RuntimeError: if a process ends before its time, or no episode does.
+        RuntimeError: if the launch ends too soon, or before the first episode is over.
     """
     # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "summary.json").unlink(
-        missing_ok=True
-    )  # or that of another run could be taken for this one's
+    # A summary of an earlier run must not be taken for one of this run.
+    (output_dir / "summary.json").unlink(missing_ok=True)
     settings = ["mode:=realtime", f"episodes:={episodes or 10**6}", f"output_dir:={output_dir}"]
     command = ["ros2", "launch", str(LAUNCH_FILE), *settings, *launch_arguments]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -140,16 +140,20 @@ def soak(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, help="for so long; 30 if nothing is said")
-    length.add_argument("--episodes", type=int, help="or so many episodes")
+    length.add_argument("--minutes", type=float, help="duration; 30 if neither is given")
+    length.add_argument("--episodes", type=int, help="number of episodes, instead of a duration")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/soak"))
     parser.add_argument("--sample-seconds", type=float, default=10.0)
-    parser.add_argument("launch_arguments", nargs="*", help="name:=value, as of pusht.launch.py")
+    parser.add_argument("launch_arguments", nargs="*", help="name:=value, arguments of pusht.launch.py")
     options = parser.parse_args(arguments)
     minutes = 30.0 if options.minutes is None and options.episodes is None else options.minutes
     try:
         page = soak(
-            minutes, options.episodes, options.output_dir, options.launch_arguments, options.sample_seconds
+            minutes=minutes,
+            episodes=options.episodes,
+            output_dir=options.output_dir,
+            launch_arguments=options.launch_arguments,
+            sample_seconds=options.sample_seconds,
         )
         print(page)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -69,3 +69,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         policy = DiffusionPolicy(config.build_network().eval(), config, normalizer, {"seed": 0})
         policy.save(folder / f"{size}.safetensors")
     return folder
+
+
+@pytest.fixture
+def checkpoint(checkpoints: Path) -> Path:
+    """A small untrained policy, quick even in many samples; its actions go all over the workspace."""
+    return checkpoints / "tiny.safetensors"

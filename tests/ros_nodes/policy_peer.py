@@ -11,8 +11,8 @@ from geometry_msgs.msg import Point32, PolygonStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from numpy.typing import NDArray
-from rcl_interfaces.srv import GetParameters
-from rclpy.parameter import parameter_value_to_python
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter, parameter_value_to_python
 from ros_graph import RosGraph
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -63,6 +63,20 @@ class PolicyPeer:
         request = GetParameters.Request(names=names)
         values = self.graph.call(GetParameters, f"{self.name}/get_parameters", request).values
         return {name: parameter_value_to_python(value) for name, value in zip(names, values, strict=True)}
+
+    def set_together(self, **values: Any) -> str:
+        """Set parameters at once, with `__` for a dot in their names; why they are refused, empty if they are not."""
+        request = SetParametersAtomically.Request(
+            parameters=[
+                Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+                for name, value in values.items()
+            ]
+        )
+        result = self.graph.call(
+            SetParametersAtomically, f"{self.name}/set_parameters_atomically", request
+        ).result
+        assert result.successful == (not result.reason)
+        return str(result.reason)
 
     def activate(self) -> PolicyPeer:
         """Configure, activate, and wait until both sides know each other."""

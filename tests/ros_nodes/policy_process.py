@@ -21,6 +21,7 @@ class PolicyProcess(PolicyPeer):
         self,
         graph: ProcessGraph,
         checkpoint: Path,
+        *,
         namespace: str = "",
         program: tuple[str, ...] = (),
         **parameters: Any,

@@ -11,6 +11,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one build for all
+
 
 @pytest.fixture(scope="module")
 def workspace(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -90,6 +90,8 @@ def trained(untrained: DiffusionPolicy) -> DiffusionPolicy:
     for _ in range(150):
         optimizer.zero_grad()
         rows = torch.randint(256, (64,), generator=generator)
-        noise_prediction_loss(network, data, rows, alphas_cumprod, generator, slice(None)).backward()
+        noise_prediction_loss(
+            network, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=slice(None)
+        ).backward()
         optimizer.step()
     return replace(untrained, network=network, covariance=0.02 * torch.eye(32))

@@ -1,4 +1,4 @@
-"""The samplers that reports compare: those of `table3`, and those with a PCM."""
+"""The samplers that reports compare: those of `rewards`, and those with a PCM."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PcmConfig, PicardConfig, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import PCM, load_pcm
-from policy.sampling.start import initial_calls
-from policy.sampling.switching import switching_weights
+from policy.sampling.start import exact_states
+from policy.sampling.switching import switching_schedule
 from training.benchmark.config import BenchmarkConfig
 
 PICARD = (
@@ -23,7 +23,7 @@ PICARD = (
     ("drift", "fresh", 3),
     ("preconditioned", "gaussian", 3),
 )
-"""Formulation, initial trajectory and memory: those as published, and ours, of which none is always the best."""
+"""Jacobian, start and memory: those as published, and ours, of which none is always the best."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,14 @@ class PCMFile:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sampler of the table.
+    """A sampler to be measured.
 
     Attributes:
-        method: what it is called, whatever its steps and depth.
-        sampler: its configuration.
+        sampler: its configuration, in which nothing is left to choose.
         depth: network evaluations that it makes, one after the other.
-        pcm: that it uses, if it does.
+        pcm: the PCM that it uses, if any.
     """
 
-    method: str
     sampler: SamplerConfig
     depth: int
     pcm: PCMFile | None = None
@@ -54,16 +52,45 @@ class Candidate:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its answers, besides the checkpoint."""
-        sampler = asdict(self.sampler)
-        if self.sampler.solver == "ddim":
-            # As before there was a choice, so that what was measured then is found again.
-            del sampler["solver"]
-        return {"sampler": sampler, "pcm": None if self.pcm is None else self.pcm.sha256}
+        return {"sampler": asdict(self.sampler), "pcm": None if self.pcm is None else self.pcm.sha256}
+
+    @property
+    def name(self) -> str:
+        """Method × solver and the options that tell it from others, whatever its steps and depth."""
+        sampler = self.sampler
+        words = [sampler.method, sampler.solver]
+        if self.pcm is not None:
+            words += [self.pcm.path.stem, f"{sampler.pcm.space} space", f"s = {sampler.pcm.stiffness:g}"]
+        elif sampler.method == "picard":
+            words.append(sampler.picard.jacobian)
+            warm = sampler.parallel.warm_start
+            words.append(sampler.picard.start if warm == "none" else f"warm start by {warm}")
+        if sampler.parallel.memory:
+            words.append(f"memory {sampler.parallel.memory}")
+        return ", ".join(words)
 
     @property
     def label(self) -> str:
-        depth = f", depth {self.depth}" if self.sampler.is_parallel else ""
-        return f"{self.method}, T = {self.sampler.steps}{depth}"
+        return label(self.name, self.sampler.steps, self.depth)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a CSV says of it; None for what belongs to other methods."""
+        sampler = self.sampler
+        picard = sampler.method in ("picard", "pcm")
+        return {
+            "sampler": self.name,
+            "method": sampler.method,
+            "solver": sampler.solver,
+            "jacobian": sampler.picard.jacobian if picard else None,
+            "start": sampler.picard.start if picard else None,
+            "memory": sampler.parallel.memory if sampler.is_parallel else None,
+            "space": sampler.pcm.space if sampler.uses_pcm else None,
+            "stiffness": sampler.pcm.stiffness if sampler.uses_pcm else None,
+            "steps": sampler.steps,
+            "iterations": sampler.stop.iterations if sampler.is_parallel else None,
+            "depth": self.depth,
+        }
 
     @property
     def evaluations(self) -> int:
@@ -72,6 +99,11 @@ class Candidate:
 
     def policy(self, base: DiffusionPolicy) -> DiffusionPolicy:
         return (base if self.pcm is None else base.with_pcm(self.pcm.pcm)).with_sampler(self.sampler)
+
+
+def label(name: str, steps: int, depth: int) -> str:
+    """A sampler with its steps, and its depth where that is another number."""
+    return f"{name}, T = {steps}" + ("" if depth == steps else f", depth {depth}")
 
 
 def load_pcm_files(paths: Sequence[str], base: DiffusionPolicy) -> list[PCMFile]:
@@ -89,67 +121,73 @@ def load_pcm_files(paths: Sequence[str], base: DiffusionPolicy) -> list[PCMFile]
 
 
 def candidates(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Candidate]:
-    """All rows of the table: sequential samplers, then the parallel ones by T, method and depth."""
-    table = config.table3
-    rows = [
-        Candidate(method, SamplerConfig(name, steps), steps)
-        for method, name, all_steps in (
-            ("DDIM", "ddim", table.ddim_steps),
-            ("DPM-Solver++(2M)", "dpm_solver", table.dpm_solver_steps),
-        )
-        for steps in all_steps
-    ]
+    """All rows of `rewards`: sequential samplers, then the parallel ones by T, method and depth."""
+    options = config.rewards
+    rows = sequential_candidates(ddim=options.ddim_steps, dpmpp_2m=options.dpmpp_2m_steps)
     for steps in config.steps:
-        for method, sampler in _training_free(steps):
-            rows += [Candidate(method, *at_depth) for at_depth in at_depths(sampler, table.depths)]
+        for sampler in _training_free(steps):
+            rows += at_depths(sampler, options.depths)
     for file in pcms:
-        rows += pcm_candidates(file, table.depths, table.stiffness)
+        rows += pcm_candidates(file, options.depths, options.stiffness)
     return rows
 
 
-def _training_free(steps: int) -> Iterator[tuple[str, SamplerConfig]]:
-    """The parallel samplers that need no PCM, and what they are called."""
-    for formulation, initialisation, memory in PICARD:
-        method = f"Picard, {formulation}, {initialisation}" + (f", memory {memory}" if memory else "")
-        yield (
-            method,
-            SamplerConfig(
-                "picard", steps, formulation=formulation, initialisation=initialisation, memory=memory
-            ),
+def sequential_candidates(**all_steps: Sequence[int]) -> list[Candidate]:
+    """Sequential samplers, by solver and T."""
+    return [
+        Candidate(SamplerConfig("sequential", solver, steps), steps)
+        for solver, numbers in all_steps.items()
+        for steps in numbers
+    ]
+
+
+def _training_free(steps: int) -> Iterator[SamplerConfig]:
+    """The parallel samplers that need no PCM."""
+    for jacobian, start, memory in PICARD:
+        yield SamplerConfig(
+            "picard",
+            "ddim",
+            steps,
+            parallel=ParallelConfig(memory=memory),
+            picard=PicardConfig(jacobian, start),
         )
-    multistep = SamplerConfig("picard", steps, solver="dpm_solver", initialisation="gaussian")
-    yield "Picard, DPM-Solver++, preconditioned, gaussian", multistep
-    # As Picard iteration with drift from an initial trajectory by one call: each step is a sub-interval of its own.
-    yield "ParaSolver", SamplerConfig("parasolver", steps, formulation="drift", initialisation="parasolver")
+    yield SamplerConfig("picard", "dpmpp_2m", steps, picard=PicardConfig("preconditioned", "gaussian"))
+    # With as many sub-intervals as steps: Picard iteration with drift from the start held.
+    yield SamplerConfig("parasolver", "ddim", steps)
 
 
 def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
-    """A PCM with the T, formulation and initial trajectory that it was trained with, and each stiffness.
+    """A PCM as it was trained, at each stiffness.
 
     Adapters are sampled in parameter space and, where that differs, in feature space.
     """
     pcm = file.pcm
+    adapters = pcm.weights == "lora"
     rows: dict[tuple[Any, ...], Candidate] = {}
-    for name, method in (("pcm_lora", "PCM-LoRA"), ("pcm", "PCM")):
-        if name == "pcm_lora" and pcm.method != "lora":
-            continue
+    for space in ("parameter", "feature") if adapters else ("feature",):
         for s in stiffness:
-            sampler = replace(pcm.picard, name=name, stiffness=s)
-            for at_depth, depth in at_depths(sampler, depths):
+            sampler = replace(pcm.picard, method="pcm", pcm=PcmConfig(space, s))
+            for candidate in at_depths(sampler, depths, file):
                 # Where it falls in the same way, a stiffness is the same sampler as the one before it.
-                weights, last = switching_weights(s, pcm.iterations, at_depth.iterations)
-                weights += [last] * (at_depth.iterations - len(weights))
-                # Where it is all or nothing, both samplers are the same.
-                if name == "pcm" and pcm.method == "lora" and set(weights) <= {0.0, 1.0}:
+                iterations = candidate.sampler.stop.iterations
+                schedule = switching_schedule(s, pcm.iterations, iterations=iterations)
+                weights = [*schedule.changing, *([schedule.last] * iterations)][:iterations]
+                # Where it is all or nothing, both spaces are the same.
+                if space == "feature" and adapters and set(weights) <= {0.0, 1.0}:
                     continue
-                candidate = Candidate(f"{method}, {file.path.stem}, s = {s:g}", at_depth, depth, file)
-                rows.setdefault((name, depth, *weights), candidate)
+                rows.setdefault((space, candidate.depth, *weights), candidate)
     return list(rows.values())
 
 
-def at_depths(sampler: SamplerConfig, depths: Sequence[int]) -> Iterator[tuple[SamplerConfig, int]]:
+def at_depths(
+    sampler: SamplerConfig, depths: Sequence[int], pcm: PCMFile | None = None
+) -> Iterator[Candidate]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
-    calls = initial_calls(sampler.initialisation, sampler.preconditioning)
+    calls = exact_states(sampler.picard.start, sampler.picard.start_calls)
+    if sampler.method == "parasolver":
+        calls = sampler.parasolver.start_calls
     for depth in depths:
         if calls < depth < sampler.steps:
-            yield replace(sampler, iterations=depth - calls), depth
+            yield Candidate(
+                replace(sampler, stop=replace(sampler.stop, iterations=depth - calls)), depth, pcm
+            )

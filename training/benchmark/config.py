@@ -1,106 +1,120 @@
 """Configuration of `pcm-benchmark`: what all reports share, and a section for each that needs one."""
+# ruff: noqa: RUF009, since `_numbers` and `_positive` make fields, as `field` does
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from omegaconf import MISSING
 
 from policy.runtime import ENGINES
 
 
-@dataclass(frozen=True)
-class Table3Config:
-    """Section `table3` of `training/conf/benchmark.yaml`."""
+def _numbers(*default: float, least: float | None = None, empty: bool = True, repeated: bool = True) -> Any:
+    """A list of numbers: the least that is allowed, whether it may be empty, and whether numbers may be repeated."""
+    limits = {"least": least, "empty": empty, "repeated": repeated}
+    return field(default_factory=lambda: list(default), metadata=limits)
 
-    ddim_steps: list[int] = field(default_factory=lambda: [50, 25, 10, 8, 7, 4, 3, 2])
-    dpm_solver_steps: list[int] = field(default_factory=lambda: [15, 10, 8, 5, 3])
-    depths: list[int] = field(default_factory=lambda: [15, 8, 5, 4, 3, 2])
-    stiffness: list[float] = field(default_factory=lambda: [1.0])
-    timed_calls: int = 30
-    reward_methods: list[str] | None = None
-    reward_steps: list[int] | None = None
-    reward_depths: list[int] | None = None
-    episodes: int = 50
-    first_seed: int = 100000
-    noise_seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 
-    def __post_init__(self) -> None:
-        for name in ("ddim_steps", "noise_seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"table3.{name} must not be empty")
-        for name in ("ddim_steps", "dpm_solver_steps", "depths", "noise_seeds"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"table3.{name} must not repeat a number, got {getattr(self, name)}")
-        for name in ("ddim_steps", "dpm_solver_steps", "depths"):
-            if min(getattr(self, name), default=1) < 1:
-                raise ValueError(f"table3.{name} must be at least 1, got {getattr(self, name)}")
-        if self.timed_calls < 0:
-            raise ValueError(f"table3.timed_calls must not be negative, got {self.timed_calls}")
-        if self.episodes < 1:
-            raise ValueError(f"table3.episodes must be at least 1, got {self.episodes}")
-        if not 0 <= self.first_seed <= 2**32 - self.episodes:
-            raise ValueError(
-                f"table3.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
-            )
+def _at_least(least: float, default: float | None) -> Any:
+    return field(default=default, metadata={"least": least})
+
+
+def _positive(default: Any) -> Any:
+    """A number above 0, or a list of such."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"positive": True})
+    return field(default=default, metadata={"positive": True})
+
+
+def _check(config: Any, prefix: str = "") -> None:
+    """Refuse values beyond the limits in the fields' metadata, by name."""
+    for option in fields(config):
+        name, value, limits = prefix + option.name, getattr(config, option.name), option.metadata
+        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        if not limits.get("empty", True) and not value:
+            raise ValueError(f"{name} must not be empty")
+        if not limits.get("repeated", True) and len(set(numbers)) < len(numbers):
+            raise ValueError(f"{name} must not repeat a number, got {value}")
+        least = limits.get("least")
+        if least is not None and min(numbers, default=least) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+        if limits.get("positive") and not min(numbers, default=1) > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+        if option.name == "engine" and value not in ("auto", *ENGINES):
+            raise ValueError(f"{name} must be one of auto, {', '.join(ENGINES)}, got {value!r}")
+        if option.name == "first_seed" and not 0 <= value <= 2**32 - config.episodes:
+            raise ValueError(f"{name} must be in 0 … {2**32 - config.episodes}, got {value}")
 
 
 @dataclass(frozen=True)
 class AblationsConfig:
     """Section `ablations` of `training/conf/benchmark.yaml`."""
 
-    depths: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6])
-    isotropic: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.3])
+    depths: list[int] = _numbers(2, 3, 4, 5, 6, least=2, empty=False)
+    isotropic: list[float] = _positive([0.03, 0.1, 0.3])
     trajectories: str | None = None
     training: list[str] = field(default_factory=list)
     loss_weights: list[str] = field(default_factory=lambda: ["inverse_std", "inverse"])
     without_ema: bool = True
-    ranks: list[int] = field(default_factory=lambda: [4, 64])
-    stiffness: list[float] = field(default_factory=lambda: [1.0, 3.0])
+    ranks: list[int] = _numbers(4, 64)
+    stiffness: list[float] = _numbers(1.0, 3.0, empty=False)
 
     def __post_init__(self) -> None:
-        for name in ("depths", "stiffness"):
-            if not getattr(self, name):
-                raise ValueError(f"ablations.{name} must not be empty")
-        if min(self.depths) < 2:
-            raise ValueError(f"ablations.depths must be at least 2, got {self.depths}")
-        if min(self.isotropic, default=1.0) <= 0:
-            raise ValueError(f"ablations.isotropic must be above 0, got {self.isotropic}")
+        _check(self, "ablations.")
+
+
+@dataclass(frozen=True)
+class ConvergenceConfig:
+    """Section `convergence` of `training/conf/benchmark.yaml`."""
+
+    rewards: str | None = None
+
+
+@dataclass(frozen=True)
+class DeadlineConfig:
+    """Section `deadline` of `training/conf/benchmark.yaml`."""
+
+    engine: str = "auto"
+    threads: int | None = _at_least(1, None)
+    steps: int = _at_least(1, 10)
+    tolerance: float = 0.0
+    calls: int = _at_least(1, 10_000)
+    quiet_calls: int = _at_least(1, 500)
+    factor: float = _positive(2.0)
+    competitors: int | None = _at_least(0, None)
+    nice: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self, "deadline.")
+        if self.nice > 0:
+            raise ValueError(f"deadline.nice must be at most 0, got {self.nice}")
 
 
 @dataclass(frozen=True)
 class LatencyReportConfig:
     """Section `latency` of `training/conf/benchmark.yaml`."""
 
-    fixed_ms: list[float] = field(default_factory=lambda: [0, 100, 200, 300, 400, 500, 600, 700, 800])
+    fixed_ms: list[float] = _numbers(0, 100, 200, 300, 400, 500, 600, 700, 800)
     horizon: bool = True
     measured: bool = True
     margin_ms: float = 50.0
     engine: str = "auto"
-    ddim_steps: list[int] = field(default_factory=lambda: [50, 10, 8])
+    ddim_steps: list[int] = _numbers(50, 10, 8)
     picard_steps: int = 10
     depth: int = 3
-    episodes: int = 50
-    max_steps: int = 200
+    episodes: int = _at_least(1, 50)
+    max_steps: int = _at_least(1, 200)
     first_seed: int = 100000
-    noise_seeds: list[int] = field(default_factory=lambda: [0])
+    noise_seeds: list[int] = _numbers(0, empty=False)
 
     def __post_init__(self) -> None:
-        if not self.noise_seeds:
-            raise ValueError("latency.noise_seeds must not be empty")
-        if self.engine not in ("auto", *ENGINES):
-            raise ValueError(f"latency.engine must be one of auto, {', '.join(ENGINES)}, got {self.engine!r}")
+        _check(self, "latency.")
         if not (self.fixed_ms or self.measured):
             raise ValueError("latency.fixed_ms must not be empty if latency.measured is false")
-        for name in ("episodes", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"latency.{name} must be at least 1, got {getattr(self, name)}")
         if not 2 <= self.depth < self.picard_steps:
             raise ValueError(f"latency.depth must be in 2 … {self.picard_steps - 1}, got {self.depth}")
-        if not 0 <= self.first_seed <= 2**32 - self.episodes:
-            raise ValueError(
-                f"latency.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
-            )
 
 
 @dataclass(frozen=True)
@@ -108,53 +122,68 @@ class ProfileConfig:
     """Section `profile` of `training/conf/benchmark.yaml`."""
 
     engines: list[str] = field(default_factory=lambda: list(ENGINES))
-    threads: int | None = None
-    calls: int = 500
-    ddim_steps: list[int] = field(default_factory=lambda: [50, 25, 10, 8])
-    dpm_solver_steps: list[int] = field(default_factory=lambda: [8, 5])
-    picard_steps: list[int] = field(default_factory=lambda: [10])
-    picard_depths: list[int] = field(default_factory=lambda: [5, 4, 3])
-    warm_depths: list[int] = field(default_factory=lambda: [2])
-    pcm_depths: list[int] = field(default_factory=lambda: [3, 2])
-    stiffness: list[float] = field(default_factory=lambda: [1.0])
+    threads: int | None = _at_least(1, None)
+    calls: int = _at_least(1, 500)
+    ddim_steps: list[int] = _numbers(50, 25, 10, 8, empty=False)
+    dpmpp_2m_steps: list[int] = _numbers(8, 5)
+    picard_steps: list[int] = _numbers(10)
+    picard_depths: list[int] = _numbers(5, 4, 3)
+    warm_depths: list[int] = _numbers(2)
+    pcm_depths: list[int] = _numbers(3, 2)
+    stiffness: list[float] = _numbers(1.0)
     rewards: str | None = None
 
     def __post_init__(self) -> None:
-        if unknown := set(self.engines) - set(ENGINES):
-            raise ValueError(
-                f"profile.engines must be among {', '.join(ENGINES)}, got {', '.join(sorted(unknown))}"
-            )
-        if not self.ddim_steps:
-            raise ValueError("profile.ddim_steps must not be empty")
-        for name in ("threads", "calls"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"profile.{name} must be at least 1, got {value}")
+        _check(self, "profile.")
+        if unknown := sorted(set(self.engines) - set(ENGINES)):
+            raise ValueError(f"profile.engines must be among {', '.join(ENGINES)}, got {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
+class RewardsConfig:
+    """Section `rewards` of `training/conf/benchmark.yaml`."""
+
+    ddim_steps: list[int] = _numbers(50, 25, 10, 8, 7, 4, 3, 2, least=1, empty=False, repeated=False)
+    dpmpp_2m_steps: list[int] = _numbers(15, 10, 8, 5, 3, least=1, repeated=False)
+    depths: list[int] = _numbers(15, 8, 5, 4, 3, 2, least=1, repeated=False)
+    stiffness: list[float] = _numbers(1.0)
+    timed_calls: int = _at_least(0, 30)
+    reward_samplers: list[str] | None = None
+    reward_steps: list[int] | None = None
+    reward_depths: list[int] | None = None
+    episodes: int = _at_least(1, 50)
+    first_seed: int = 100000
+    noise_seeds: list[int] = _numbers(0, 1, 2, empty=False, repeated=False)
+
+    def __post_init__(self) -> None:
+        _check(self, "rewards.")
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """Section `simulator` of `training/conf/benchmark.yaml`."""
+
+    rounds: int = _at_least(1, 7)
+    steps: int = _at_least(1, 5000)
+    venv: str = "outputs/gym_pusht_venv"
+
+    def __post_init__(self) -> None:
+        _check(self, "simulator.")
 
 
 @dataclass(frozen=True)
 class WarmStartConfig:
     """Section `warm_start` of `training/conf/benchmark.yaml`."""
 
-    steps: list[int] = field(default_factory=lambda: [10, 50])
-    error: float = 0.01
-    episodes: int = 50
-    max_steps: int = 200
+    steps: list[int] = _numbers(10, 50, empty=False)
+    error: float = _positive(0.01)
+    episodes: int = _at_least(1, 50)
+    max_steps: int = _at_least(1, 200)
     first_seed: int = 100000
     noise_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("warm_start.steps must not be empty")
-        if not self.error > 0:
-            raise ValueError(f"warm_start.error must be above 0, got {self.error}")
-        for name in ("episodes", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"warm_start.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.first_seed <= 2**32 - self.episodes:
-            raise ValueError(
-                f"warm_start.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
-            )
+        _check(self, "warm_start.")
 
 
 @dataclass(frozen=True)
@@ -162,23 +191,24 @@ class BenchmarkConfig:
     """See `training/conf/benchmark.yaml`."""
 
     report: str = MISSING
-    demonstrations: str = MISSING
+    demonstrations: str | None = None
     checkpoint: str = MISSING
     output_dir: str = MISSING
     pcm: list[str] = field(default_factory=list)
-    conditions: int = 32
-    held_out_episodes: int = 6
-    steps: list[int] = field(default_factory=lambda: [10, 16, 25, 50])
-    iterations: int = 20
+    observations: int = _at_least(1, 32)
+    held_out_episodes: int = _at_least(1, 6)
+    steps: list[int] = _numbers(10, 16, 25, 50)
+    iterations: int = _at_least(1, 20)
     seed: int = 0
     device: str = "auto"
-    table3: Table3Config = field(default_factory=Table3Config)
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
+    convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
+    deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
-    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:
-        for name in ("conditions", "held_out_episodes", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _check(self)

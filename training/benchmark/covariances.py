@@ -15,6 +15,7 @@ from training.data.windows import Windows, policy_windows, split_episodes
 def covariances(
     policy: DiffusionPolicy,
     demonstrations: Demonstrations,
+    *,
     held_out_episodes: int,
     isotropic: Sequence[float],
 ) -> Mapping[str, Tensor]:

@@ -8,20 +8,25 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, Prediction, SamplerConfig
+from policy.runtime import Policy
 from training.benchmark.candidates import Candidate
 from training.benchmark.row_cache import Row
 from training.evaluation.rollout import run_episodes
 
 EPISODE_STEPS = (200, 300)
 """Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""
-CALLS_IN_TURN = 3
+
+
+def percentiles(values: Sequence[float] | NDArray[np.float64] | Tensor, *levels: int) -> list[float]:
+    return [float(value) for value in np.percentile(values, levels)]
 
 
 def accuracy_measure(
-    base: DiffusionPolicy, observations: Tensor, seed: int, reference_steps: int
+    base: DiffusionPolicy, observations: Tensor, *, seed: int, reference_steps: int
 ) -> Callable[[Candidate], Row]:
     """How to measure errors and costs, with the same observations and noises for every candidate.
 
@@ -43,11 +48,11 @@ def accuracy_measure(
 
     @cache
     def exact(solver: str, steps: int) -> Tensor:
-        return actions(base.with_sampler(SamplerConfig(solver, steps)))[0]
+        return actions(base.with_sampler(SamplerConfig("sequential", solver, steps)))[0]
 
     def actions(policy: DiffusionPolicy) -> tuple[Tensor, int, int]:
         generator = torch.Generator().manual_seed(seed + 1)
-        prediction = policy.predict(observations, noise, generator)
+        prediction = policy.predict(observations, noise=noise, generator=generator)
         normalized = policy.normalizer.action.normalize(prediction.actions).double().cpu()
         return normalized, prediction.depth, prediction.network_evaluations
 
@@ -55,53 +60,67 @@ def accuracy_measure(
         found, depth, evaluations = actions(candidate.policy(base))
         row: Row = {"depth": depth, "network_evaluations": evaluations / len(observations)}
         row |= {"error_p50": None, "error_p95": None}
-        if candidate.sampler.is_parallel:
-            errors = (
-                (found - exact(candidate.sampler.solver_name, candidate.sampler.steps)).abs().amax((1, 2))
-            )
-            row |= {f"error_p{q}": float(np.percentile(errors, q)) for q in (50, 95)}
+        sampler = candidate.sampler
+        if sampler.is_parallel:
+            errors = (found - exact(sampler.solver, sampler.steps)).abs().amax((1, 2))
+            row["error_p50"], row["error_p95"] = percentiles(errors, 50, 95)
         errors = (found - exact("ddim", reference_steps)).abs().amax((1, 2))
-        return row | {"error_p95_reference": float(np.percentile(errors, 95))}
+        (row["error_p95_reference"],) = percentiles(errors, 95)
+        return row
 
     return measure
 
 
 def time_in_turns(
-    base: DiffusionPolicy, candidates: Sequence[Candidate], observations: Tensor, turn: int
-) -> Row:
-    """Milliseconds of some calls of every candidate, one after the other, at batch size 1.
+    make_policies: Sequence[Callable[[], Policy]], observations: Tensor, *, turn: int, calls: int
+) -> list[list[float]]:
+    """Milliseconds of some calls of every policy, one after the other, at batch size 1.
 
     Args:
-        base: the policy.
-        candidates: every second turn takes them in reverse, so that none always follows the same one.
+        make_policies: every second turn takes them in reverse, so that none always follows the same one.
         observations: (B, observation_steps, observation_dim) in px, of which each call gets another one.
         turn: number of the turn.
+        calls: of each policy.
 
     Returns:
-        `milliseconds` (candidates, calls), from the observation to the chunk on the CPU.
+        (policies, calls), from the observation to the chunk on the CPU.
     """
     milliseconds: dict[int, list[float]] = {}
     generator = torch.Generator().manual_seed(turn)
-    for index in range(len(candidates)) if turn % 2 == 0 else reversed(range(len(candidates))):
-        policy = candidates[index].policy(base)
-        milliseconds[index] = []
-        for call in range(CALLS_IN_TURN + 1):
-            observation = observations[(turn * CALLS_IN_TURN + call) % len(observations)]
+    order = range(len(make_policies))
+    for index in order if turn % 2 == 0 else reversed(order):
+        policy = make_policies[index]()
+        previous = prediction_before(policy, observations)
+        taken = []
+        for call in range(calls + 1):
+            observation = observations[(turn * calls + call) % len(observations)]
             started = time.perf_counter()
-            policy.predict(observation[None], generator=generator).chunk.cpu()
-            milliseconds[index].append(1000 * (time.perf_counter() - started))
-    # Each one's first call finds another one's data in the caches.
-    return {"milliseconds": [milliseconds[index][1:] for index in range(len(candidates))]}
+            policy.predict(observation[None], generator=generator, previous=previous).chunk.cpu()
+            taken.append(1000 * (time.perf_counter() - started))
+        milliseconds[index] = taken[1:]  # the first call finds another one's data in the caches
+    return [milliseconds[index] for index in order]
 
 
-def measure_rewards(policy: DiffusionPolicy, first_seed: int, episodes: int, noise_seed: int) -> Row:
+def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
+    """A prediction for a warm start to go on from, if the policy's sampler has one."""
+    if policy.sampler.parallel.warm_start == "none":
+        return None
+    return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
+
+
+def measure_rewards(policy: DiffusionPolicy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:
     """Maximum rewards of episodes, up to each number of control steps in `EPISODE_STEPS`, in one rollout.
 
     Returns:
         `max_reward_<steps>`, a list of one number an episode, in the order of their seeds.
     """
-    seeds = range(first_seed, first_seed + episodes)
-    rollout = run_episodes(policy, seeds, max(EPISODE_STEPS), noise_seed=noise_seed, show_progress=False)
+    rollout = run_episodes(
+        policy,
+        range(first_seed, first_seed + episodes),
+        max_steps=max(EPISODE_STEPS),
+        noise_seed=noise_seed,
+        show_progress=False,
+    )
     return {
         f"max_reward_{steps}": [float(episode.rewards[:steps].max()) for episode in rollout.episodes]
         for steps in EPISODE_STEPS

@@ -1,23 +1,25 @@
-"""What the reports share: what they load, and how they are written."""
+"""What reports share: what they load, where they keep measured rows, and how they are written."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from torch import Tensor
 
 from policy import DiffusionPolicy
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
-from training.data.demonstrations import load_demonstrations
+from training.benchmark.row_cache import Row, RowCache
+from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
@@ -26,73 +28,90 @@ LIBRARIES = ("gymnasium", "numpy", "pymunk", "torch")
 
 
 def load_policy(config: BenchmarkConfig) -> DiffusionPolicy:
-    """The checkpoint's policy on the configured device."""
-    return DiffusionPolicy.load(config.checkpoint, choose_device(config.device))
+    """The checkpoint's policy on the configured device.
+
+    Raises:
+        ValueError: if it has no covariance, which preconditioned Picard iteration needs.
+    """
+    policy = DiffusionPolicy.load(config.checkpoint, choose_device(config.device))
+    if policy.covariance is None:
+        raise ValueError(f"{config.checkpoint} has no covariance; add it with pcm-estimate-covariance")
+    return policy
+
+
+def read_demonstrations(config: BenchmarkConfig) -> Demonstrations:
+    """The configured demonstrations.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if config.demonstrations is None:
+        raise ValueError(f"demonstrations=… is required by report={config.report} (--help explains the keys)")
+    return load_demonstrations(config.demonstrations)
 
 
 def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> Tensor:
-    """(conditions, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
-    demonstrations = load_demonstrations(config.demonstrations)
+    """(observations, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
+    demonstrations = read_demonstrations(config)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
     observations = policy_windows(demonstrations, held_out, policy.config).observations
     generator = torch.Generator().manual_seed(config.seed)
-    return observations[torch.randperm(len(observations), generator=generator)[: config.conditions]]
+    return observations[torch.randperm(len(observations), generator=generator)[: config.observations]]
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """A Markdown table of cells, of which the first columns hold text, and the others numbers."""
-    alignment = "|" + "---|" * text_columns + "---:|" * (len(columns) - text_columns)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, *rows)]
-    return "\n".join([lines[0], alignment, *lines[1:]])
+def open_cache(config: BenchmarkConfig, policy: DiffusionPolicy, **decisive: Any) -> RowCache:
+    """The report's measured rows, all of which depend on the checkpoint, the device and what else is decisive."""
+    device = machine(policy.solver.a.device)["device"]
+    shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": device, **decisive}
+    return RowCache(Path(config.output_dir) / f"{config.report}_rows", shared)
 
 
 def write_report(
     config: BenchmarkConfig,
+    rows: DataFrame,
+    *,
     title: str,
     introduction: str,
-    table: str,
-    rows: Sequence[Mapping[str, Any]],
-    figure: Figure,
-    more_provenance: Mapping[str, Any] | None = None,
+    tables: str,
+    figures: Mapping[str, Figure] | None = None,
+    measured: Sequence[Row] = (),
+    libraries: Sequence[str] = LIBRARIES,
 ) -> None:
-    """Write `<report>.md`, `.csv` and `.png` into the output directory, each whole or not at all, and print the table.
+    """Write `<report>.md`, `.csv` and pictures into the output directory, all or nothing, and print the tables.
 
     Args:
         config: of this run.
-        title, introduction, table: of the Markdown page.
-        rows: of the CSV, all with the same columns, which are unrounded; None is an empty cell.
-        figure: the picture.
-        more_provenance: what else a reader has to know to repeat the report (JSON values).
+        rows: of the CSV, unrounded.
+        title, introduction, tables: of the Markdown page.
+        figures: pictures by what follows the report's name in theirs, such as "" or "_heatmap".
+        measured: rows of the cache, whose code versions the page names.
+        libraries: distributions whose versions the page names.
     """
-    output_dir = Path(config.output_dir)
-    page, cells, picture = (output_dir / f"{config.report}.{ending}" for ending in ("md", "csv", "png"))
-    provenance = {**_provenance(config), **(more_provenance or {})}
-    text = (
-        f"# {title}\n\n{introduction}\n\n{table}\n\n![{title}]({picture.name})\n\n"
-        f"```json\n{json.dumps(provenance, indent=2)}\n```\n"
-    )
-    # The page is renamed last, when what it shows is there.
-    with (
-        atomic_write(page) as new_page,
-        atomic_write(picture) as new_picture,
-        atomic_write(cells) as new_cells,
-    ):
-        with open(new_cells, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        figure.savefig(new_picture, dpi=110)
-        new_page.write_text(text, encoding="utf-8")
-    print(table)
+    page = Path(config.output_dir) / f"{config.report}.md"
+    pictures = {page.with_name(f"{page.stem}{name}.png"): figure for name, figure in (figures or {}).items()}
+    provenance = _provenance(config, libraries)
+    if measured:
+        provenance["rows_measured_by_code"] = sorted({row["code"] for row in measured})
+    shown = "".join(f"![{title}]({path.name})\n\n" for path in pictures)
+    text = f"# {title}\n\n{introduction}\n\n{tables}\n\n{shown}```json\n{json.dumps(provenance, indent=2)}\n```\n"
+    with ExitStack() as files:
+        # Renamed last, when what it shows is there.
+        files.enter_context(atomic_write(page)).write_text(text, encoding="utf-8")
+        for path, figure in pictures.items():
+            figure.savefig(files.enter_context(atomic_write(path)), dpi=110)
+        rows.to_csv(files.enter_context(atomic_write(page.with_suffix(".csv"))), index=False)
+    print(tables)
     print(f"report: {page}")
 
 
-def _provenance(config: BenchmarkConfig) -> dict[str, Any]:
+def _provenance(config: BenchmarkConfig, libraries: Sequence[str]) -> dict[str, Any]:
+    # Of the report `simulator` alone, which has no policy, the checkpoint need not be there.
+    checkpoint = Path(config.checkpoint)
     return {
         "command": command_line(),
-        "checkpoint_sha256": file_sha256(config.checkpoint),
+        "checkpoint_sha256": file_sha256(checkpoint) if checkpoint.is_file() else None,
         "pcm_sha256": {Path(path).name: file_sha256(path) for path in config.pcm},
         "code": code_version(),
         "machine": machine(choose_device(config.device)),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in libraries},
     }

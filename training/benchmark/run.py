@@ -1,4 +1,4 @@
-"""Benchmarks of samplers: each report a Markdown table, a CSV and a picture."""
+"""Benchmarks: each report a Markdown page, a CSV and, of most, a picture."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.reports import ablations, convergence, latency, profile, rewards, warm_start
+from training.benchmark.reports import (
+    ablations,
+    convergence,
+    deadline,
+    latency,
+    profile,
+    rewards,
+    simulator,
+    warm_start,
+)
 from training.command import run_command
 
 REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "ablations": ablations.report,
     "convergence": convergence.report,
+    "deadline": deadline.report,
     "latency": latency.report,
     "profile": profile.report,
-    "table3": rewards.report,
+    "rewards": rewards.report,
+    "simulator": simulator.report,
     "warm_start": warm_start.report,
 }
 

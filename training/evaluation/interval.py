@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 LEVEL = 0.95
 
@@ -38,5 +37,7 @@ def mean_interval(
         return mean, None, None
     if np.ptp(episodes) == 0:  # every resample is the same, of which BCa makes NaN
         return mean, mean, mean
+    from scipy.stats import bootstrap  # takes most of a second, which no command should take to start
+
     found = bootstrap((episodes,), np.mean, confidence_level=LEVEL, rng=np.random.default_rng(seed))
     return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -63,6 +63,7 @@ def noise_prediction_loss(
     network: nn.Module,
     data: TrainingData,
     rows: Tensor,
+    *,
     alphas_cumprod: Tensor,
     generator: torch.Generator,
     share: slice,
@@ -126,7 +127,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             device
         )
         generator = generator_for(training.seed, iteration, device)
-        return noise_prediction_loss(trained, data, rows, alphas_cumprod, generator, share)
+        return noise_prediction_loss(
+            trained, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
+        )
 
     def finished_policy(weights: nn.Module, iteration: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
@@ -143,7 +146,12 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             generator = generator_for(training.seed, 0, device)
             with torch.no_grad():
                 numbers["held_out_loss"] = noise_prediction_loss(
-                    weights, held_out_data, rows, alphas_cumprod, generator, slice(None)
+                    weights,
+                    held_out_data,
+                    rows,
+                    alphas_cumprod=alphas_cumprod,
+                    generator=generator,
+                    share=slice(None),
                 ).item()
         if config.rollout_episodes:
             seeds = range(config.rollout_first_seed, config.rollout_first_seed + config.rollout_episodes)

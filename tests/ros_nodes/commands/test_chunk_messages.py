@@ -18,7 +18,7 @@ def nanoseconds(time: object) -> int:
 
 @given(st.integers(0, 2**31 * 10**9 - 1), st.integers(1, 10**10))
 def test_point_i_is_due_i_periods_after_the_observation(stamp: int, period: int) -> None:
-    message = trajectory_message(CHUNK, LIMITS.names, stamp, period)
+    message = trajectory_message(CHUNK, LIMITS.names, stamp_ns=stamp, period_ns=period)
     assert nanoseconds(message.header.stamp) == stamp
     assert [nanoseconds(point.time_from_start) for point in message.points] == [
         i * period for i in range(1, 9)
@@ -26,7 +26,7 @@ def test_point_i_is_due_i_periods_after_the_observation(stamp: int, period: int)
 
 
 def test_positions_arrive_to_the_last_bit() -> None:
-    message = trajectory_message(CHUNK, LIMITS.names, 0, 10**8)
+    message = trajectory_message(CHUNK, LIMITS.names, stamp_ns=0, period_ns=10**8)
     assert message.joint_names == ["pusher_x", "pusher_y"]
     assert [list(point.positions) for point in message.points] == CHUNK.tolist()
     assert not any(len(point.velocities) or len(point.accelerations) for point in message.points)
@@ -57,7 +57,9 @@ def test_bad_limits_are_refused(
 
 
 def test_path_is_a_line_with_a_dot_at_each_point() -> None:
-    line, dots = path_markers(CHUNK, LIMITS, "world", 1_500_000_000, 800_000_000).markers
+    line, dots = path_markers(
+        CHUNK, LIMITS, frame_id="world", stamp_ns=1_500_000_000, lifetime_ns=800_000_000
+    ).markers
     assert (line.type, dots.type) == (Marker.LINE_STRIP, Marker.SPHERE_LIST)
     assert line.id != dots.id
     for marker in (line, dots):

@@ -22,7 +22,9 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         times.append(times[-1] + gap)
     start = draw(st.integers(times[0] - SECOND, times[-1] + SECOND))
     points = draw(st.lists(positions, min_size=len(times), max_size=len(times)))
-    return Trajectory(start, draw(positions), tuple(times), tuple(points))
+    return Trajectory(
+        start_time=start, start_position=draw(positions), times=tuple(times), positions=tuple(points)
+    )
 
 
 @given(trajectories())
@@ -52,7 +54,7 @@ def test_after_its_end_it_stays_at_its_last_point(trajectory: Trajectory, later:
 def test_the_way_to_the_first_point_starts_where_the_joints_were(
     start: tuple[float, float], point: tuple[float, float], half: int
 ) -> None:
-    trajectory = Trajectory(100, start, (100 + 2 * half,), (point,))
+    trajectory = Trajectory(start_time=100, start_position=start, times=(100 + 2 * half,), positions=(point,))
     middle = [(a + b) / 2 for a, b in zip(start, point, strict=True)]
     assert trajectory.sample(100) == start
     assert trajectory.sample(100 + half) == pytest.approx(middle, abs=1e-9)
@@ -60,7 +62,12 @@ def test_the_way_to_the_first_point_starts_where_the_joints_were(
 
 def test_points_before_its_start_are_over() -> None:
     """A trajectory that arrives late goes on from where it would be by now, not from its first point."""
-    trajectory = Trajectory(250, (9.0, 9.0), (100, 200, 300), ((0.0, 0.0), (1.0, 2.0), (2.0, 4.0)))
+    trajectory = Trajectory(
+        start_time=250,
+        start_position=(9.0, 9.0),
+        times=(100, 200, 300),
+        positions=((0.0, 0.0), (1.0, 2.0), (2.0, 4.0)),
+    )
     assert trajectory.sample(250) == (1.5, 3.0)
 
 
@@ -70,9 +77,11 @@ def test_a_hold_is_where_it_is(position: tuple[float, float], time: int, offset:
 
 
 def test_without_tolerances_a_trajectory_succeeds_at_its_end_wherever_the_joints_are() -> None:
-    trajectory = Trajectory(0, (0.0, 0.0), (SECOND,), ((1.0, 1.0),))
-    assert judge(trajectory, ANY, SECOND - 1, (500.0, 0.0), AT_REST) is Outcome.MOVING
-    assert judge(trajectory, ANY, SECOND, (500.0, 0.0), (99.0, 0.0)) is Outcome.SUCCEEDED
+    trajectory = Trajectory(start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((1.0, 1.0),))
+    assert judge(trajectory, ANY, time=SECOND - 1, position=(500.0, 0.0), velocity=AT_REST) is Outcome.MOVING
+    assert (
+        judge(trajectory, ANY, time=SECOND, position=(500.0, 0.0), velocity=(99.0, 0.0)) is Outcome.SUCCEEDED
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,12 +101,19 @@ def test_without_tolerances_a_trajectory_succeeds_at_its_end_wherever_the_joints
 def test_tolerances(
     time: int, position: tuple[float, float], velocity: tuple[float, float], outcome: Outcome
 ) -> None:
-    trajectory = Trajectory(0, (0.0, 0.0), (SECOND,), ((10.0, 10.0),))
+    trajectory = Trajectory(
+        start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((10.0, 10.0),)
+    )
     tolerances = Tolerances(path=(0.0, 1.0), goal=(0.5, 0.0), goal_velocity=(3.0, 3.0), goal_time=300)
-    assert judge(trajectory, tolerances, time, position, velocity) is outcome
+    assert judge(trajectory, tolerances, time=time, position=position, velocity=velocity) is outcome
 
 
 def test_without_a_goal_time_it_waits_for_the_goal_for_ever() -> None:
-    trajectory = Trajectory(0, (0.0, 0.0), (SECOND,), ((10.0, 10.0),))
+    trajectory = Trajectory(
+        start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((10.0, 10.0),)
+    )
     tolerances = Tolerances(path=(0.0, 0.0), goal=(0.5, 0.5), goal_velocity=(0.0, 0.0))
-    assert judge(trajectory, tolerances, 10**6 * SECOND, (0.0, 0.0), AT_REST) is Outcome.MOVING
+    assert (
+        judge(trajectory, tolerances, time=10**6 * SECOND, position=(0.0, 0.0), velocity=AT_REST)
+        is Outcome.MOVING
+    )

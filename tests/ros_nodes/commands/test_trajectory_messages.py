@@ -30,7 +30,7 @@ def message(stamp: float = 0.0) -> JointTrajectory:
 
 
 def read(trajectory: JointTrajectory) -> Any:
-    return read_trajectory(trajectory, JOINTS, NOW, HERE)
+    return read_trajectory(trajectory, JOINTS, now=NOW, position=HERE)
 
 
 def test_times_count_from_the_stamp() -> None:

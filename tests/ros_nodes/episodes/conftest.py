@@ -8,12 +8,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
-def checkpoint(checkpoints: Path) -> Path:
-    """A small untrained policy, quick even in many samples; its actions go all over the workspace."""
-    return checkpoints / "tiny.safetensors"
-
-
 class Stack:
     """Simulator and policy node, each in a process of its own, and what they say."""
 

@@ -6,7 +6,7 @@ from ros_nodes.episodes.episode_log import EpisodeLog
 
 
 def status(
-    step: int, reward: float = 0.0, end: str = "", trajectories: int = 0, seed: int = 5
+    step: int, reward: float = 0.0, end: str = "", *, trajectories: int = 0, seed: int = 5
 ) -> list[float]:
     return [seed, step, reward, reward, float(end == "terminated"), float(end == "truncated"), trajectories]
 

@@ -24,7 +24,7 @@ LAUNCH_FILE = str(LAUNCH_FOLDER / "pusht.launch.py")
 
 
 def arguments(**values: Any) -> list[str]:
-    defaults = {"sampler": "ddim", "steps": 4, "engine": "eager", "first_seed": 0}
+    defaults = {"solver": "ddim", "steps": 4, "engine": "eager", "first_seed": 0}
     return [f"{name}:={value}" for name, value in {**defaults, **values}.items()]
 
 
@@ -38,13 +38,13 @@ def test_one_launch_runs_all_episodes_and_ends(
         mode=mode,
         episodes=2,
         max_steps=20,
-        sampler="ddpm",
+        solver="ddpm",
     )
     output = graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [row["steps"] for row in summary["episodes"]] == [20, 20]
     assert summary["failures"] == {}
-    assert summary["policy_parameters"]["sampler.name"] == "ddpm"
+    assert summary["policy_parameters"]["sampler.solver"] == "ddpm"
     assert summary["policy_parameters"]["synchronous"] is (mode == "lockstep")
     assert "mean maximum reward" in output
     assert "Traceback" not in output
@@ -56,6 +56,13 @@ def test_one_launch_runs_all_episodes_and_ends(
     [
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors: no such checkpoint file"),
         ({"mode": "turbo"}, "mode must be realtime or lockstep, got 'turbo'"),
+        ({"steps": "few"}, "steps must be a whole number, got 'few'"),
+        (
+            {"method": "magic"},
+            "sampler.method must be one of sequential, picard, parasolver, pcm, got 'magic'",
+        ),
+        ({"method": "pcm"}, "sampler.method=pcm needs a PCM, and the policy has none"),
+        ({"iterations": 2}, "sampler.stop.iterations=2 belongs to the methods picard, parasolver, pcm"),
         ({"episodes": 0}, "Parameter episodes out of range"),
     ],
 )
@@ -102,35 +109,79 @@ def test_a_process_that_dies_ends_the_launch_with_an_error(
     assert re.search(rf"{killed}-\d ended with -9", graph.output(launch))
 
 
-def test_a_pcm_beside_the_checkpoint_is_loaded_with_it(graph: Any, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def checkpoint_with_pcm(checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint with a PCM beside it, which was trained for what nothing else stands for."""
     own = tmp_path / "own.safetensors"
     shutil.copy(checkpoint, own)
     network = DiffusionPolicy.load(own).network
     sha256 = weights_sha256(network)
     add_lora(network, rank=2, targets=".*", generator=torch.Generator().manual_seed(0))
-    save_pcm(
-        tmp_path / "own_pcm_lora.safetensors",
-        PCM(network, "lora", sha256, 4, "drift", "repeated", iterations=2, rank=2, targets=".*"),
+    pcm = PCM(
+        network,
+        weights="lora",
+        base_sha256=sha256,
+        solver="dpmpp_2m",
+        steps=4,
+        jacobian="drift",
+        start="repeated",
+        iterations=2,
+        rank=2,
+        targets=".*",
     )
+    save_pcm(tmp_path / "own_pcm_lora.safetensors", pcm)
+    return own
+
+
+@pytest.mark.parametrize("node", ["policy", "/policy", "/**"])
+def test_the_method_pcm_alone_is_right_with_a_pcm_beside_the_checkpoint(
+    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path, node: str
+) -> None:
     parameters = tmp_path / "parameters.yaml"
-    parameters.write_text(
-        "policy: {ros__parameters: {sampler: {formulation: drift, initialisation: repeated, iterations: 3}}}"
-    )
+    # Of another method, as those of config/pusht.yaml are: neither gets in the way.
+    sampler = "{method: sequential, solver: ddpm, steps: 7}"
+    parameters.write_text(f"{node}: {{ros__parameters: {{seed: 5, sampler: {sampler}}}}}")
+    values = [
+        f"checkpoint:={checkpoint_with_pcm}",
+        f"output_dir:={tmp_path / 'out'}",
+        f"params_file:={parameters}",
+        *("mode:=lockstep", "engine:=plain", "episodes:=1", "max_steps:=16", "method:=pcm", "iterations:=3"),
+    ]
+    output = graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
+    used = "stop.iterations=3, picard.jacobian=drift, picard.start=repeated, pcm.space=parameter"
+    assert f"own.safetensors, sampler pcm, dpmpp_2m, T = 4 ({used})" in output
+    assert "trained for" not in output
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
+    assert summary["policy_parameters"]["sampler.solver"] == "auto"
+    assert summary["policy_parameters"]["sampler.steps"] == 0
+
+
+def test_a_pcm_in_params_file_comes_before_the_one_beside_the_checkpoint(
+    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path
+) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {pcm: nowhere.safetensors}}")
+    values = arguments(checkpoint=checkpoint_with_pcm, output_dir=tmp_path / "out", params_file=parameters)
+    launch = graph.start("ros2", "launch", LAUNCH_FILE, *values)
+    graph.spin_until(lambda: launch.poll() is not None, "the launch ends", timeout=180)
+    assert launch.returncode == 1
+    assert "nowhere.safetensors: no such checkpoint file" in graph.output(launch)
+
+
+def test_what_a_pcm_was_not_trained_for_is_warned_of(
+    graph: Any, checkpoint_with_pcm: Path, tmp_path: Path
+) -> None:
     values = arguments(
-        checkpoint=own,
+        checkpoint=checkpoint_with_pcm,
         output_dir=tmp_path / "out",
         mode="lockstep",
         episodes=1,
         max_steps=16,
-        sampler="pcm_lora",
-        params_file=parameters,
+        method="pcm",
     )
-    graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
-    assert summary["policy_parameters"]["sampler.name"] == "pcm_lora"
-    assert summary["policy_parameters"]["sampler.steps"] == 4
-    assert summary["policy_parameters"]["sampler.iterations"] == 3
+    output = graph.run("ros2", "launch", LAUNCH_FILE, *values, timeout=180)
+    assert "sampler.solver is ddim, the PCM was trained for dpmpp_2m" in output
 
 
 def test_a_checkpoint_in_params_file_is_the_one_that_runs(
@@ -160,7 +211,39 @@ def test_a_checkpoint_in_params_file_is_the_one_that_runs(
 )
 def test_params_file_names_a_checkpoint_where_it_has_a_value(text: str, named: bool) -> None:
     launch_file = runpy.run_path(LAUNCH_FILE)
-    assert launch_file["_names_checkpoint"](yaml.safe_load(text)) is named
+    assert launch_file["_names"]("checkpoint", yaml.safe_load(text)) is named
+
+
+@pytest.mark.parametrize("file", ["policy.launch.py", "pusht.launch.py"])
+@pytest.mark.parametrize(
+    ("arguments", "parameters"),
+    [
+        ({}, {}),
+        ({"steps": "10"}, {"sampler.steps": 10}),
+        ({"solver": "ddim"}, {"sampler.solver": "ddim"}),
+        ({"iterations": "2"}, {"sampler.stop.iterations": 2}),
+        ({"method": "pcm"}, {"sampler.method": "pcm", "sampler.solver": "auto", "sampler.steps": 0}),
+        (
+            {"method": "picard", "solver": "ddim"},
+            {"sampler.method": "picard", "sampler.solver": "ddim", "sampler.steps": 0},
+        ),
+        (
+            {"method": "pcm", "steps": "5", "iterations": "2"},
+            {
+                "sampler.method": "pcm",
+                "sampler.solver": "auto",
+                "sampler.steps": 5,
+                "sampler.stop.iterations": 2,
+            },
+        ),
+    ],
+)
+def test_a_method_takes_solver_and_steps_from_the_arguments_alone(
+    file: str, arguments: dict[str, str], parameters: dict[str, Any]
+) -> None:
+    launch_file = runpy.run_path(str(LAUNCH_FOLDER / file))
+    values = dict.fromkeys(("method", "solver", "steps", "iterations"), "")
+    assert launch_file["_sampler"](values | arguments) == parameters
 
 
 def test_rviz_is_started_where_it_is_installed_and_named_where_it_is_not(graph: Any) -> None:
@@ -193,7 +276,9 @@ def test_all_arguments_are_described(graph: Any) -> None:
     for name in (
         "checkpoint",
         "pcm",
-        "sampler",
+        "method",
+        "solver",
+        "steps",
         "iterations",
         "episodes",
         "mode",

@@ -72,7 +72,7 @@ MALFORMED = (
 
 
 class TestRefusedObservations(PolicyTestCase):
-    def refuse(self, process: node_actions.Process, send: Malformed, source: str, reason: str) -> None:
+    def refuse(self, process: node_actions.Process, send: Malformed, *, source: str, reason: str) -> None:
         """A message is refused, counted and named; the next good observation is acted on."""
         named = f"{source}: observation refused ({reason}): "
         send(self.policy, self.start)
@@ -85,27 +85,49 @@ class TestRefusedObservations(PolicyTestCase):
         assert self.policy.chunk(0)[0] == self.start + 10 * STEP
 
     def test_nan(self, node, proc_info, proc_output) -> None:
-        self.refuse(node_actions.Process(node, proc_info, proc_output), nan_joint, "pusher", "not_finite")
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output),
+            nan_joint,
+            source="pusher",
+            reason="not_finite",
+        )
 
     def test_infinity(self, node, proc_info, proc_output) -> None:
         process = node_actions.Process(node, proc_info, proc_output)
-        self.refuse(process, infinite_keypoint, "keypoints", "not_finite")
+        self.refuse(process, infinite_keypoint, source="keypoints", reason="not_finite")
 
     def test_wrong_number_of_points(self, node, proc_info, proc_output) -> None:
         process = node_actions.Process(node, proc_info, proc_output)
-        self.refuse(process, too_few_keypoints, "keypoints", "length")
+        self.refuse(process, too_few_keypoints, source="keypoints", reason="length")
 
     def test_wrong_number_of_positions(self, node, proc_info, proc_output) -> None:
-        self.refuse(node_actions.Process(node, proc_info, proc_output), too_few_positions, "pusher", "length")
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output),
+            too_few_positions,
+            source="pusher",
+            reason="length",
+        )
 
     def test_far_out_of_range(self, node, proc_info, proc_output) -> None:
-        self.refuse(node_actions.Process(node, proc_info, proc_output), far_out_of_range, "pusher", "range")
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output),
+            far_out_of_range,
+            source="pusher",
+            reason="range",
+        )
 
     def test_missing_joint(self, node, proc_info, proc_output) -> None:
-        self.refuse(node_actions.Process(node, proc_info, proc_output), missing_joint, "pusher", "joint")
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output), missing_joint, source="pusher", reason="joint"
+        )
 
     def test_wrong_frame(self, node, proc_info, proc_output) -> None:
-        self.refuse(node_actions.Process(node, proc_info, proc_output), wrong_frame, "keypoints", "frame")
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output),
+            wrong_frame,
+            source="keypoints",
+            reason="frame",
+        )
 
     def test_stamps_out_of_order(self) -> None:
         self.policy.observe(self.start, observation(0), FRAME)

@@ -19,8 +19,8 @@ from ros_nodes.observations.observation_history import (
 
 MS = 1_000_000
 STEP = 100 * MS
-KEYPOINTS = SourceSlice("keypoints", 0, 3, 500 * MS)
-PUSHER = SourceSlice("pusher", 3, 1, 500 * MS)
+KEYPOINTS = SourceSlice(name="keypoints", first=0, size=3, max_age_ns=500 * MS)
+PUSHER = SourceSlice(name="pusher", first=3, size=1, max_age_ns=500 * MS)
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def history() -> ObservationHistory:
 
 def make_history(*slices: SourceSlice, steps: int = 2) -> ObservationHistory:
     slices = slices or (KEYPOINTS, PUSHER)
-    return ObservationHistory(slices, np.full(4, -1e9), np.full(4, 1e9), steps, STEP, 500 * MS)
+    return ObservationHistory(
+        slices, np.full(4, -1e9), np.full(4, 1e9), steps=steps, period_ns=STEP, restart_gap_ns=500 * MS
+    )
 
 
 def keypoints(value: float) -> np.ndarray:
@@ -99,7 +101,7 @@ def test_sources_of_different_rates_are_looked_up_at_the_same_times(history: Obs
 
 @given(st.lists(st.integers(1, 499), min_size=1, max_size=40), st.integers(0, 10**18))
 def test_lookup_finds_the_nearest_measurement(gaps: list[int], origin: int) -> None:
-    history = make_history(SourceSlice("both", 0, 4, 500 * MS))
+    history = make_history(SourceSlice(name="both", first=0, size=4, max_age_ns=500 * MS))
     stamps = [origin + int(gap) * MS for gap in np.cumsum([0, *gaps])]
     for stamp in stamps:
         history.add("both", stamp, np.full(4, (stamp - origin) / MS))
@@ -231,9 +233,12 @@ def test_memory_is_bounded(history: ObservationHistory) -> None:
     ("slices", "message"),
     [
         ((KEYPOINTS,), "no source fills index 3"),
-        ((KEYPOINTS, SourceSlice("pusher", 2, 2, 1)), "sources keypoints and pusher both fill index 2"),
         (
-            (KEYPOINTS, SourceSlice("pusher", 3, 2, 1)),
+            (KEYPOINTS, SourceSlice(name="pusher", first=2, size=2, max_age_ns=1)),
+            "sources keypoints and pusher both fill index 2",
+        ),
+        (
+            (KEYPOINTS, SourceSlice(name="pusher", first=3, size=2, max_age_ns=1)),
             "source pusher fills index 4, the policy's observation has 4",
         ),
     ],

@@ -14,7 +14,8 @@ from policy_peer import STEP, observation
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from policy import DiffusionPolicy, Prediction, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PicardConfig, Prediction, SamplerConfig, StopConfig
+from policy.sampling import sampler_options
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_seed_and_sampler_change_with_the_next_chunk(
         lockstep.observe((1 + step) * STEP, observation(step))
     _, chunk = lockstep.chunk(1)
     np.testing.assert_allclose(chunk, expected_chunk((7, 8), seed=7, steps=2), atol=1e-4)
-    lockstep.graph.spin_until(lambda: lockstep.values().get("iterations") == "2", "two iterations")
+    lockstep.graph.spin_until(lambda: lockstep.values().get("depth") == "2", "a depth of two")
 
 
 def test_in_real_time_a_new_sampler_acts_before_its_engine_is_ready(
@@ -142,32 +143,31 @@ def test_a_policy_whose_engine_fails_acts_without_it(
     policy.wait_for_message("active")
 
 
-def test_a_parallel_sampler_reports_iterations_and_residual(lockstep: Any) -> None:
+def test_a_parallel_sampler_reports_depth_and_residual(lockstep: Any) -> None:
     options = {
-        "sampler__formulation": "drift",
-        "sampler__initialisation": "repeated",
-        "sampler__iterations": 2,
+        "sampler__picard__jacobian": "drift",
+        "sampler__picard__start": "repeated",
+        "sampler__stop__iterations": 2,
     }
-    lockstep.graph.set_parameters("policy", **options, sampler__name="picard")
+    assert lockstep.set_together(sampler__method="picard", **options) == ""
     lockstep.observe(STEP, observation(0))
     lockstep.chunk(0)
     lockstep.wait_for_value("chunks", 1)
-    assert lockstep.values()["iterations"] == "2"
+    assert lockstep.values()["depth"] == "2"
     assert float(lockstep.values()["residual"]) > 0
 
 
 def test_a_warm_start_continues_the_chunk_before(lockstep: Any, checkpoints: Path) -> None:
     sampler = SamplerConfig(
         "picard",
+        "ddim",
         4,
-        iterations=2,
-        formulation="drift",
-        initialisation="repeated",
-        warm_start="actions_and_noise",
+        stop=StopConfig(iterations=2),
+        parallel=ParallelConfig(warm_start="actions_and_noise"),
+        picard=PicardConfig("drift", "repeated"),
     )
-    # In an order in which every change fits the others.
-    for name in ("formulation", "initialisation", "iterations", "name", "warm_start"):
-        lockstep.graph.set_parameters("policy", **{f"sampler__{name}": getattr(sampler, name)})
+    values = {name.replace(".", "__"): value for name, _, value in sampler_options(sampler)}
+    assert lockstep.set_together(**values) == ""
     policy = DiffusionPolicy.load(checkpoints / "tiny.safetensors", sampler=sampler)
     generator = torch.Generator().manual_seed(0)
 
@@ -195,12 +195,12 @@ def test_a_warm_start_continues_the_chunk_before(lockstep: Any, checkpoints: Pat
 
 
 def test_chunks_that_a_deadline_cut_short_are_counted(lockstep: Any) -> None:
-    options = {"sampler__formulation": "drift", "sampler__initialisation": "repeated"}
-    lockstep.graph.set_parameters("policy", **options, sampler__name="picard", sampler__deadline_ms=0.001)
+    options = {"sampler__picard__jacobian": "drift", "sampler__picard__start": "repeated"}
+    assert lockstep.set_together(sampler__method="picard", **options, sampler__stop__deadline_ms=0.001) == ""
     lockstep.observe(STEP, observation(0))
     lockstep.chunk(0)
     lockstep.wait_for_value("deadline_cuts", 1)
-    assert lockstep.values()["iterations"] == "1"
+    assert lockstep.values()["depth"] == "1"
     assert int(lockstep.values()["network_evaluations"]) >= 1
 
 

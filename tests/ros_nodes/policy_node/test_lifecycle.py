@@ -122,12 +122,47 @@ def test_parameters_of_the_wrong_kind_end_the_process_with_one_line(start_policy
 def test_changes_are_validated(start_policy: Callable[..., Any]) -> None:
     policy = start_policy().activate()
     assert "steps must be in 1 … 100 (training timesteps), got 200" in refusal(policy, "sampler.steps", 200)
-    assert "sampler.name must be one of" in refusal(policy, "sampler.name", "magic")
-    assert "out of range" in refusal(policy, "sampler.steps", 0)
+    assert "sampler.method must be one of" in refusal(policy, "sampler.method", "magic")
+    assert "out of range" in refusal(policy, "sampler.steps", -1)
     assert "out of range" in refusal(policy, "seed", -1)
     assert "control_period is in use" in refusal(policy, "control_period", 0.2)
     assert "must be one of" in refusal_after_cleanup(policy, "output", "smoke_signals")
     policy.graph.set_parameters("policy", control_period=0.2)
+
+
+def test_an_option_of_another_method_is_refused_by_name(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy().activate()
+    reason = "sampler.stop.iterations=2 belongs to the methods picard, parasolver, pcm, not to sequential"
+    assert refusal(policy, "sampler.stop.iterations", 2) == reason
+    assert "sampler.method=pcm needs a PCM" in refusal(policy, "sampler.method", "pcm")
+    options = {"sampler__stop__iterations": 2, "sampler__picard__jacobian": "drift"}
+    assert policy.set_together(**options) == reason
+    assert policy.parameters("sampler.stop.iterations") == {"sampler.stop.iterations": 0}
+    # Together with their method they are right, whatever the order.
+    assert policy.set_together(**options, sampler__method="picard") == ""
+    assert refusal(policy, "sampler.method", "sequential") == reason
+    assert policy.set_together(sampler__solver="dpmpp_2m", sampler__method="parasolver") == (
+        "sampler.picard.jacobian=drift belongs to the methods picard, pcm, not to parasolver"
+    )
+    policy.observe(STEP, observation(0))
+    policy.chunk(0)
+    policy.wait_for_value("chunks", 1)
+    used = {
+        name: policy.values()[f"sampler.{name}"] for name in ("method", "solver", "steps", "picard.start")
+    }
+    assert used == {"method": "picard", "solver": "ddim", "steps": "4", "picard.start": "fresh"}
+    sequential = {"sampler__stop__iterations": 0, "sampler__picard__jacobian": "auto"}
+    assert policy.set_together(**sequential, sampler__method="sequential") == ""
+
+
+def test_an_option_of_another_method_ends_the_process_with_one_line(start_policy: Callable[..., Any]) -> None:
+    policy = start_policy(sampler__method="picard", sampler__parasolver__sub_intervals=2)
+    policy.graph.spin_until(lambda: policy.process.poll() is not None, "the process ends")
+    assert policy.process.returncode == 1
+    output = policy.graph.output(policy.process)
+    reason = "sampler.parasolver.sub_intervals=2 belongs to the method parasolver, not to picard"
+    assert reason in output
+    assert "Traceback" not in output
 
 
 def refusal_after_cleanup(policy: Any, name: str, value: Any) -> str:
@@ -156,12 +191,20 @@ def test_a_pcm_is_loaded_with_the_policy(
     start_policy: Callable[..., Any], checkpoints: Path, tmp_path: Path
 ) -> None:
     network = DiffusionPolicy.load(checkpoints / "tiny.safetensors").network
-    pcm = PCM(network, "full", weights_sha256(network), 4, "drift", "repeated", iterations=2)
+    pcm = PCM(
+        network,
+        weights="full",
+        base_sha256=weights_sha256(network),
+        solver="dpmpp_2m",
+        steps=4,
+        jacobian="drift",
+        start="repeated",
+        iterations=2,
+    )
     save_pcm(tmp_path / "pcm.safetensors", pcm)
-    options = {"sampler__name": "pcm", "sampler__formulation": "drift", "sampler__initialisation": "repeated"}
-    policy = start_policy(**options, sampler__iterations=3)
+    policy = start_policy(sampler__method="pcm", sampler__steps=0, sampler__stop__iterations=3)
     assert not policy.transition("configure")
-    assert "sampler 'pcm' needs a PCM" in policy.graph.output(policy.process)
+    assert "sampler.method=pcm needs a PCM" in policy.graph.output(policy.process)
     policy.graph.set_parameters("policy", pcm=str(tmp_path / "missing.safetensors"))
     assert not policy.transition("configure")
     assert "missing.safetensors" in policy.graph.output(policy.process)
@@ -169,7 +212,14 @@ def test_a_pcm_is_loaded_with_the_policy(
     policy.activate().observe(STEP, observation(0))
     policy.chunk(0)
     policy.wait_for_value("chunks", 1)
-    assert policy.values()["iterations"] == "3"
+    assert policy.values()["depth"] == "3"
+    trained_for = {"solver": "dpmpp_2m", "steps": "4", "picard.jacobian": "drift", "picard.start": "repeated"}
+    resolved = {"method": "pcm", **trained_for, "pcm.space": "feature", "stop.iterations": "3"}
+    assert {name: policy.values()[f"sampler.{name}"] for name in resolved} == resolved
+    assert policy.parameters("sampler.solver", "sampler.steps") == {
+        "sampler.solver": "auto",
+        "sampler.steps": 0,
+    }
     assert "the PCM was trained for" not in policy.graph.output(policy.process)
     policy.graph.set_parameters("policy", sampler__steps=3)
     policy.observe(9 * STEP, observation(8))

@@ -14,6 +14,7 @@ import yaml
 from lifecycle_msgs.srv import GetState
 from policy_peer import observation
 from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from ros_graph import PATIENCE
 
 MODULE = (sys.executable, "-m", "ros_nodes.policy_node.node")
@@ -101,7 +102,8 @@ def test_the_template_starts_a_node_for_the_simulator(start_policy: Callable[...
 def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path, tmp_path: Path) -> None:
     graph.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), graph.env["PATH"]])
     parameters = tmp_path / "parameters.yaml"
-    parameters.write_text("/**: {ros__parameters: {use_sim_time: true, seed: 5}}")
+    sampler = "sampler: {solver: ddpm, steps: 7, picard: {jacobian: drift}}"
+    parameters.write_text(f"/**: {{ros__parameters: {{use_sim_time: true, seed: 5, {sampler}}}}}")
     launched = graph.start(
         "ros2",
         "launch",
@@ -110,16 +112,26 @@ def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path, tmp_pat
         f"params_file:={parameters}",
         "namespace:=robot",
         "autostart:=True",
+        "method:=picard",
+        "iterations:=2",
     )
 
     def state() -> str:
         return str(graph.call(GetState, "/robot/policy/get_state").current_state.label)
 
     graph.spin_until(lambda: state() == "active", "the node is active")
-    request = GetParameters.Request(names=["use_sim_time", "seed"])
-    use_sim_time, seed = graph.call(GetParameters, "/robot/policy/get_parameters", request).values
-    assert use_sim_time.bool_value
-    assert seed.integer_value == 5
+    expected = {
+        "use_sim_time": True,
+        "seed": 5,
+        "sampler.method": "picard",
+        "sampler.solver": "auto",
+        "sampler.steps": 0,
+        "sampler.stop.iterations": 2,
+        "sampler.picard.jacobian": "drift",
+    }
+    request = GetParameters.Request(names=list(expected))
+    values = graph.call(GetParameters, "/robot/policy/get_parameters", request).values
+    assert [parameter_value_to_python(value) for value in values] == list(expected.values())
     os.killpg(launched.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
     assert launched.wait(PATIENCE) == 0
     assert "Traceback" not in graph.output(launched)

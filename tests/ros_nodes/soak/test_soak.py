@@ -35,7 +35,7 @@ def test_a_short_soak_reports_what_it_saw(
         *(
             f"checkpoint:={checkpoint}",
             "engine:=eager",
-            "sampler:=ddim",
+            "solver:=ddim",
             "steps:=2",
             "max_steps:=20",
             "real_time_factor:=0.5",
@@ -55,7 +55,7 @@ def test_a_short_soak_reports_what_it_saw(
     assert report["services"]["unanswered"] == 0
     assert (tmp_path / "out" / "soak.md").read_text().strip() == output.strip()
     assert output.startswith("# ")
-    assert "in real time: DDIM-2\n" in output
+    assert "in real time: sequential, ddim, T = 2\n" in output
 
 
 def test_a_soak_whose_launch_ends_early_is_an_error(graph: Any, tmp_path: Path) -> None:

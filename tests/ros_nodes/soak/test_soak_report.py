@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 
-from policy import SamplerConfig
+from policy import PicardConfig, SamplerConfig, StopConfig
+from policy.sampling import sampler_options
 from ros_nodes.soak.report import Sample, duration_report, memory_report, sampler_text
 
 
@@ -32,13 +31,17 @@ def test_growth_of_a_process_that_was_not_seen_is_an_error() -> None:
 def test_durations_are_reported_in_milliseconds() -> None:
     assert duration_report([]) is None
     report = duration_report([i / 1000 for i in range(1, 201)])
-    assert report == {"count": 200, "p50_ms": 100.0, "p99_ms": 198.0, "max_ms": 200.0}
+    assert report == pytest.approx({"count": 200, "p50_ms": 100.5, "p99_ms": 198.01, "max_ms": 200.0})
 
 
-def test_the_sampler_is_named_with_what_it_takes_notice_of() -> None:
-    def text(**values: object) -> str:
-        sampler = asdict(SamplerConfig()) | values
-        return sampler_text({f"sampler.{name}": value for name, value in sampler.items()} | {"seed": 3})
-
-    assert text(name="ddim", steps=10, iterations=4) == "DDIM-10"
-    assert "4 iterations" in text(name="picard", steps=16, iterations=4)
+def test_the_sampler_is_named_with_the_options_that_differ_from_their_defaults() -> None:
+    sampler = SamplerConfig(
+        "picard",
+        "ddim",
+        16,
+        stop=StopConfig(iterations=4, tolerance=0.5),
+        picard=PicardConfig("drift", "held"),
+    )
+    diagnostics = {name: str(value) for name, _, value in sampler_options(sampler)} | {"state": "active"}
+    assert sampler_text(diagnostics) == str(sampler)
+    assert "stop.iterations=4" in sampler_text(diagnostics)

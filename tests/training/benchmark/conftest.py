@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,15 @@ def benchmark_arguments(
         f"checkpoint={tmp_path}/policy.safetensors",
         f"demonstrations={small_demonstrations}",
         f"output_dir={tmp_path}/out",
-        "conditions=2",
+        "observations=2",
         "held_out_episodes=1",
     ]
+
+
+@pytest.fixture
+def squeeze() -> Callable[[str], str]:
+    """(page) → it without the spaces that align its tables."""
+    return lambda page: re.sub(r"-{3,}", "---", re.sub(" +", " ", page))
 
 
 @pytest.fixture
@@ -52,12 +59,23 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def pcm_path(policy: DiffusionPolicy, tmp_path: Path) -> Path:
     """Adapters that change the answers, trained (so they say) for T = 5, drift, fresh noise and K = 2."""
     network = copy.deepcopy(policy.network)
-    add_lora(network, 2, ALL_LAYERS, torch.Generator().manual_seed(0))
+    add_lora(network, rank=2, targets=ALL_LAYERS, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name, weights in network.named_parameters():
             if name.endswith("up.weight"):
                 weights.fill_(0.01)
-    base = weights_sha256(policy.network.state_dict())
     path = tmp_path / "adapters.safetensors"
-    save_pcm(path, PCM(network, "lora", base, 5, "drift", "fresh", 2, rank=2, targets=ALL_LAYERS))
+    pcm = PCM(
+        network,
+        weights="lora",
+        base_sha256=weights_sha256(policy.network),
+        solver="ddim",
+        steps=5,
+        jacobian="drift",
+        start="fresh",
+        iterations=2,
+        rank=2,
+        targets=ALL_LAYERS,
+    )
+    save_pcm(path, pcm)
     return path

@@ -92,11 +92,18 @@ def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
     assert pcm.provenance["training_iterations"] == 10 * (1 + ratios.index(min(ratios)))
 
 
+@pytest.fixture(scope="module")
+def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a training in one process that nobody disturbs."""
+    output_dir = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(*arguments, f"output_dir={output_dir}"), check=True, env=ENVIRONMENT)
+    return output_dir
+
+
 def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
-    arguments: list[str], tmp_path: Path
+    arguments: list[str], whole: Path, tmp_path: Path
 ) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(*arguments, f"output_dir={whole}"), check=True, env=ENVIRONMENT)
+    cut = tmp_path / "cut"
     process = subprocess.Popen(command(*arguments, f"output_dir={cut}"), env=ENVIRONMENT)
     while not (cut / "training_state.safetensors").exists():
         assert process.poll() is None, "ended before it was killed"
@@ -110,15 +117,14 @@ def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
     assert log(cut) == log(whole)
 
 
-def test_two_processes_give_the_loss_curve_of_one(arguments: list[str], tmp_path: Path) -> None:
-    subprocess.run(command(*arguments, f"output_dir={tmp_path / 'one'}"), check=True, env=ENVIRONMENT)
+def test_two_processes_give_the_loss_curve_of_one(arguments: list[str], whole: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*torchrun, "-m", "training.pcm.train_pcm", *arguments, f"output_dir={tmp_path / 'two'}"],
+        [*torchrun, "-m", "training.pcm.train_pcm", *arguments, f"output_dir={tmp_path}"],
         check=True,
         env=ENVIRONMENT,
     )
-    one, two = ([float(row["loss"]) for row in log(tmp_path / name)] for name in ("one", "two"))
+    one, two = ([float(row["loss"]) for row in log(output_dir)] for output_dir in (whole, tmp_path))
     assert two == pytest.approx(one, rel=1e-3)
 
 

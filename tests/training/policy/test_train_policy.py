@@ -152,7 +152,9 @@ def test_perfect_noise_prediction_has_no_loss() -> None:
             return (sample - alpha.sqrt() * actions) / (1 - alpha).sqrt()
 
     rows, generator = torch.zeros(64, dtype=torch.long), torch.Generator().manual_seed(0)
-    loss = noise_prediction_loss(Oracle(), data, rows, alphas_cumprod, generator, slice(None))
+    loss = noise_prediction_loss(
+        Oracle(), data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=slice(None)
+    )
     assert loss.item() < 1e-8
 
 
@@ -164,7 +166,9 @@ def test_shares_of_the_workers_add_up_to_the_loss_of_one() -> None:
 
     def loss(share: slice) -> float:
         generator = torch.Generator().manual_seed(3)
-        return noise_prediction_loss(network, data, rows, alphas_cumprod, generator, share).item()
+        return noise_prediction_loss(
+            network, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
+        ).item()
 
     halves = [loss(slice(0, 4)), loss(slice(4, 8))]
     assert sum(halves) / 2 == pytest.approx(loss(slice(None)), abs=1e-6)

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from policy import DiffusionPolicy, SamplerConfig
-from policy.denoiser import Denoise, make_denoise
-from policy.sampling import sample_picard, sample_sequential
-from policy.sampling.newton import sample_newton
-from policy.sampling.recurrence import FORMULATIONS, make_recurrence
-from policy.sampling.start import INITIALISATIONS, initial_calls, make_start
-from policy.sampling.switching import switching_weights
-from policy.solvers.solver import Solver
+from policy import (
+    DiffusionPolicy,
+    ParallelConfig,
+    ParaSolverConfig,
+    PcmConfig,
+    PicardConfig,
+    SamplerConfig,
+    StopConfig,
+)
+from policy.denoiser import make_denoise
+from policy.pcm_networks import bind_switch, merged_networks
+from policy.sampling import make_recurrence, make_start, picard_iterates, sample_sequential
+from policy.sampling.newton import newton_iterates
+from policy.sampling.recurrence import JACOBIANS
+from policy.sampling.start import STARTS, exact_states
+from policy.sampling.switching import SwitchingSchedule, switching_schedule
 from training.benchmark.candidates import Candidate, PCMFile
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.measurements import accuracy_measure
+from training.benchmark.measurements import accuracy_measure, percentiles
 
 STIFFNESS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
 MEMORY = 2
 UNTRAINED = "untrained"
 ACCELERATED = (("drift", "fresh"), ("semilinear", "fresh"), ("preconditioned", "gaussian"))
-"""Formulations and initial trajectories that are followed with that memory too."""
+"""Jacobians and starts that are followed with that memory too."""
 ROUNDING = 1e-6  # largest error of a normalised action that is the same in single precision
 
 
@@ -36,7 +44,7 @@ class Point(NamedTuple):
 
     Attributes:
         iterations: of the sampler.
-        depth: network evaluations one after the other, the initial trajectory's included.
+        depth: network evaluations one after the other, those of the start included.
         error_p50, error_p95: percentiles over observations.
     """
 
@@ -62,26 +70,23 @@ class Setting:
     iterations: int
     seed: int
 
-    def generators(self) -> tuple[torch.Generator, torch.Generator]:
-        """Sources of x₀ and of all further noise, as those of `accuracy_measure`."""
-        return torch.Generator().manual_seed(self.seed), torch.Generator().manual_seed(self.seed + 1)
-
 
 @dataclass(frozen=True)
 class Curve:
-    """One sampler.
+    """A sampler that is followed.
 
     Attributes:
-        sampler, formulation, initialisation, steps, stiffness: what it is called in the report; the stiffness is None
-            for samplers without a PCM.
+        sampler, solver, jacobian, start, steps, stiffness: what it is called in the report; the stiffness is None for
+            samplers without a PCM.
         follow: its points.
         cost: in network evaluations for each observation, roughly.
         decisive: what else decides the points (JSON values).
     """
 
     sampler: str
-    formulation: str
-    initialisation: str
+    solver: str
+    jacobian: str
+    start: str
     steps: int
     follow: Callable[[Setting], Iterator[Point]]
     cost: float
@@ -89,131 +94,158 @@ class Curve:
     decisive: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def label(self) -> str:
-        stiffness = "" if self.stiffness is None else f", s = {self.stiffness:g}"
-        return f"{self.sampler}, {self.formulation}, {self.initialisation}, T = {self.steps}{stiffness}"
+    def columns(self) -> dict[str, Any]:
+        names = ("sampler", "solver", "jacobian", "start", "stiffness", "steps")
+        return {name: getattr(self, name) for name in names}
 
 
 def curves(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Curve]:
     """All curves of the report: without a PCM at every T, with one at the T that it was trained for."""
-    found = []
+    found: list[Curve] = []
     for steps in config.steps:
-        cost = steps * min(config.iterations, steps)
-        for initialisation in INITIALISATIONS:
-            for formulation in FORMULATIONS:
-                follow = partial(follow_picard, steps, formulation, initialisation)
-                found.append(Curve("picard", formulation, initialisation, steps, follow, cost))
-            newton = partial(follow_newton, steps, initialisation)
-            found.append(Curve("newton", "newton", initialisation, steps, newton, 8 * cost))
-        found += _accelerated_curves(steps, cost)
+        found += _training_free_curves(steps, min(config.iterations, steps))
     for file in pcms:
-        suffix = f":{file.path.stem}" if len(pcms) > 1 else ""
-        found.append(_untrained_curve(suffix, file, config.iterations))
-        for name in ("pcm", "pcm_lora") if file.pcm.method == "lora" else ("pcm",):
-            found += [_pcm_curve(name, suffix, file, stiffness, config.iterations) for stiffness in STIFFNESS]
+        found += _pcm_curves(file, config.iterations, f":{file.path.stem}" if len(pcms) > 1 else "")
     return found
 
 
-def _accelerated_curves(steps: int, cost: float) -> Iterator[Curve]:
-    for formulation, initialisation in ACCELERATED:
-        sampler = SamplerConfig(
-            "picard", steps, formulation=formulation, initialisation=initialisation, memory=MEMORY
+def _training_free_curves(steps: int, iterations: int) -> Iterator[Curve]:
+    cost = steps * iterations
+    curve = partial(Curve, solver="ddim", steps=steps)
+    for start in STARTS:
+        for jacobian in JACOBIANS:
+            sampler = SamplerConfig("picard", "ddim", steps, picard=PicardConfig(jacobian, start))
+            follow = partial(follow_picard, sampler)
+            yield curve(sampler="picard", jacobian=jacobian, start=start, follow=follow, cost=cost)
+        newton = partial(
+            follow_newton, SamplerConfig("picard", "ddim", steps, picard=PicardConfig(start=start))
         )
-        follow = partial(follow_predictions, sampler, None)
-        yield Curve(f"picard_memory_{MEMORY}", formulation, initialisation, steps, follow, 3 * cost)
-    # In sub-intervals of one step it is Picard iteration in the drift formulation.
+        yield curve(sampler="newton", jacobian="newton", start=start, follow=newton, cost=8 * cost)
+    for jacobian, start in ACCELERATED:
+        sampler = SamplerConfig(
+            "picard",
+            "ddim",
+            steps,
+            parallel=ParallelConfig(memory=MEMORY),
+            picard=PicardConfig(jacobian, start),
+        )
+        follow = partial(follow_predictions, Candidate(sampler, 0))
+        name = f"picard_memory_{MEMORY}"
+        yield curve(sampler=name, jacobian=jacobian, start=start, follow=follow, cost=3 * cost)
+    # In sub-intervals of one step it is Picard iteration with drift.
     length = next((length for length in range(2, steps) if steps % length == 0), None)
     if length is not None:
-        sampler = SamplerConfig("parasolver", steps, sub_intervals=steps // length)
-        follow = partial(follow_predictions, sampler, None)
-        yield Curve("parasolver", "drift", "parasolver", steps, follow, 3 * cost)
+        sampler = SamplerConfig("parasolver", "ddim", steps, parasolver=ParaSolverConfig(steps // length))
+        follow = partial(follow_predictions, Candidate(sampler, 0))
+        yield curve(sampler="parasolver", jacobian="drift", start="held", follow=follow, cost=3 * cost)
 
 
-def _untrained_curve(suffix: str, file: PCMFile, iterations: int) -> Curve:
-    """The sampler that a PCM is used in, without it."""
+def _pcm_curves(file: PCMFile, iterations: int, suffix: str) -> Iterator[Curve]:
+    """A PCM in each space at each stiffness, and the sampler that it is used in, without it."""
     pcm = file.pcm
-    follow = partial(follow_predictions, pcm.picard, None)
     cost = pcm.steps * min(iterations, pcm.steps) ** 2 / 2
-    return Curve(
-        UNTRAINED + suffix,
-        pcm.formulation,
-        pcm.initialisation,
-        pcm.steps,
-        follow,
-        cost,
-        decisive={"solver": pcm.solver},
+    curve = partial(
+        Curve, solver=pcm.solver, jacobian=pcm.jacobian, start=pcm.start, steps=pcm.steps, cost=cost
     )
+    yield curve(sampler=UNTRAINED + suffix, follow=partial(follow_predictions, Candidate(pcm.picard, 0)))
+    for space in ("feature", "parameter") if pcm.weights == "lora" else ("feature",):
+        for s in STIFFNESS:
+            sampler = replace(pcm.picard, method="pcm", pcm=PcmConfig(space, s))
+            schedule = switching_schedule(s, pcm.iterations, iterations=iterations)
+            yield curve(
+                sampler=f"pcm_{space}{suffix}",
+                follow=partial(follow_predictions, Candidate(sampler, 0, file)),
+                stiffness=s,
+                # A stiffness that weighs the PCM as another one does is the same sampler.
+                decisive={"pcm": file.sha256, "weights": [*schedule.changing, schedule.last]},
+            )
 
 
-def _pcm_curve(name: str, suffix: str, file: PCMFile, stiffness: float, iterations: int) -> Curve:
-    pcm = file.pcm
-    sampler = replace(pcm.picard, name=name, stiffness=stiffness)
-    follow = partial(follow_predictions, sampler, file)
-    # A stiffness that weighs the PCM as another one does is the same sampler.
-    weights = switching_weights(stiffness, pcm.iterations, iterations)
-    decisive = {"pcm": file.sha256, "weights": weights}
-    cost = pcm.steps * min(iterations, pcm.steps) ** 2 / 2
-    return Curve(
-        name + suffix, pcm.formulation, pcm.initialisation, pcm.steps, follow, cost, stiffness, decisive
-    )
-
-
-def follow_picard(steps: int, formulation: str, initialisation: str, setting: Setting) -> Iterator[Point]:
+def follow_picard(sampler: SamplerConfig, setting: Setting) -> Iterator[Point]:
     """Picard iteration, at once: the trajectory of one more iteration is that of the last one, iterated."""
-    covariance = setting.policy.covariance
-
-    def iterate(denoise: Denoise, solver: Solver, states: Tensor, first: int) -> int:
-        recurrence = make_recurrence(formulation, solver, covariance)
-        return sample_picard(denoise, solver, states, recurrence, 1, first=first).iterations
-
-    return _follow(steps, initialisation, iterate, setting)
+    for iterations, (depth, errors) in enumerate(state_errors(sampler, setting)):
+        yield Point(iterations, depth, *percentiles(errors[:, -1], 50, 95))
 
 
-def follow_newton(steps: int, initialisation: str, setting: Setting) -> Iterator[Point]:
+def follow_newton(sampler: SamplerConfig, setting: Setting) -> Iterator[Point]:
     """Newton's method, whose iterations take as many network evaluations as there are states to change."""
-
-    def iterate(denoise: Denoise, solver: Solver, states: Tensor, first: int) -> int:
-        sample_newton(denoise, solver, states, 1, first)
-        return solver.steps - first
-
-    for point in _follow(steps, initialisation, iterate, setting):
+    for iterations, (depth, errors) in enumerate(state_errors(sampler, setting, newton=True)):
+        point = Point(iterations, depth, *percentiles(errors[:, -1], 50, 95))
         yield point
         if point.error_p95 < ROUNDING:
             break
 
 
-@torch.no_grad()
-def _follow(
-    steps: int,
-    initialisation: str,
-    iterate: Callable[[Denoise, Solver, Tensor, int], int],
-    setting: Setting,
-) -> Iterator[Point]:
-    """Points of a sampler that changes (states, with the first so many steps exact) and tells what depth it took."""
-    policy, observations = setting.policy, setting.observations
-    x0_generator, generator = setting.generators()
-    solver = policy.with_sampler(SamplerConfig("ddim", steps)).solver
-    condition = policy.normalizer.observation.normalize(observations.to(solver.a)).flatten(1)
-    denoise = make_denoise(policy.network, solver, condition)
-    shape = (len(observations), policy.config.horizon, policy.config.action_dim)
-    x0 = torch.randn(shape, generator=x0_generator).to(solver.a)
-    exact = sample_sequential(denoise, solver, x0)[:, -1]
-    start = make_start(initialisation, solver, policy.covariance)
-    states = start(denoise, x0, lambda shape: torch.randn(shape, generator=generator).to(x0))
-    depth = first = initial_calls(initialisation)
-    for done in range(min(setting.iterations, steps - first) + 1):
-        if done > 0:
-            depth += iterate(denoise, solver, states, first + done - 1)
-        errors = (states[:, -1].clamp(-1, 1) - exact).abs().amax((1, 2)).double().cpu()
-        yield Point(done, depth, *(float(np.percentile(errors, q)) for q in (50, 95)))
-
-
-def follow_predictions(sampler: SamplerConfig, file: PCMFile | None, setting: Setting) -> Iterator[Point]:
+def follow_predictions(candidate: Candidate, setting: Setting) -> Iterator[Point]:
     """The policy's own predictions, anew for every number of iterations until they are exact."""
-    measure = accuracy_measure(setting.policy, setting.observations, setting.seed, sampler.steps)
+    sampler = candidate.sampler
+    measure = accuracy_measure(
+        setting.policy, setting.observations, seed=setting.seed, reference_steps=sampler.steps
+    )
     for iterations in range(1, min(setting.iterations, sampler.steps) + 1):
-        at_iterations = replace(sampler, iterations=iterations)
-        row = measure(Candidate(sampler.name, at_iterations, 0, file))
+        row = measure(replace(candidate, sampler=replace(sampler, stop=StopConfig(iterations))))
         yield Point(iterations, row["depth"], row["error_p50"], row["error_p95"])
         if row["depth"] >= sampler.steps or row["error_p95"] < ROUNDING:
             break
+
+
+@torch.no_grad()
+def state_errors(
+    sampler: SamplerConfig, setting: Setting, *, file: PCMFile | None = None, newton: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """Depth, and largest error of each state (B, T+1), of the start and after each iteration.
+
+    Args:
+        sampler: a resolved one of the method picard, or pcm.
+        setting: what it is measured with.
+        file: the PCM of the method pcm.
+        newton: whether the iteration is Newton's in place of Picard's.
+    """
+    steps, start_name = sampler.steps, sampler.picard.start
+    policy = setting.policy.with_sampler(SamplerConfig("sequential", sampler.solver, steps))
+    solver, covariance = policy.solver, policy.covariance
+    # Sources of the noise and of all further noise, as those of `accuracy_measure`.
+    first_noise, further = (torch.Generator().manual_seed(setting.seed + i) for i in (0, 1))
+    shape = (len(setting.observations), policy.config.horizon, policy.config.action_dim)
+    noise = torch.randn(shape, generator=first_noise).to(solver.a)
+    condition = policy.normalizer.observation.normalize(setting.observations.to(solver.a)).flatten(1)
+    base = make_denoise(policy.network, solver, condition)
+    exact = sample_sequential(base, solver, noise)
+    schedule = SwitchingSchedule()
+    switch = {0.0: base}.__getitem__
+    if file is not None:
+        pcm, space = file.pcm, sampler.pcm.space
+        schedule = switching_schedule(sampler.pcm.stiffness, pcm.iterations, start=pcm.start_weight)
+        switch = bind_switch(
+            policy.network,
+            pcm,
+            merged_networks(pcm, schedule, space),
+            space=space,
+            bind=partial(make_denoise, solver=solver, condition=condition),
+        )
+    start = make_start(start_name, solver, covariance=covariance)
+    states = start(
+        switch(schedule.start), noise, lambda shape: torch.randn(shape, generator=further).to(noise)
+    )
+    depth = exact_states(start_name)
+    first = depth if schedule.start == schedule.last else 0
+    if newton:
+        iterates = newton_iterates(base, solver, states, first=first)
+    else:
+        iterates = picard_iterates(
+            [switch(weight) for weight in schedule.iterations],
+            solver,
+            states,
+            recurrences=[make_recurrence(sampler.picard.jacobian, solver, covariance)],
+            first=first,
+        )
+
+    def errors() -> Tensor:
+        # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
+        clipped = torch.cat((states[:, :-1], states[:, -1:].clamp(-1, 1)), 1)
+        return (clipped - exact).abs().amax((2, 3)).double().cpu()
+
+    yield depth, errors()
+    for iterate in islice(iterates, setting.iterations):
+        depth += steps - iterate.first + 1 if newton else 1
+        yield depth, errors()

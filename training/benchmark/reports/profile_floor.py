@@ -71,10 +71,10 @@ def measure_floor(policy: DiffusionPolicy, threads: int) -> Floor:
     read = torch.ones(weights, dtype=reference.dtype, device=reference.device)
     weight_bytes = weights * reference.element_size()
     return Floor(
-        float(counter.get_total_flops()),
-        float(weight_bytes),
-        max(rates),
-        weight_bytes / _seconds("read.sum()", {"read": read}, threads),
+        flops=float(counter.get_total_flops()),
+        weight_bytes=float(weight_bytes),
+        flops_per_second=max(rates),
+        bytes_per_second=weight_bytes / _seconds("read.sum()", {"read": read}, threads),
     )
 
 

@@ -1,20 +1,17 @@
-"""The report `table3` as Markdown and as a picture."""
+"""The report `rewards` as Markdown and as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
+from pandas import DataFrame, isna
 
-from training.benchmark.config import Table3Config
+from training.benchmark.config import RewardsConfig
 from training.benchmark.measurements import EPISODE_STEPS
-from training.benchmark.report import markdown_table
-from training.benchmark.reports.rewards_rows import TableRow, gain_columns, reward_columns
+from training.benchmark.tables import markdown_table
 
 MARKERS = "osD^vP*X<>hpd"
 PLOTTED_STEPS = EPISODE_STEPS[0]
@@ -23,130 +20,101 @@ STRETCHED_TO = 1.05
 DEPTH_TICKS = (2, 3, 4, 5, 8, 10, 15, 25, 50)
 
 
-def describe_table(table: Table3Config, reference_steps: int, conditions: int) -> str:
+def describe_rewards(options: RewardsConfig, reference_steps: int, observations: int) -> str:
     """What the columns mean."""
     short, long = EPISODE_STEPS
-    seeds = f"{len(table.noise_seeds)} noise seed{'s' if len(table.noise_seeds) > 1 else ''}"
+    seeds = f"{len(options.noise_seeds)} noise seed{'s' if len(options.noise_seeds) > 1 else ''}"
     return (
-        f"Reward: mean over {table.episodes} episodes (initial states from seed {table.first_seed}) × {seeds} of the "
-        f"largest reward in the first {short} and {long} control steps, with its 95 % interval over episodes. "
-        f"Milliseconds: observation to chunk at batch size 1, {table.timed_calls} calls of each row or a few more, all "
-        f"rows in turns. Depth counts network evaluations one after the other, those for the initial trajectory "
-        f"included; network evaluations are samples × timesteps for one chunk. Equal: the fastest sequential sampler "
-        f"whose mean rewards lie in the row's intervals or above. Errors: 95th percentile over {conditions} held-out "
-        f"observations of the largest difference of a normalised action from a sequential sampler's with the same "
+        f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × {seeds} of "
+        f"the largest reward in the first {short} and {long} control steps, with its 95 % interval over episodes "
+        f"(bootstrap). Milliseconds: observation to chunk at batch size 1, at least {options.timed_calls} calls of "
+        "each row, all rows in turns. Depth: sequential network evaluations, those of the start included. Evaluations: "
+        "samples × timesteps that go through the network for one chunk. Equal: the fastest sequential sampler whose "
+        f"mean rewards lie in the row's intervals or above. Errors: 95th percentile over {observations} held-out "
+        "observations of the largest difference of a normalised action from a sequential sampler's with the same "
         f"noise: that of the row's solver at the same T, and DDIM at T = {reference_steps}. An empty cell was not "
         "measured."
     )
 
 
-def format_table(rows: Sequence[TableRow], reference_steps: int) -> str:
-    """A Markdown table for the sequential samplers and one for each T of the parallel ones."""
-    columns = (
-        "method",
-        "equal",
-        "T",
-        "depth",
-        "evaluations",
-        *(f"reward at {steps}" for steps in EPISODE_STEPS),
-        "ms p50",
-        "ms p99",
-        f"× DDIM-{reference_steps}",
-        "× equal",
-        "error",
-        f"error to DDIM-{reference_steps}",
-    )
-    sequential = [row for row in rows if row["formulation"] is None]
-    parts = {"Sequential": sequential}
-    for row in rows:
-        if row["formulation"] is not None:
-            parts.setdefault(f"T = {row['steps']}", []).append(row)
+def format_rewards(rows: DataFrame, reference_steps: int) -> str:
+    """A Markdown table for the sequential samplers, one for each T of the parallel ones, and one of the PCMs' gains."""
+    columns = {
+        "sampler": ("sampler", ""),
+        "equal": ("equal", ""),
+        "steps": ("T", "d"),
+        "depth": ("depth", "d"),
+        "network_evaluations": ("evaluations", "g"),
+        **{f"reward_{steps}": (f"reward at {steps}", ".3f") for steps in EPISODE_STEPS},
+        "ms_p50": ("ms p50", ".1f"),
+        "ms_p99": ("ms p99", ".1f"),
+        "speedup": (f"× DDIM-{reference_steps}", ".2f"),
+        "speedup_to_equal": ("× equal", ".2f"),
+        "error_p95": ("error", ".2g"),
+        "error_p95_reference": (f"error to DDIM-{reference_steps}", ".2g"),
+    }
+    equal = rows[["equal_sampler", "equal_steps"]].itertuples(index=False)
+    cells = rows.assign(equal=[None if isna(name) else f"{name}, T = {steps}" for name, steps in equal])
+    parallel = cells["method"] != "sequential"
+    parts = {"Sequential": cells[~parallel]}
+    parts |= {f"T = {steps}": part for steps, part in cells[parallel].groupby("steps", sort=False)}
     tables = [
-        f"### {title}\n\n{markdown_table(columns, [_cells(row) for row in part], text_columns=2)}"
-        for title, part in parts.items()
+        f"### {title}\n\n{markdown_table(part, columns, text_columns=2)}" for title, part in parts.items()
     ]
-    if trained := [row for row in rows if row["error_p95_untrained"] is not None]:
-        tables.append(_format_gains(trained))
-    return "\n\n".join(tables)
+    trained = rows[rows["error_p95_untrained"].notna()]
+    return "\n\n".join([*tables, *([] if trained.empty else [_format_gains(trained)])])
 
 
-def _format_gains(trained: Sequence[TableRow]) -> str:
+def _format_gains(trained: DataFrame) -> str:
     """A Markdown table of PCMs beside the same samplers without them."""
-    gains = [f"gain at {steps}" for steps in EPISODE_STEPS]
-    cells = [
-        [
-            row["method"],
-            str(row["steps"]),
-            str(row["depth"]),
-            _number(row["error_p95_untrained"], ".2g"),
-            _number(row["error_p95"], ".2g"),
-            *(_gain(*(row[name] for name in gain_columns(steps))) for steps in EPISODE_STEPS),
-        ]
-        for row in trained
-    ]
-    table = markdown_table(("PCM", "T", "depth", "error without", "error", *gains), cells, text_columns=1)
+    columns = {
+        "sampler": ("PCM", ""),
+        "steps": ("T", "d"),
+        "depth": ("depth", "d"),
+        "error_p95_untrained": ("error without", ".2g"),
+        "error_p95": ("error", ".2g"),
+        **{f"gain_{steps}": (f"gain at {steps}", "+.3f") for steps in EPISODE_STEPS},
+    }
     return (
         "### PCMs, and the same samplers without them\n\n"
         "Gain: how much more reward in the same episodes with the same noises, in the mean, with its 95 % interval "
-        f"over episodes.\n\n{table}"
+        f"over episodes.\n\n{markdown_table(trained, columns)}"
     )
 
 
-def _gain(mean: float | None, low: float | None, high: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:+.3f}" + ("" if low is None else f" ({low:+.3f} … {high:+.3f})")
-
-
-def _cells(row: TableRow) -> list[str]:
-    rewards = []
-    for steps in EPISODE_STEPS:
-        mean, low, high = (row[name] for name in reward_columns(steps))
-        interval = "" if low is None else f" ({max(0.0, low):.3f} … {min(1.0, high):.3f})"
-        rewards.append("" if mean is None else f"{mean:.3f}{interval}")
-    return [
-        row["method"],
-        "" if row["equal_method"] is None else f"{row['equal_method']}, T = {row['equal_steps']}",
-        str(row["steps"]),
-        str(row["depth"]),
-        f"{row['network_evaluations']:g}",
-        *rewards,
-        _number(row["ms_p50"], ".1f"),
-        _number(row["ms_p99"], ".1f"),
-        _number(row["speedup"], ".2f"),
-        _number(row["speedup_to_equal"], ".2f"),
-        _number(row["error_p95"], ".2g"),
-        _number(row["error_p95_reference"], ".2g"),
-    ]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def plot_table(rows: Sequence[TableRow]) -> Figure:
-    """Reward over depth and over milliseconds, a column of panels for each T, a marker for each method.
+def plot_rewards(rows: DataFrame) -> Figure:
+    """Reward over depth and over milliseconds, a column of panels for each T, a marker for each sampler.
 
     The sequential samplers are in every panel; the band is the interval of the one with the most steps.
     """
-    mean, low, high = reward_columns(PLOTTED_STEPS)
-    rewarded = [row for row in rows if row[mean] is not None]
-    sequential = [row for row in rewarded if row["formulation"] is None]
-    parallel = [row for row in rewarded if row["formulation"] is not None]
-    reference = max(sequential, key=lambda row: row["steps"], default=None)
-    all_steps: list[int | None] = list(dict.fromkeys(row["steps"] for row in parallel)) or [None]
-    methods = list(dict.fromkeys(row["method"] for row in rewarded))
+    mean, low, high = (f"reward_{PLOTTED_STEPS}{end}" for end in ("", "_low", "_high"))
+    rewarded = rows[rows[mean].notna()]
+    parallel = rewarded["method"] != "sequential"
+    sequential = rewarded[~parallel]
+    reference = sequential.nlargest(1, "steps")
+    all_steps = list(rewarded.loc[parallel, "steps"].unique()) or [None]
+    names = list(rewarded["sampler"].unique())
     # Wide enough for the legend.
     figure = Figure(figsize=(max(9.5, 1.5 + 3.6 * len(all_steps)), 7.5), layout="constrained")
     panels = figure.subplots(2, len(all_steps), sharey=True, sharex="row", squeeze=False)
     for column, steps in enumerate(all_steps):
-        shown = [*sequential, *(row for row in parallel if row["steps"] == steps)]
+        shown = rewarded[~parallel | (rewarded["steps"] == steps)]
         for axes, x in zip(panels[:, column], ("depth", "ms_p50"), strict=True):
-            if reference is not None and reference[low] is not None:
-                axes.axhspan(reference[low], reference[high], color="0.92", zorder=0)
-            for method in methods:
-                points = [row for row in shown if row["method"] == method and row[x] is not None]
-                _plot_method(axes, points, x, mean, method, methods.index(method))
+            if reference[low].notna().any():
+                axes.axhspan(reference[low].item(), reference[high].item(), color="0.92", zorder=0)
+            for name, points in shown[shown[x].notna()].groupby("sampler", sort=False):
+                number = names.index(name)
+                points = points.sort_values(x)
+                axes.plot(
+                    points[x],
+                    points[mean],
+                    marker=MARKERS[number % len(MARKERS)],
+                    color=f"C{number % 10}",
+                    linestyle="--" if (points["method"] == "sequential").all() else "-",
+                    markersize=5,
+                    linewidth=1,
+                    label=name,
+                )
             axes.set(xscale="log", xlabel="depth" if x == "depth" else "ms per chunk, median")
             axes.xaxis.set_major_locator(
                 FixedLocator(DEPTH_TICKS) if x == "depth" else LogLocator(subs=(1, 2, 5))
@@ -174,18 +142,3 @@ def _stretch(reward: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _shrink(height: NDArray[np.float64]) -> NDArray[np.float64]:
     return STRETCHED_TO - np.exp(-height)
-
-
-def _plot_method(axes: Axes, rows: Sequence[TableRow], x: str, y: str, label: str, number: int) -> None:
-    if not rows:
-        return
-    points = sorted((row[x], row[y]) for row in rows)
-    axes.plot(
-        *zip(*points, strict=True),
-        marker=MARKERS[number % len(MARKERS)],
-        color=f"C{number % 10}",
-        linestyle="--" if rows[0]["formulation"] is None else "-",
-        markersize=5,
-        linewidth=1,
-        label=label,
-    )

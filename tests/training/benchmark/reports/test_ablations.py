@@ -25,7 +25,7 @@ TRAINING = [
     "loss_weight=constant",
     "floor=0",
     "base_iterations=0",
-    "initial_model=base",
+    "start_model=base",
     "held_out_samples=8",
     "training.batch_size=8",
     "training.learning_rate=1e-2",
@@ -51,7 +51,15 @@ def arguments(benchmark_arguments: list[str], trained: DiffusionPolicy, tmp_path
 @pytest.fixture
 def training_arguments(arguments: list[str], tmp_path: Path, small_demonstrations: Path) -> list[str]:
     store = tmp_path / "store.zarr"
-    options = ["samples=24", "steps=4", "iterations=3", "batch_size=8", "held_out_episodes=1", "device=cpu"]
+    options = [
+        "samples=24",
+        "sampler.steps=4",
+        "sampler.solver=ddim",
+        "iterations=3",
+        "batch_size=8",
+        "held_out_episodes=1",
+        "device=cpu",
+    ]
     paths = [arguments[0], f"demonstrations={small_demonstrations}", f"output={store}"]
     assert build([*paths, *options]) == 0
     training = ",".join(f'"{argument}"' for argument in TRAINING)
@@ -73,6 +81,7 @@ def test_covariances_are_compared_by_the_errors_of_their_samplers(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    squeeze: Callable[[str], str],
 ) -> None:
     assert main(arguments) == 0
     rows = read_rows(tmp_path)
@@ -89,7 +98,7 @@ def test_covariances_are_compared_by_the_errors_of_their_samplers(
     assert all(float(row["error_p50"]) <= float(row["error_p95"]) for row in rows)
     page = (tmp_path / "out" / "ablations.md").read_text()
     assert "### Covariance, T = 4" in page
-    assert "| of demonstrations, given the observation | gaussian start |" in page
+    assert "| of demonstrations, given the observation | gaussian start |" in squeeze(page)
     assert imageio.imread(tmp_path / "out" / "ablations.png").std() > 5
     assert "### Covariance, T = 3" in capsys.readouterr().out
 
@@ -166,13 +175,18 @@ def test_every_covariance_leaves_the_fixed_point_where_it_is(
     trained: DiffusionPolicy, small_demonstrations: Path, observations: torch.Tensor
 ) -> None:
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
-    exact = trained.with_sampler(SamplerConfig("sequential", "ddim", 4)).predict(observations, noise)
-    found = covariances(trained, load_demonstrations(small_demonstrations), 1, [0.3])
+    exact = trained.with_sampler(SamplerConfig("sequential", "ddim", 4)).predict(observations, noise=noise)
+    found = covariances(
+        trained, load_demonstrations(small_demonstrations), held_out_episodes=1, isotropic=[0.3]
+    )
     assert len(found) == 5
     for name, covariance in found.items():
         sampler = SamplerConfig("picard", "ddim", 4, picard=PicardConfig(start="gaussian"))
         actions = (
-            replace(trained, covariance=covariance).with_sampler(sampler).predict(observations, noise).actions
+            replace(trained, covariance=covariance)
+            .with_sampler(sampler)
+            .predict(observations, noise=noise)
+            .actions
         )
         torch.testing.assert_close(
             actions, exact.actions, atol=2e-2, rtol=0, msg=lambda text, name=name: f"{name}: {text}"

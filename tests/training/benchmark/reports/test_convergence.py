@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
 from torch import Tensor
 
-from policy import DiffusionPolicy, PicardConfig, SamplerConfig
-from policy.sampling.recurrence import FORMULATIONS
-from policy.sampling.start import INITIALISATIONS
-from training.benchmark.candidates import load_pcm_files
+from policy import DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig
+from policy.sampling.recurrence import JACOBIANS
+from policy.sampling.start import STARTS
+from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.reports.convergence import convergence_row
+from training.benchmark.reports.convergence import format_convergence
 from training.benchmark.reports.convergence_curves import (
     ACCELERATED,
     STIFFNESS,
@@ -21,27 +24,31 @@ from training.benchmark.reports.convergence_curves import (
     follow_newton,
     follow_picard,
     follow_predictions,
+    state_errors,
 )
-from training.benchmark.reports.convergence_layout import format_convergence
+from training.benchmark.reports.convergence_states import equal_rewards, mapped_samplers
 from training.benchmark.run import main
+from training.benchmark.tables import table
 
-COLUMNS = "sampler,formulation,initialisation,stiffness,steps,iterations,depth,error_p50,error_p95"
+COLUMNS = "sampler,solver,jacobian,start,stiffness,steps,iterations,depth,error_p50,error_p95"
 
 
 @pytest.fixture
 def setting(policy_with_covariance: DiffusionPolicy, observations: Tensor) -> Setting:
-    return Setting(policy_with_covariance, observations, 20, seed=0)
+    return Setting(policy=policy_with_covariance, observations=observations, iterations=20, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("formulation", "initialisation"), [("drift", "fresh"), ("preconditioned", "gaussian")]
-)
+def picard(steps: int, jacobian: str, start: str, solver: str = "ddim") -> SamplerConfig:
+    return SamplerConfig("picard", solver, steps, picard=PicardConfig(jacobian, start))
+
+
+@pytest.mark.parametrize(("jacobian", "start"), [("drift", "fresh"), ("preconditioned", "gaussian")])
 def test_following_an_iteration_gives_the_errors_of_the_policys_predictions(
-    setting: Setting, formulation: str, initialisation: str
+    setting: Setting, jacobian: str, start: str
 ) -> None:
-    sampler = SamplerConfig("picard", "ddim", 6, picard=PicardConfig(formulation, initialisation))
-    iterated = list(follow_picard(6, formulation, initialisation, setting))[1:]
-    predicted = list(follow_predictions(sampler, None, setting))
+    sampler = picard(6, jacobian, start)
+    iterated = list(follow_picard(sampler, setting))[1:]
+    predicted = list(follow_predictions(Candidate(sampler, 0), setting))
     assert [point[:2] for point in predicted] == [point[:2] for point in iterated][: len(predicted)]
     assert len(predicted) >= 4
     for point, expected in zip(predicted, iterated, strict=False):
@@ -51,21 +58,21 @@ def test_following_an_iteration_gives_the_errors_of_the_policys_predictions(
 
 
 def test_every_curve_ends_at_the_sequential_answer(setting: Setting) -> None:
-    config = BenchmarkConfig("convergence", "", "", "", steps=[4])
+    config = BenchmarkConfig(report="convergence", steps=[4])
     followed = curves(config, [])
-    kinds = {(curve.sampler, curve.formulation, curve.initialisation) for curve in followed}
-    assert kinds >= {("picard", f, i) for f in FORMULATIONS for i in INITIALISATIONS}
-    assert kinds >= {("newton", "newton", i) for i in INITIALISATIONS}
+    kinds = {(curve.sampler, curve.jacobian, curve.start) for curve in followed}
+    assert kinds >= {("picard", jacobian, start) for jacobian in JACOBIANS for start in STARTS}
+    assert kinds >= {("newton", "newton", start) for start in STARTS}
     assert kinds >= {("picard_memory_2", *kind) for kind in ACCELERATED}
-    assert ("parasolver", "drift", "parasolver") in kinds
+    assert ("parasolver", "drift", "held") in kinds
     for curve in followed:
         last = list(curve.follow(setting))[-1]
-        assert last.error_p95 < 1e-5, curve.label
+        assert last.error_p95 < 1e-5, curve.columns
         assert curve.sampler in ("newton", "parasolver") or last.depth <= 4
 
 
 def test_an_iteration_of_newtons_method_is_as_deep_as_the_states_that_it_changes(setting: Setting) -> None:
-    depths = [point.depth for point in follow_newton(6, "gaussian", setting)]
+    depths = [point.depth for point in follow_newton(picard(6, "auto", "gaussian"), setting)]
     assert len(depths) >= 3
     assert depths == [1, 6, 10, 13, 15, 16][: len(depths)]
 
@@ -73,18 +80,18 @@ def test_an_iteration_of_newtons_method_is_as_deep_as_the_states_that_it_changes
 def test_a_pcm_is_followed_at_the_steps_that_it_was_trained_for(
     setting: Setting, policy_with_covariance: DiffusionPolicy, pcm_path: Path
 ) -> None:
-    config = BenchmarkConfig("convergence", "", "", "", steps=[])
+    config = BenchmarkConfig(report="convergence", steps=[])
     files = load_pcm_files([str(pcm_path)], policy_with_covariance)
     untrained, *followed = curves(config, files)
     assert (untrained.sampler, untrained.stiffness) == ("untrained", None)
     assert [(curve.sampler, curve.stiffness) for curve in followed] == [
-        (sampler, stiffness) for sampler in ("pcm", "pcm_lora") for stiffness in STIFFNESS
+        (sampler, stiffness) for sampler in ("pcm_feature", "pcm_parameter") for stiffness in STIFFNESS
     ]
-    assert {(curve.steps, curve.formulation, curve.initialisation) for curve in (untrained, *followed)} == {
+    assert {(curve.steps, curve.jacobian, curve.start) for curve in (untrained, *followed)} == {
         (5, "drift", "fresh")
     }
     found = [point.error_p95 for point in untrained.follow(setting)]
-    expected = [point.error_p95 for point in follow_picard(5, "drift", "fresh", setting)][1:]
+    expected = [point.error_p95 for point in follow_picard(picard(5, "drift", "fresh"), setting)][1:]
     assert found == pytest.approx(expected[: len(found)], rel=1e-3, abs=1e-4)
     # It is switched off after one iteration if s ≥ K = 2, and never if s = 0.
     never, soon, at_once = (list(followed[index].follow(setting)) for index in (6, 7, -1))
@@ -95,7 +102,11 @@ def test_a_pcm_is_followed_at_the_steps_that_it_was_trained_for(
 
 
 def test_report_is_written_and_goes_on_where_it_was(
-    benchmark_arguments: list[str], pcm_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    benchmark_arguments: list[str],
+    pcm_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    squeeze: Callable[[str], str],
 ) -> None:
     arguments = [*benchmark_arguments, "report=convergence", f"pcm=[{pcm_path}]", "steps=[3]", "iterations=2"]
     assert main(arguments) == 0
@@ -104,10 +115,10 @@ def test_report_is_written_and_goes_on_where_it_was(
     assert text.splitlines()[0] == COLUMNS
     rows = list(csv.DictReader(text.splitlines()))
     at_5 = {(row["sampler"], row["stiffness"] != "") for row in rows if row["steps"] == "5"}
-    assert at_5 == {("untrained", False), ("pcm", True), ("pcm_lora", True)}
+    assert at_5 == {("untrained", False), ("pcm_feature", True), ("pcm_parameter", True)}
     assert {row["stiffness"] for row in rows if row["steps"] == "3"} == {""}
     assert {row["iterations"] for row in rows} == {"0", "1", "2"}
-    report = (tmp_path / "out" / "convergence.md").read_text()
+    report = squeeze((tmp_path / "out" / "convergence.md").read_text())
     for part in (
         "### T = 3",
         "| picard | preconditioned | gaussian |",
@@ -115,7 +126,9 @@ def test_report_is_written_and_goes_on_where_it_was(
         "checkpoint_sha256",
     ):
         assert part in report
-    assert (tmp_path / "out" / "convergence.png").stat().st_size > 10_000
+    for picture in ("convergence.png", "convergence_heatmap.png", "convergence_summary.png"):
+        assert imageio.imread(tmp_path / "out" / picture).std() > 5  # not blank
+        assert f"({picture})" in report
 
     saved = sorted((tmp_path / "out" / "convergence_rows").glob("*.json"))
     kept = saved[0].stat().st_mtime_ns
@@ -126,14 +139,60 @@ def test_report_is_written_and_goes_on_where_it_was(
     assert (tmp_path / "out" / "convergence.csv").read_text() == text
 
 
-def test_table_leaves_out_depths_that_are_not_there(setting: Setting) -> None:
-    followed = curves(BenchmarkConfig("convergence", "", "", "", steps=[3], iterations=1), [])[:1]
-    points = list(follow_picard(3, "jacobi", "fresh", setting))[:2]
-    rows = [convergence_row(followed[0], point) for point in points]
-    header, _, first, *_ = format_convergence(rows).splitlines()[2:]
-    assert header == "| sampler | formulation | initial trajectory | s | depth 1 | depth 2 | depth 3 |"
-    assert first.startswith("| picard | jacobi | fresh |  | ")
-    assert first.endswith(" |  |  |")
+def test_table_leaves_out_depths_that_are_not_there(setting: Setting, squeeze: Callable[[str], str]) -> None:
+    followed = curves(BenchmarkConfig(report="convergence", steps=[3], iterations=1), [])[:1]
+    points = list(follow_picard(picard(3, "jacobi", "fresh"), setting))[:2]
+    rows = table([{**followed[0].columns, **point._asdict()} for point in points])
+    header, _, first, *_ = squeeze(format_convergence(rows)).splitlines()[2:]
+    assert header == "| sampler | jacobian | start | s | depth 1 | depth 2 | depth 3 |"
+    assert first.startswith("| picard | jacobi | fresh | | ")
+    assert first.endswith(" | | |")
+
+
+def test_each_iteration_makes_one_more_state_exact(setting: Setting) -> None:
+    followed = list(state_errors(picard(6, "drift", "fresh"), setting))
+    assert [depth for depth, _ in followed] == [0, 1, 2, 3, 4, 5, 6]
+    for iteration, (_, errors) in enumerate(followed):
+        assert errors.shape == (3, 7)
+        assert errors[:, : iteration + 1].max() < 1e-4
+    assert followed[2][1][:, 3].min() > 1e-3
+
+
+@pytest.mark.parametrize("stiffness", [0.0, 1.0])
+def test_states_with_a_pcm_are_those_of_the_policy(
+    setting: Setting, policy_with_covariance: DiffusionPolicy, pcm_path: Path, stiffness: float
+) -> None:
+    (file,) = load_pcm_files([str(pcm_path)], policy_with_covariance)
+    config = BenchmarkConfig(report="convergence", steps=[4])
+    plain, preconditioned, *others, with_pcm = mapped_samplers(config, [file])
+    assert [mapped.problem for mapped in (plain, preconditioned)] == ["DDIM, T = 4"] * 2
+    assert [mapped.problem for mapped in (*others, with_pcm)] == ["DDIM, T = 5"] * 3
+    assert (with_pcm.name, with_pcm.file) == ("PCM", file)
+    sampler = replace(with_pcm.sampler, pcm=PcmConfig("parameter", stiffness))
+    found = list(state_errors(sampler, setting, file=file))[1:]
+    for point, (depth, errors) in zip(
+        follow_predictions(Candidate(sampler, 0, file), setting), found, strict=False
+    ):
+        assert point.depth == depth
+        assert point.error_p95 == pytest.approx(np.percentile(errors[:, -1], 95), abs=1e-5)
+
+
+def test_the_shallowest_sequential_samplers_of_equal_reward_are_marked(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.csv"
+    path.write_text(
+        "method,solver,steps,reward_200,reward_200_low\n"
+        "sequential,ddim,50,0.95,0.90\n"
+        "sequential,ddim,8,0.91,0.85\n"
+        "sequential,ddim,4,0.80,0.70\n"
+        "sequential,dpmpp_2m,5,0.92,0.88\n"
+        "sequential,dpmpp_2m,3,,\n"
+        "picard,ddim,3,0.99,0.95\n"
+    )
+    assert equal_rewards(str(path)) == [("DDIM", 50), ("DDIM", 8), ("DPM-Solver++", 5)]
+    assert equal_rewards(None) == []
+    path.write_text("method,solver\n")
+    with pytest.raises(ValueError, match="columns reward_200, reward_200_low, steps are missing"):
+        equal_rewards(str(path))
 
 
 def test_wrong_input_is_named(
@@ -143,3 +202,8 @@ def test_wrong_input_is_named(
     message = "has no covariance; add it with pcm-estimate-covariance"
     assert message in refusal(*benchmark_arguments, "report=convergence")
     assert "convergence, " in refusal(*benchmark_arguments, "report=beauty")
+
+
+def test_nothing_to_follow_is_refused(benchmark_arguments: list[str], refusal: Callable[..., str]) -> None:
+    message = refusal(*benchmark_arguments, "report=convergence", "steps=[]")
+    assert message == "error: there is nothing to follow: steps and pcm are both empty"

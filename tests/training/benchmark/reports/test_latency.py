@@ -38,13 +38,16 @@ def read_rows(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def test_report_has_a_curve_and_a_measured_point_for_each_sampler(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    squeeze: Callable[[str], str],
 ) -> None:
     assert main(arguments) == 0
     assert "16 rollouts of 2 episodes, 16 of them to be measured" in capsys.readouterr().out
     rows = read_rows(tmp_path)
-    samplers = [("ddim", "3", "3"), ("ddim", "2", "2"), ("picard", "4", "2"), ("pcm_lora", "5", "2")]
-    assert [(row["sampler"], row["steps"], row["depth"]) for row in rows] == samplers * 4
+    samplers = [("sequential", "3", "3"), ("sequential", "2", "2"), ("picard", "4", "2"), ("pcm", "5", "2")]
+    assert [(row["method"], row["steps"], row["depth"]) for row in rows] == samplers * 4
     assert [row["latency"] for row in rows] == ["fixed"] * 12 + ["measured"] * 4
     for row in rows[:4]:
         assert (row["ms_p50"], row["skipped_points"], row["hold_share"]) == ("0.0", "0.0", "0.0")
@@ -55,13 +58,13 @@ def test_report_has_a_curve_and_a_measured_point_for_each_sampler(
     for row in rows[12:]:
         assert 0 < float(row["ms_p50"]) <= float(row["ms_p99"])
         assert row["engine"] == "eager"
-    page = (tmp_path / "out" / "latency.md").read_text()
+    page = squeeze((tmp_path / "out" / "latency.md").read_text())
     for expected in (
         "| sampler | 0 ms | 520 ms |",
-        "| Picard, T = 4, depth 2 |",
-        "| PCM-LoRA, adapters, s = 1, T = 5, depth 2 |",
-        "| skipped, DDIM, T = 3 | 0.0 | 6.0 |",
-        "| Picard, T = 4, depth 2, goes on with the horizon |  | ",
+        "| picard, ddim, preconditioned, gaussian, T = 4, depth 2 |",
+        "| pcm, ddim, adapters, parameter space, s = 1, T = 5, depth 2 |",
+        "| skipped, sequential, ddim, T = 3 | 0.0 | 6.0 |",
+        "| picard, ddim, preconditioned, gaussian, T = 4, depth 2, goes on with the horizon | | ",
         "### Measured latencies",
         "checkpoint_sha256",
     ):
@@ -89,7 +92,7 @@ def test_rewards_are_those_of_a_rollout(policy: DiffusionPolicy) -> None:
     latency = LatencyConfig("fixed", ms=150)
     options = LatencyReportConfig(episodes=2, max_steps=20, first_seed=7)
     row = measure_latency(fast, options, latency, noise_seed=3)
-    rollout = run_episodes(fast, [7, 8], 20, noise_seed=3, latency=latency, show_progress=False)
+    rollout = run_episodes(fast, [7, 8], max_steps=20, noise_seed=3, latency=latency, show_progress=False)
     assert row["max_rewards"] == [episode.max_reward for episode in rollout.episodes]
     assert row["skipped_points"] == 2
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from policy import DiffusionPolicy
-from training.benchmark.reports import profile, profile_floor
+from training.benchmark.reports import profile_floor
+from training.benchmark.reports.profile_bench import Bench
 from training.benchmark.reports.profile_floor import Floor, measure_floor
 from training.benchmark.run import main
 
@@ -37,7 +38,7 @@ def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
         "profile.engines=[eager]",
         "profile.calls=6",
         "profile.ddim_steps=[2,5]",
-        "profile.dpm_solver_steps=[3]",
+        "profile.dpmpp_2m_steps=[3]",
         "profile.picard_steps=[4]",
         "profile.picard_depths=[3,2]",
     ]
@@ -49,42 +50,49 @@ def read_rows(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def test_report_has_a_row_for_every_sampler_and_engine(arguments: list[str], tmp_path: Path) -> None:
-    rewards = tmp_path / "table3.csv"
-    rewards.write_text("method,steps,depth,reward_200\nDDIM,2,2,0.75\nDDIM,5,5,\n")
+    rewards = tmp_path / "rewards.csv"
+    rewards.write_text(
+        'sampler,steps,depth,reward_200\n"sequential, ddim",2,2,0.75\n"sequential, ddim",5,5,\n'
+    )
     assert main([*arguments, f"profile.rewards={rewards}"]) == 0
-    assert (tmp_path / "out" / "profile.csv").read_text().splitlines()[0] == COLUMNS
     rows = read_rows(tmp_path)
+    assert set(COLUMNS.split(",")) <= set(rows[0])
+    picard, warm = (
+        "picard, ddim, preconditioned, gaussian",
+        "picard, ddim, preconditioned, warm start by actions",
+    )
+    pcm = "pcm, ddim, adapters, {} space, s = 1"
     found = {(row["engine"], row["model"], row["sampler"], row["iterations"], row["steps"]) for row in rows}
     assert found == {
-        ("plain", "policy", "ddim", "", "5"),
-        ("eager", "policy", "ddim", "", "5"),
-        ("eager", "policy", "ddim", "", "2"),
-        ("eager", "policy", "dpm_solver", "", "3"),
-        ("eager", "policy", "picard", "2", "4"),
-        ("eager", "policy", "picard", "1", "4"),
-        ("eager", "policy", "picard warm", "2", "4"),
-        ("eager", "adapters", "pcm_lora", "3", "5"),
-        ("eager", "adapters", "pcm_lora", "2", "5"),
-        ("eager", "adapters", "pcm", "3", "5"),
-        ("eager", "adapters", "pcm", "2", "5"),
+        ("plain", "policy", "sequential, ddim", "", "5"),
+        ("eager", "policy", "sequential, ddim", "", "5"),
+        ("eager", "policy", "sequential, ddim", "", "2"),
+        ("eager", "policy", "sequential, dpmpp_2m", "", "3"),
+        ("eager", "policy", picard, "2", "4"),
+        ("eager", "policy", picard, "1", "4"),
+        ("eager", "policy", warm, "2", "4"),
+        ("eager", "adapters", pcm.format("parameter"), "3", "5"),
+        ("eager", "adapters", pcm.format("parameter"), "2", "5"),
+        ("eager", "adapters", pcm.format("feature"), "3", "5"),
+        ("eager", "adapters", pcm.format("feature"), "2", "5"),
     }
     assert len(rows) == len(found)
     by_name = {(row["engine"], row["sampler"], row["iterations"], row["steps"]): row for row in rows}
     for row in rows:
         assert 0 < float(row["ms_p50"]) <= float(row["ms_p99"])
         assert float(row["times_floor"]) > 1
-        assert bool(row["error_p95"]) == (row["sampler"] != "picard warm")
+        assert bool(row["error_p95"]) == (row["sampler"] != warm)
         assert bool(row["reward"]) == (row["steps"] == "2")
-    plain, eager = by_name["plain", "ddim", "", "5"], by_name["eager", "ddim", "", "5"]
+    plain, eager = (by_name[engine, "sequential, ddim", "", "5"] for engine in ("plain", "eager"))
     assert float(plain["speedup_vs_ddim50"]) == 1
     assert float(plain["error_p95"]) < 1e-5
-    assert float(eager["error_p95"]) < 1e-5 < float(by_name["eager", "picard", "1", "4"]["error_p95"])
-    # One for the initial trajectory, then all states but the first, and all but the first two.
-    assert by_name["eager", "picard", "2", "4"]["network_evaluations"] == "6.0"
-    assert by_name["eager", "ddim", "", "2"]["reward"] == "0.75"
+    assert float(eager["error_p95"]) < 1e-5 < float(by_name["eager", picard, "1", "4"]["error_p95"])
+    # One for the start, then all states but the first, and all but the first two.
+    assert by_name["eager", picard, "2", "4"]["network_evaluations"] == "6.0"
+    assert by_name["eager", "sequential, ddim", "", "2"]["reward"] == "0.75"
 
     page = (tmp_path / "out" / "profile.md").read_text()
-    for expected in ("GFLOP/s", "in network", "PCM-LoRA, adapters, s = 1", "libraries"):
+    for expected in ("GFLOP/s", "in network", "pcm, ddim, adapters, parameter space, s = 1", "libraries"):
         assert expected in page
     assert imageio.imread(tmp_path / "out" / "profile.png").std() > 5
 
@@ -93,16 +101,16 @@ def test_after_an_interruption_nothing_is_measured_twice(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[int] = []
-    measure = profile.Bench.turn
+    measure = Bench.turn
 
-    def interrupted(self: profile.Bench, turn: int) -> dict:
+    def interrupted(self: Bench, turn: int) -> dict:
         if turn == 1 and turns == [0]:
             turns.append(-1)
             raise KeyboardInterrupt
         turns.append(turn)
         return measure(self, turn)
 
-    monkeypatch.setattr(profile.Bench, "turn", interrupted)
+    monkeypatch.setattr(Bench, "turn", interrupted)
     assert main(arguments) == 130
     assert main(arguments) == 0
     assert turns == [0, -1, 1]
@@ -157,6 +165,6 @@ def test_a_bad_argument_is_named_in_one_line(
 def test_a_file_that_is_no_table_of_rewards_is_refused(
     arguments: list[str], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    (tmp_path / "other.csv").write_text("method,steps\n")
+    (tmp_path / "other.csv").write_text("sampler,steps\n")
     message = refusal(*arguments, f"profile.rewards={tmp_path}/other.csv")
     assert "columns depth, reward_200 are missing" in message

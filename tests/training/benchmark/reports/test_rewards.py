@@ -14,13 +14,9 @@ from policy import DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig, Stop
 from training.benchmark import measurements
 from training.benchmark.candidates import Candidate, load_pcm_files
 from training.benchmark.measurements import measure_rewards
-from training.benchmark.reports.rewards_rows import (
-    compare,
-    compare_with_untrained,
-    gain_columns,
-    mean_and_interval,
-)
+from training.benchmark.reports.rewards import compare, gains
 from training.benchmark.run import main
+from training.benchmark.tables import table
 from training.evaluation.rollout import run_episodes
 
 CHECKPOINT = Path(__file__).resolve().parents[4] / "checkpoints" / "pusht_small.safetensors"
@@ -30,61 +26,65 @@ CHECKPOINT = Path(__file__).resolve().parents[4] / "checkpoints" / "pusht_small.
 def arguments(benchmark_arguments: list[str], pcm_path: Path) -> list[str]:
     return [
         *benchmark_arguments,
-        "report=table3",
+        "report=rewards",
         f"pcm=[{pcm_path}]",
         "steps=[4]",
-        "table3.ddim_steps=[4,2]",
-        "table3.dpm_solver_steps=[3]",
-        "table3.depths=[3,2]",
-        "table3.timed_calls=3",
-        "table3.episodes=2",
-        "table3.noise_seeds=[0,1]",
-        "table3.reward_methods=[DDIM,LoRA]",
-        "table3.reward_steps=[2,5]",
-        "table3.reward_depths=[2]",
+        "rewards.ddim_steps=[4,2]",
+        "rewards.dpmpp_2m_steps=[3]",
+        "rewards.depths=[3,2]",
+        "rewards.timed_calls=3",
+        "rewards.episodes=2",
+        "rewards.noise_seeds=[0,1]",
+        "rewards.reward_samplers=[sequential,parameter]",
+        "rewards.reward_steps=[2,5]",
+        "rewards.reward_depths=[2]",
     ]
 
 
 def read_rows(tmp_path: Path) -> list[dict[str, str]]:
-    with open(tmp_path / "out" / "table3.csv", newline="") as file:
+    with open(tmp_path / "out" / "rewards.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_report_has_every_row_and_the_rewards_asked_for(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    squeeze: Callable[[str], str],
 ) -> None:
     assert main(arguments) == 0
     rows = read_rows(tmp_path)
     # DDIM 2, DPM-Solver++ 1; T = 4: eight kinds of Picard iteration and ParaSolver at two depths; the PCM in two ways.
     assert len(rows) == 3 + 18 + 4
     rewarded = {(row["sampler"], row["steps"], row["depth"]) for row in rows if row["reward_200"]}
-    assert rewarded == {("ddim", "2", "2"), ("pcm_lora", "5", "2")}
+    pcm = "pcm, ddim, adapters, parameter space, s = 1"
+    assert rewarded == {("sequential, ddim", "2", "2"), (pcm, "5", "2")}
     for row in rows:
         assert float(row["ms_p50"]) <= float(row["ms_p99"])
-        assert bool(row["error_p95"]) == bool(row["formulation"])
+        assert bool(row["error_p95"]) == (row["method"] != "sequential")
         if row["reward_200"]:
             assert float(row["reward_200"]) <= float(row["reward_300"])
-    (reference,) = [row for row in rows if row["sampler"] == "ddim" and row["steps"] == "4"]
+    (reference,) = [row for row in rows if row["sampler"] == "sequential, ddim" and row["steps"] == "4"]
     assert float(reference["speedup"]) == 1
     assert float(reference["error_p95_reference"]) == 0
-    drift = next(row for row in rows if row["method"] == "Picard, drift, fresh")
+    drift = next(row for row in rows if row["sampler"] == "picard, ddim, drift, fresh")
     assert (drift["depth"], drift["network_evaluations"]) == (
         "3",
         "9.0",
     )  # 4 + 3 + 2: exact states are frozen
 
-    page = (tmp_path / "out" / "table3.md").read_text()
+    page = squeeze((tmp_path / "out" / "rewards.md").read_text())
     for expected in (
         "### Sequential",
         "### T = 4",
         "### T = 5",
-        "| DDIM |",
+        "| sequential, ddim |",
         "× DDIM-4",
         "rows_measured_by_code",
     ):
         assert expected in page
     assert '"adapters.safetensors": ' in page
-    assert imageio.imread(tmp_path / "out" / "table3.png").std() > 5
+    assert imageio.imread(tmp_path / "out" / "rewards.png").std() > 5
     assert "### T = 4" in capsys.readouterr().out
 
 
@@ -102,29 +102,29 @@ def test_after_an_interruption_nothing_is_measured_twice(
 
     monkeypatch.setattr(measurements, "run_episodes", interrupted)
     assert main(arguments) == 130
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rewards_rows").iterdir()}
     assert len(files) == 25 + 1 + 2  # errors of all rows, one turn of timing, two of four rollouts
-    assert not (tmp_path / "out" / "table3.md").exists()
+    assert not (tmp_path / "out" / "rewards.md").exists()
 
     assert main(arguments) == 0
     assert len(calls) == interrupted_at + 2
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "table3_rows").iterdir()}
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rewards_rows").iterdir()}
     assert len(after) == 30
     assert files.items() <= after.items()
     first = read_rows(tmp_path)
 
     # What has been measured is shown, whatever is asked for now.
-    assert main([*arguments, "table3.reward_methods=[]"]) == 0
+    assert main([*arguments, "rewards.reward_samplers=[]"]) == 0
     assert len(calls) == interrupted_at + 2
     assert read_rows(tmp_path) == first
     capsys.readouterr()
 
 
 def test_a_reward_is_shown_when_all_its_noise_seeds_are_there(arguments: list[str], tmp_path: Path) -> None:
-    one_seed = [*arguments, "table3.reward_methods=[DDIM]", "table3.timed_calls=0"]
-    assert main([*one_seed, "table3.noise_seeds=[1]"]) == 0
+    one_seed = [*arguments, 'rewards.reward_samplers=["sequential, ddim"]', "rewards.timed_calls=0"]
+    assert main([*one_seed, "rewards.noise_seeds=[1]"]) == 0
     assert sum(bool(row["reward_200"]) for row in read_rows(tmp_path)) == 1
-    assert main([*one_seed, "table3.reward_methods=[]"]) == 0
+    assert main([*one_seed, "rewards.reward_samplers=[]"]) == 0
     assert not any(row["reward_200"] for row in read_rows(tmp_path))
     assert main(one_seed) == 0
     rows = read_rows(tmp_path)
@@ -143,27 +143,6 @@ def test_one_rollout_gives_the_rewards_of_two_evaluations() -> None:
     assert rewards["max_reward_200"] != rewards["max_reward_300"]
 
 
-def test_interval_is_over_episodes() -> None:
-    # The means of the episodes are 0.5 and 0.9; their standard deviation is 0.2·√2, that of their mean 0.2.
-    mean, low, high = mean_and_interval([[0.4, 1.0], [0.6, 0.8]])
-    assert (mean, low, high) == pytest.approx((0.7, 0.7 - 1.96 * 0.2, 0.7 + 1.96 * 0.2))
-    # More noises of the same episodes do not make it narrower.
-    assert mean_and_interval([[0.4, 1.0], [0.6, 0.8]] * 3) == pytest.approx((mean, low, high))
-    assert mean_and_interval([[0.4], [0.6]]) == (pytest.approx(0.5), None, None)
-
-
-def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(400):
-        difficulty = rng.normal(0.5, 0.1, 50)
-        _, low, high = mean_and_interval(list(difficulty + rng.normal(0, 0.05, (3, 50))))
-        assert low is not None
-        assert high is not None
-        hits += low <= 0.5 <= high
-    assert 0.92 <= hits / 400 <= 0.975
-
-
 def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> None:
     def row(method: str, steps: int, ms: float | None, reward: float | None, **more: Any) -> dict[str, Any]:
         rewards = {}
@@ -173,55 +152,53 @@ def test_a_row_is_compared_with_the_fastest_sequential_one_that_is_as_good() -> 
             rewards[f"reward_{horizon}_low"] = None if found is None else found - 0.05
             rewards[f"reward_{horizon}_high"] = None if found is None else found + 0.05
         return {
+            "sampler": f"{method}, ddim",
             "method": method,
-            "sampler": "picard" if method == "Picard" else "ddim",
-            "formulation": "drift" if method == "Picard" else None,
+            "solver": "ddim",
             "steps": steps,
-            "ms_p50": ms,
+            "ms_p50": None if ms is None else float(ms),
             **rewards,
         }
 
-    rows = [
-        row("DDIM", 50, 100, 0.95),
-        row("DDIM", 10, 20, 0.94),
-        row("DDIM", 4, 8, 0.91, at_300=0.80),  # as good at 200 steps only
-        row("DDIM", 2, 4, 0.50),
-        row("Picard", 10, 10, 0.93),
-        row("Picard", 16, 16, None),
-        row("Picard", 25, None, 0.93),
-    ]
-    compare(rows, reference_steps=50)
-    assert [found["speedup"] for found in rows] == [1, 5, 12.5, 25, 10, 6.25, None]
-    assert (rows[4]["equal_steps"], rows[4]["speedup_to_equal"]) == (10, 2)
-    assert rows[0]["speedup_to_equal"] == pytest.approx(0.2)
-    assert rows[3]["equal_steps"] == 2
-    for unknown in rows[5:]:
-        assert unknown["equal_method"] is None
-        assert unknown["speedup_to_equal"] is None
+    rows = compare(
+        table(
+            [
+                row("sequential", 50, 100, 0.95),
+                row("sequential", 10, 20, 0.94),
+                row("sequential", 4, 8, 0.91, at_300=0.80),  # as good at 200 steps only
+                row("sequential", 2, 4, 0.50),
+                row("picard", 10, 10, 0.93),
+                row("picard", 16, 16, None),
+                row("picard", 25, None, 0.93),
+            ]
+        ),
+        reference_steps=50,
+    )
+    assert rows["speedup"].tolist() == pytest.approx([1, 5, 12.5, 25, 10, 6.25, np.nan], nan_ok=True)
+    equal = rows.to_dict("records")
+    assert (equal[4]["equal_steps"], equal[4]["speedup_to_equal"]) == (10, 2)
+    assert equal[0]["speedup_to_equal"] == pytest.approx(0.2)
+    assert equal[3]["equal_steps"] == 2
+    assert rows.loc[5:, ["equal_sampler", "equal_steps", "speedup_to_equal"]].isna().all(axis=None)
 
 
 def test_a_pcm_is_compared_with_the_same_sampler_without_it(policy: DiffusionPolicy, pcm_path: Path) -> None:
     (file,) = load_pcm_files([str(pcm_path)], policy)
-    trained = SamplerConfig(
-        "pcm",
-        "ddim",
-        5,
-        stop=StopConfig(2),
-        picard=PicardConfig("drift", "fresh"),
-        pcm=PcmConfig(stiffness=3.0),
-    )
+
+    def untrained(iterations: int) -> SamplerConfig:
+        return SamplerConfig(
+            "picard", "ddim", 5, stop=StopConfig(iterations), picard=PicardConfig("drift", "fresh")
+        )
+
+    trained = replace(untrained(2), method="pcm", pcm=PcmConfig("parameter", 3.0))
     compared = [
-        Candidate(
-            "Picard", SamplerConfig("picard", "ddim", 5, stop=StopConfig(3), picard=PicardConfig("drift")), 3
-        ),
-        Candidate(
-            "Picard", SamplerConfig("picard", "ddim", 5, stop=StopConfig(2), picard=PicardConfig("drift")), 2
-        ),
-        Candidate("PCM", trained, 2, file),
-        Candidate("PCM", replace(trained, initialisation="repeated"), 2, file),
-        Candidate("PCM", replace(trained, iterations=3), 3, file),
+        Candidate(untrained(3), 3),
+        Candidate(untrained(2), 2),
+        Candidate(trained, 2, file),
+        Candidate(replace(trained, picard=PicardConfig("drift", "repeated")), 2, file),
+        Candidate(replace(trained, stop=StopConfig(3)), 3, file),
     ]
-    rows: list[dict[str, Any]] = [{"error_p95": 0.1 * index} for index in range(len(compared))]
+    errors = [0.1 * index for index in range(len(compared))]
     easy, hard = [0.9, 0.8], [0.2, 0.1]  # noise seeds of an initial state each
 
     def measured(gain: float, longer: float) -> list[dict[str, Any]]:
@@ -230,49 +207,53 @@ def test_a_pcm_is_compared_with_the_same_sampler_without_it(policy: DiffusionPol
             for a, b in zip(easy, hard, strict=True)
         ]
 
-    compare_with_untrained(
-        rows, compared, [measured(0.3, 0), measured(0, 0), measured(0.05, 0.1), measured(0, 0), []]
+    rewards = [measured(0.3, 0), measured(0, 0), measured(0.05, 0.1), measured(0, 0), []]
+    rows = gains(compared, errors, rewards).to_dict("records")
+    assert [row["error_p95_untrained"] for row in rows] == pytest.approx(
+        [np.nan, np.nan, 0.1, np.nan, 0.0], nan_ok=True
     )
-    assert [row["error_p95_untrained"] for row in rows] == [None, None, 0.1, None, 0.0]
     # Initial states differ by 0.7, gains not at all.
-    assert [rows[2][name] for name in gain_columns(200)] == pytest.approx([0.05] * 3)
-    mean, low, high = (rows[2][name] for name in gain_columns(300))
+    assert [rows[2][f"gain_200{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.05] * 3)
+    mean, low, high = (rows[2][f"gain_300{end}"] for end in ("", "_low", "_high"))
     assert mean == pytest.approx(0.05)
-    assert (low, high) == pytest.approx((0.05 - 1.96 * 0.05, 0.05 + 1.96 * 0.05))
+    assert (low, high) == pytest.approx((0, 0.1))  # of the two initial states' gains
     for other in (0, 1, 3, 4):
-        assert rows[other]["gain_200"] is None
+        assert np.isnan(rows[other]["gain_200"])
 
 
 def test_pcms_are_shown_beside_the_same_samplers_without_them(arguments: list[str], tmp_path: Path) -> None:
-    assert main([*arguments, "steps=[5]", "table3.timed_calls=0", "table3.reward_methods=[]"]) == 0
+    assert main([*arguments, "steps=[5]", "rewards.timed_calls=0", "rewards.reward_samplers=[]"]) == 0
     rows = read_rows(tmp_path)
     trained = [row for row in rows if row["error_p95_untrained"]]
-    assert {row["sampler"] for row in trained} == {"pcm", "pcm_lora"}
+    assert {row["space"] for row in trained} == {"feature", "parameter"}
     for row in trained:
         (without,) = [
             other
             for other in rows
-            if other["method"] == "Picard, drift, fresh" and other["depth"] == row["depth"]
+            if other["sampler"] == "picard, ddim, drift, fresh" and other["depth"] == row["depth"]
         ]
         assert row["error_p95_untrained"] == without["error_p95"] != row["error_p95"]
-    assert "### PCMs, and the same samplers without them" in (tmp_path / "out" / "table3.md").read_text()
+    assert "### PCMs, and the same samplers without them" in (tmp_path / "out" / "rewards.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("table3.depths=[0]", "table3.depths must be at least 1, got [0]"),
-        ("table3.ddim_steps=[]", "table3.ddim_steps must not be empty"),
-        ("table3.ddim_steps=[1000]", "steps must be in 1 … 100"),
-        ("table3.noise_seeds=[]", "table3.noise_seeds must not be empty"),
-        ("table3.ddim_steps=[4,4]", "table3.ddim_steps must not repeat a number, got [4, 4]"),
-        ("table3.timed_calls=-1", "table3.timed_calls must not be negative, got -1"),
-        ("table3.episodes=0", "table3.episodes must be at least 1, got 0"),
-        ("table3.first_seed=-1", "table3.first_seed must be in 0 … "),
-        ("table3.reward_methods=[DDIM,picad]", "'picad' is part of none of DDIM; DPM-Solver++(2M); Picard, "),
-        ("table3.depth=2", "there is no key"),
+        ("rewards.depths=[0]", "rewards.depths must be at least 1, got [0]"),
+        ("rewards.ddim_steps=[]", "rewards.ddim_steps must not be empty"),
+        ("rewards.ddim_steps=[1000]", "steps must be in 1 … 100"),
+        ("rewards.noise_seeds=[]", "rewards.noise_seeds must not be empty"),
+        ("rewards.ddim_steps=[4,4]", "rewards.ddim_steps must not repeat a number, got [4, 4]"),
+        ("rewards.timed_calls=-1", "rewards.timed_calls must be at least 0, got -1"),
+        ("rewards.episodes=0", "rewards.episodes must be at least 1, got 0"),
+        ("rewards.first_seed=-1", "rewards.first_seed must be in 0 … "),
+        (
+            "rewards.reward_samplers=[ddim,picad]",
+            "'picad' is part of none of sequential, ddim; sequential, dpmpp_2m; picard, ",
+        ),
+        ("rewards.depth=2", "there is no key"),
         ("pcm=[nowhere.safetensors]", "nowhere.safetensors"),
-        ("report=table4", "report must be one of "),
+        ("report=reward", "report must be one of "),
     ],
 )
 def test_a_bad_argument_is_named_in_one_line(

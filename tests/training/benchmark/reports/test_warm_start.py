@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import DiffusionPolicy, SamplerConfig, StopConfig
 from training.benchmark.config import WarmStartConfig
 from training.benchmark.reports.warm_start import STARTS, make_rows, measure_depths
 from training.benchmark.run import main
@@ -29,7 +29,7 @@ def arguments(benchmark_arguments: list[str]) -> list[str]:
 
 
 def test_report_has_a_row_for_each_start(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, squeeze: Callable[[str], str]
 ) -> None:
     assert main(arguments) == 0
     with open(tmp_path / "out" / "warm_start.csv", newline="") as file:
@@ -44,7 +44,7 @@ def test_report_has_a_row_for_each_start(
         assert row["chunks"] == "4"  # of three in each of two episodes, the first has no chunk before it
         assert 1 <= float(row["depth_mean"]) <= float(row["steps"])
     page = (tmp_path / "out" / "warm_start.md").read_text()
-    assert "| noise | start | T | depth |" in page
+    assert "| noise | start | T | depth |" in squeeze(page)
     assert "checkpoint_sha256" in page
     assert imageio.imread(tmp_path / "out" / "warm_start.png").std() > 5  # not blank
 
@@ -60,7 +60,7 @@ def test_depth_is_that_of_the_first_answer_near_enough(
 ) -> None:
     limit = 0.2  # an untrained network's iterations approach the answer slowly
     options = WarmStartConfig(error=limit, episodes=1, max_steps=16, first_seed=5)
-    measured = measure_depths(policy_with_covariance, options, 6, move_noise)
+    measured = measure_depths(policy_with_covariance, options, steps=6, move_noise=move_noise)
 
     env = gymnasium.make("pusht_env/PushT-v0")
     observation, _ = env.reset(seed=5)
@@ -75,13 +75,15 @@ def test_depth_is_that_of_the_first_answer_near_enough(
     noise = torch.randn((1, 16, 2), generator=generator)
     if move_noise:
         noise = torch.cat((first.noise[:, 8:], noise[:, 8:]), 1)
-    answer = exact.predict(newest(), noise).actions
+    answer = exact.predict(newest(), noise=noise).actions
     for name, start in STARTS.items():
         errors: dict[str, dict[int, float]] = {"horizon": {}, "chunk": {}}
         for iterations in range(1, 7):
-            sampled = policy_with_covariance.with_sampler(replace(start, steps=6, iterations=iterations))
+            sampled = policy_with_covariance.with_sampler(
+                replace(start, steps=6, stop=StopConfig(iterations))
+            )
             further = torch.Generator().manual_seed(0)
-            prediction = sampled.predict(newest(), noise, further, first)
+            prediction = sampled.predict(newest(), noise=noise, generator=further, previous=first)
             difference = sampled.normalizer.action.normalize(prediction.actions)
             difference -= sampled.normalizer.action.normalize(answer)
             errors["horizon"][prediction.depth] = difference.abs().max().item()
@@ -94,7 +96,8 @@ def test_depth_is_that_of_the_first_answer_near_enough(
 
 def test_what_is_never_near_enough_takes_all_steps(policy_with_covariance: DiffusionPolicy) -> None:
     options = WarmStartConfig(error=1e-30, episodes=2, max_steps=16)
-    for depths in measure_depths(policy_with_covariance, options, 3, True)["depths"].values():
+    measured = measure_depths(policy_with_covariance, options, steps=3, move_noise=True)
+    for depths in measured["depths"].values():
         assert set(depths["warm"]) == {3}
 
 

@@ -1,4 +1,4 @@
-"""Policies made ready by an engine, another sampler's in a thread of its own, while the plain policy acts with it."""
+"""Engines prepared in the background: when the sampler changes, the plain policy acts until the new engine is ready."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from ros_nodes.policy_node.inference_worker import started_thread
 
 
 def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
-    """Make a policy ready, as `serve`, for one robot.
+    """Make a policy ready for one robot, as `serve` does.
 
     Args:
-        threads: of the CPU, 0 for as many as PyTorch uses.
+        policy: policy with the sampler to use.
+        engine: engine of `serve`.
+        threads: CPU threads; 0 for as many as PyTorch uses.
     """
     return serve(policy, engine=engine, threads=threads or None)
 
 
 class PolicyPreparation:
-    """The policy to act with, for one sampler after the other: by the engine where it is ready, and plain until then.
+    """The policy to act with, for one sampler after the other: with the engine once it is ready, plain until then.
 
     Args:
-        policy: that may act plainly at any time.
-        prepared: the same with its sampler, made ready by `prepare`.
-        engine, threads: as of `prepare`.
+        policy: the plain policy, which may act at any time.
+        prepared: the same policy with its sampler, made ready by `prepare`.
+        engine, threads: arguments of `prepare`.
         notify: called from the preparing thread when the engine is ready, or has failed.
-        warn: called by `follow`, once, with `failure`, or with what a sampler's PCM was not trained for.
+        warn: called by `follow`, once each, with `failure`, or with how a sampler differs from what its PCM was
+            trained for.
 
     Attributes:
-        preparing: whether the engine is not ready for the sampler that was followed last.
-        failure: that it will not be, and why; empty otherwise.
+        preparing: whether the engine is still being prepared for the newest sampler.
+        failure: why the engine cannot be prepared for it; empty if it can.
     """
 
     def __init__(
         self,
         policy: DiffusionPolicy,
         prepared: Policy,
+        *,
         engine: str,
         threads: int,
         notify: Callable[[], None],
@@ -59,7 +63,7 @@ class PolicyPreparation:
         self._future: Future[Policy] | None = None
 
     def follow(self, sampler: SamplerConfig) -> Policy:
-        """The policy to act with now; the first call with a sampler begins to prepare it."""
+        """The policy to act with now. The first call with a sampler begins to prepare its engine."""
         if sampler != self._ready.sampler:
             self._follow_unprepared(sampler)
         if sampler != self._ready.sampler:
@@ -71,7 +75,7 @@ class PolicyPreparation:
         if self._future is None or sampler != self._plain.sampler:
             if self._future is not None:
                 self._future.cancel()
-            # Its first chunk, in another thread, makes what the sampler needs: callers must not wait for that.
+            # What the sampler needs is made by its first chunk, in the worker's thread: callers must not wait for it.
             plain = replace(self._policy, sampler=sampler)
             if plain.pcm_mismatch:
                 self._warn(plain.pcm_mismatch)
@@ -90,12 +94,12 @@ class PolicyPreparation:
             self._future = None
 
     def _prepare(self, sampler: SamplerConfig) -> Policy:
-        # Networks of its own: exporting one changes it for a while, and the plain policy acts meanwhile.
+        # Copies of the networks: an export changes its network for a while, and the plain policy acts meanwhile.
         pcm = self._policy.pcm and replace(self._policy.pcm, network=deepcopy(self._policy.pcm.network))
         network = deepcopy(self._policy.network)
         policy = replace(self._policy, sampler=sampler, network=network, pcm=pcm)
         return prepare(policy, self._engine, self._threads)
 
     def close(self) -> None:
-        """End the thread, after what it is preparing."""
+        """End the thread once it has prepared what it is preparing."""
         self._pool.shutdown(cancel_futures=True)

@@ -8,11 +8,11 @@ import torch
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.runtime import PLAIN, EngineError, Policy
-from ros_nodes.policy_node import policy_preparation
+from ros_nodes.policy_node import preparation
 from ros_nodes.policy_node.inference_worker import started_thread
-from ros_nodes.policy_node.policy_preparation import PolicyPreparation, prepare
+from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 
-FIRST, SECOND, THIRD = (SamplerConfig("ddim", steps) for steps in (2, 3, 4))
+FIRST, SECOND, THIRD = (SamplerConfig(steps=steps) for steps in (2, 3, 4))
 
 
 class Waiting:
@@ -23,7 +23,12 @@ class Waiting:
         self.warnings: list[str] = []
         self.first = prepare(policy.with_sampler(FIRST), engine, 1)
         self.preparation = PolicyPreparation(
-            policy, self.first, engine, 1, self._ready.set, self.warnings.append
+            policy,
+            self.first,
+            engine=engine,
+            threads=1,
+            notify=self._ready.set,
+            warn=self.warnings.append,
         )
 
     def for_sampler(self, sampler: SamplerConfig) -> Policy:
@@ -43,7 +48,7 @@ class Gate:
         self.open = threading.Event()
         self.broken = False
         self.begun: list[int] = []
-        monkeypatch.setattr(policy_preparation, "prepare", self._prepare)
+        monkeypatch.setattr(preparation, "prepare", self._prepare)
 
     def _prepare(self, policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
         self.begun.append(policy.sampler.steps)
@@ -68,10 +73,10 @@ def gate(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 def assert_predicts_as(
-    acting: Policy, policy: DiffusionPolicy, sampler: SamplerConfig, observations: torch.Tensor
+    acting: Policy, policy: DiffusionPolicy, *, sampler: SamplerConfig, observations: torch.Tensor
 ) -> None:
     noise = torch.randn((1, 16, 2), generator=torch.Generator().manual_seed(0))
-    expected = policy.with_sampler(sampler).predict(observations[:1], noise).chunk
+    expected = policy.with_sampler(sampler).predict(observations[:1], noise=noise).chunk
     assert acting.sampler == sampler
     predicted = acting.predict(observations[:1], noise=noise).chunk
     torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-3)
@@ -81,7 +86,7 @@ def test_a_prepared_policy_predicts_as_the_policy_with_that_sampler(
     waiting: Waiting, policy: DiffusionPolicy, observations: torch.Tensor
 ) -> None:
     for sampler in (FIRST, SECOND, FIRST):
-        assert_predicts_as(waiting.for_sampler(sampler), policy, sampler, observations)
+        assert_predicts_as(waiting.for_sampler(sampler), policy, sampler=sampler, observations=observations)
 
 
 def test_what_is_prepared_is_prepared_once(waiting: Waiting) -> None:
@@ -94,7 +99,7 @@ def test_until_the_engine_is_ready_the_plain_policy_acts_with_the_new_sampler(
 ) -> None:
     plain = waiting.preparation.follow(SECOND)
     assert waiting.preparation.preparing
-    assert_predicts_as(plain, policy, SECOND, observations)
+    assert_predicts_as(plain, policy, sampler=SECOND, observations=observations)
     assert waiting.preparation.follow(SECOND) is plain
     gate.open.set()
     assert waiting.for_sampler(SECOND) is not plain
@@ -103,9 +108,9 @@ def test_until_the_engine_is_ready_the_plain_policy_acts_with_the_new_sampler(
 
 def test_the_newest_wish_counts(waiting: Waiting, gate: Gate) -> None:
     for steps in (3, 4, 5, 6):
-        assert waiting.preparation.follow(SamplerConfig("ddim", steps)).sampler.steps == steps
+        assert waiting.preparation.follow(SamplerConfig(steps=steps)).sampler.steps == steps
     gate.open.set()
-    assert waiting.for_sampler(SamplerConfig("ddim", 6)).sampler.steps == 6
+    assert waiting.for_sampler(SamplerConfig(steps=6)).sampler.steps == 6
     assert gate.begun[-1] == 6
     assert len(gate.begun) <= 2, "a wish that is past is not begun"
 
@@ -125,7 +130,7 @@ def test_the_plain_policy_goes_on_where_the_engine_fails(
     gate.broken = True
     gate.open.set()
     for _ in range(2):
-        assert_predicts_as(waiting.for_sampler(SECOND), policy, SECOND, observations)
+        assert_predicts_as(waiting.for_sampler(SECOND), policy, sampler=SECOND, observations=observations)
     assert waiting.warnings == [waiting.preparation.failure]
     assert "failed: out of fuel" in waiting.preparation.failure
     gate.broken = False
@@ -144,7 +149,7 @@ def test_an_engine_is_prepared_from_networks_of_its_own(
                 parameter.zero_()
         raise EngineError("out of fuel")
 
-    monkeypatch.setattr(policy_preparation, "prepare", spoil)
+    monkeypatch.setattr(preparation, "prepare", spoil)
     before = policy.network.state_dict()
     values = {name: tensor.clone() for name, tensor in before.items()}
     waiting.for_sampler(SECOND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -11,15 +11,21 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.sampling.config import sampler_from_options
 from ros_nodes.commands.chunk_messages import JointLimits
 from ros_nodes.observations.observation_history import SourceSlice
 from ros_nodes.observations.observation_messages import MESSAGE_TYPES
-from ros_nodes.policy_node.policy_parameter_specs import NODE_PARAMETERS, ParameterSpec, source_parameters
+from ros_nodes.policy_node.parameter_specs import (
+    NODE_PARAMETERS,
+    SAMPLER_PARAMETERS,
+    ParameterSpec,
+    source_parameters,
+)
 
 SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceSettings:
     """One source of observations.
 
@@ -50,7 +56,7 @@ class SourceSettings:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """The parameters that are fixed while the node is configured; times in ns."""
 
@@ -92,9 +98,13 @@ class PolicyParameters:
         self._policy = policy
 
     def sampler(self) -> SamplerConfig:
-        return SamplerConfig(
-            **{option.name: self._value(f"sampler.{option.name}") for option in fields(SamplerConfig)}
-        )
+        """The sampler that is asked for."""
+        return sampler_from_options({spec.name: self._value(spec.name) for spec in SAMPLER_PARAMETERS})
+
+    def resolved_sampler(self) -> SamplerConfig:
+        """The sampler with nothing left to choose, by the policy that is in use."""
+        sampler = self.sampler()
+        return sampler if self._policy is None else replace(self._policy, sampler=sampler).resolved_sampler
 
     def seed(self) -> int:
         return int(self._value("seed"))
@@ -133,13 +143,18 @@ class PolicyParameters:
     def _source(self, name: str) -> SourceSettings:
         value = {spec.name.split(".", 1)[1]: self._value(spec.name) for spec in source_parameters(name)}
         return SourceSettings(
-            SourceSlice(name, value["first"], value["size"], _nanoseconds(value["max_age"])),
-            value["topic"],
-            value["type"],
-            tuple(value["joints"]),
-            tuple(value["fields"]),
-            value["frame_id"],
-            value["reliability"],
+            slice=SourceSlice(
+                name=name,
+                first=value["first"],
+                size=value["size"],
+                max_age_ns=_nanoseconds(value["max_age"]),
+            ),
+            topic=value["topic"],
+            type=value["type"],
+            joints=tuple(value["joints"]),
+            fields=tuple(value["fields"]),
+            frame_id=value["frame_id"],
+            reliability=value["reliability"],
         )
 
     def _source_names(self) -> list[str]:
@@ -182,15 +197,15 @@ class PolicyParameters:
         self._check_sampler(changes)
 
     def _check_sampler(self, changes: Mapping[str, Any]) -> None:
-        names = {f"sampler.{option.name}": option for option in fields(SamplerConfig)}
-        if not names.keys() & changes.keys():
+        """Check the sampler as a whole, since its options depend on each other."""
+        names = {spec.name for spec in SAMPLER_PARAMETERS}
+        if not names & changes.keys():
             return
-        values = {
-            option.name: changes[name] if name in changes else self._value(name)
-            for name, option in names.items()
-            if name in changes or self._node.has_parameter(name)
-        }
-        sampler = SamplerConfig(**values)
+        # While the parameters are being declared, later ones are not there yet and have their defaults.
+        declared = {name: self._value(name) for name in names if self._node.has_parameter(name)}
+        sampler = sampler_from_options(
+            declared | {name: value for name, value in changes.items() if name in names}
+        )
         if self._policy is not None:
             _ = replace(self._policy, sampler=sampler).sample
 

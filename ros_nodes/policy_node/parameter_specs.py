@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-from policy import SamplerConfig
 from policy.runtime import ENGINE_CHOICES
+from policy.sampling.config import sampler_options
 from ros_nodes.observations.observation_messages import MESSAGE_TYPES
 
 OUTPUTS = ("topic", "follow_joint_trajectory")
@@ -31,6 +31,7 @@ class ParameterSpec:
     name: str
     default: Any
     description: str
+    _: KW_ONLY
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
@@ -54,58 +55,70 @@ class ParameterSpec:
         return descriptor
 
 
-def _sampler_specs() -> tuple[ParameterSpec, ...]:
-    return tuple(
-        ParameterSpec(
-            f"sampler.{option.name}",
-            option.default,
-            option.metadata["description"],
-            option.metadata.get("minimum"),
-            option.metadata.get("maximum"),
-            tuple(option.metadata.get("choices", ())),
-            live=True,
-        )
-        for option in fields(SamplerConfig)
-    )
-
+SAMPLER_PARAMETERS = tuple(
+    ParameterSpec(name, option.default, live=True, **option.metadata) for name, option, _ in sampler_options()
+)
+"""The sampler's options, as `policy.sampling.config` describes them."""
 
 NODE_PARAMETERS = (
     ParameterSpec("checkpoint", "", "safetensors file of the policy"),
-    ParameterSpec(
-        "pcm", "", "safetensors file of a PCM for the policy, which sampler.name pcm and pcm_lora need"
-    ),
+    ParameterSpec("pcm", "", "safetensors file of a PCM for the policy; sampler.method=pcm needs one"),
     ParameterSpec("device", "cpu", "where the network runs, as torch names it: cpu, cuda, cuda:1"),
     ParameterSpec(
         "engine",
         "auto",
-        "what evaluates the network: auto, openvino on a CPU where it is installed, else eager; plain as pcm-evaluate",
+        "what evaluates the network; auto for openvino on a CPU where it is installed, else eager; plain computes "
+        "to the last bit as pcm-evaluate does",
         choices=ENGINE_CHOICES,
     ),
-    ParameterSpec("threads", 0, "of the engine on the CPU; 0 for as many as PyTorch uses", 0, 1024),
-    *_sampler_specs(),
-    ParameterSpec("seed", 0, "of the noises; the same seed repeats the same chunks", 0, 2**63 - 1, live=True),
     ParameterSpec(
-        "control_period", 0.1, "time between two points of a chunk, as in training, in s", 1e-3, 10.0
+        "threads",
+        0,
+        "CPU threads of the engine; 0 for as many as PyTorch uses",
+        minimum=0,
+        maximum=1024,
+    ),
+    *SAMPLER_PARAMETERS,
+    ParameterSpec(
+        "seed",
+        0,
+        "seed of the noises; the same seed and observations repeat the same chunks",
+        minimum=0,
+        maximum=2**63 - 1,
+        live=True,
     ),
     ParameterSpec(
-        "synchronous", False, "wait for the end of a chunk before the next inference (simulator in lockstep)"
+        "control_period",
+        0.1,
+        "time between two points of a chunk, as in training, in s",
+        minimum=1e-3,
+        maximum=10.0,
     ),
     ParameterSpec(
-        "inference_margin", 0.05, "how much earlier than needed a chunk should be ready, in s", 0.0, 10.0
+        "synchronous",
+        False,
+        "whether the next inference waits for the end of the chunk, as the simulator needs in lockstep",
+    ),
+    ParameterSpec(
+        "inference_margin",
+        0.05,
+        "time by which a chunk should be ready earlier than it is needed, in s",
+        minimum=0.0,
+        maximum=10.0,
     ),
     ParameterSpec(
         "range_margin",
         0.5,
         "how far an observation may leave the range of the training data, as a fraction of that range",
-        0.0,
-        1e6,
+        minimum=0.0,
+        maximum=1e6,
     ),
     ParameterSpec(
         "restart_gap",
         0.5,
         "step in a source's stamps, above its max_age, after which the history starts anew, in s",
-        0.0,
-        3600.0,
+        minimum=0.0,
+        maximum=3600.0,
     ),
     ParameterSpec("joints", ["pusher_x", "pusher_y"], "joints that the policy commands, in its order"),
     ParameterSpec("lower_limits", [0.0, 0.0], "lower limit of each joint; commands are clamped to it"),
@@ -123,7 +136,7 @@ NODE_PARAMETERS = (
     ParameterSpec(
         "observation_sources",
         ["keypoints", "pusher"],
-        "sources of the observation; each has parameters of its own, such as <source>.topic",
+        "sources of the observation; each has parameters of its own, such as `<source>.topic`",
     ),
 )
 
@@ -148,26 +161,29 @@ SOURCE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def source_parameters(source: str) -> tuple[ParameterSpec, ...]:
-    """The parameters that each source has. Those of the type `std_msgs/Float64MultiArray` ignore joints and fields."""
+    """The parameters of one source. The type `std_msgs/Float64MultiArray` ignores joints and fields."""
     defaults = SOURCE_DEFAULTS.get(source, {})
 
-    def spec(name: str, default: Any, description: str, *limits: Any, **options: Any) -> ParameterSpec:
-        return ParameterSpec(f"{source}.{name}", defaults.get(name, default), description, *limits, **options)
+    def spec(name: str, default: Any, description: str, **options: Any) -> ParameterSpec:
+        return ParameterSpec(f"{source}.{name}", defaults.get(name, default), description, **options)
 
     return (
-        spec("topic", source, "where its messages come from"),
-        spec("type", "std_msgs/Float64MultiArray", "their type", choices=tuple(MESSAGE_TYPES)),
-        spec("first", 0, "first index of the observation that it fills", 0, 10**6),
-        spec("size", 1, "how many numbers it fills", 1, 10**6),
+        spec("topic", source, "topic of its messages"),
+        spec("type", "std_msgs/Float64MultiArray", "type of its messages", choices=tuple(MESSAGE_TYPES)),
+        spec("first", 0, "first index of the observation that it fills", minimum=0, maximum=10**6),
+        spec("size", 1, "how many numbers it fills", minimum=1, maximum=10**6),
         spec("joints", [""], "for JointState: joints, in the order of the observation"),
         spec(
             "fields",
             [""],
             "numbers of each joint (position, velocity, effort), point (point.x, …) or pose (position.x, …, yaw)",
         ),
-        spec("max_age", 0.5, "oldest age of an observation to act on, in s", 1e-3, 3600.0),
-        spec("frame_id", "", "frame that its messages must be in; empty allows every one"),
+        spec("max_age", 0.5, "oldest age of an observation to act on, in s", minimum=1e-3, maximum=3600.0),
+        spec("frame_id", "", "frame that its messages must be in; empty for any"),
         spec(
-            "reliability", "reliable", "of its subscription; best_effort for sensors", choices=RELIABILITIES
+            "reliability",
+            "reliable",
+            "reliability of its subscription; best_effort for drivers that publish so",
+            choices=RELIABILITIES,
         ),
     )
