@@ -116,7 +116,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     batch_size = config.training.batch_size
     if count < batch_size:
         raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
-    training = replace(config.training, iterations=config.epochs * (count // batch_size))
+    training = replace(config.training, steps=config.epochs * (count // batch_size))
 
     sampler = SamplerConfig("picard", solver_name, T, picard=PicardConfig(jacobian, start))
     solver = base.with_sampler(sampler).solver
@@ -147,13 +147,13 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         "training_free_error": dict(zip(map(str, depths), training_free, strict=True)),
     }
 
-    def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(count, batch_size, seed=training.seed, iteration=iteration)[share].to(device)
+    def loss(trained: nn.Module, step: int) -> Tensor:
+        rows = batch_rows(count, batch_size, seed=training.seed, step=step)[share].to(device)
         k = 0
         if not start_is_trained:
             # One k for the whole batch: the same on every worker.
             starts = trained_iterations - config.unrolled_iterations + 1
-            k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
+            k = int(torch.randint(starts, (), generator=generator_for(training.seed, step, CPU)))
         alpha = loss_weight(config.loss_weight, k, iterations=trained_iterations, solver=solver)
         return alpha * picard_consistency_loss(
             cast(ConditionalUnet1D, trained),
@@ -172,7 +172,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     if (output_dir / "training_state.safetensors").exists() and path.exists():
         best = float(load_pcm(path, base.network).provenance["error_ratio"])
 
-    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
+    def validate(weights: nn.Module, step: int) -> dict[str, float]:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
         errors, switched = held_out_errors(
@@ -188,7 +188,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             numbers |= dict(zip(_columns(depth), found, strict=True))
         if ratio < best:
             best = ratio
-            found_provenance = {**provenance, "training_iterations": iteration, **numbers}
+            found_provenance = {**provenance, "training_steps": step, **numbers}
             save_pcm(
                 path,
                 PCM(
