@@ -227,7 +227,7 @@ def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
 
 
 @pytest.mark.parametrize(("start", "first_depth"), [("fresh", 1), ("held", 2)])
-def test_depths_count_the_calls_of_the_initial_trajectory(
+def test_depths_count_the_calls_of_the_start(
     arguments: list[str], small_demonstrations: Path, tmp_path: Path, start: str, first_depth: int
 ) -> None:
     store = tmp_path / "store.zarr"
