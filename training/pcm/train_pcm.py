@@ -82,7 +82,7 @@ class TrainPcmConfig:
 
 
 def train_pcm(config: TrainPcmConfig) -> None:
-    """Train, and write `pcm.safetensors` with the best averaged weights into the output directory."""
+    """Train a PCM and write `pcm.safetensors` with its best averaged weights into the output directory."""
     with worker(config.device) as this_worker:
         _train(config, this_worker)
 
@@ -178,8 +178,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         errors, switched = held_out_errors(
             weights, base.network, picard, samples=held_out, iterations=validated_iterations
         )
-        # What selects the weights: the way that was trained for, or else the better of both, relative to no training,
-        # in the geometric mean.
+        # The number that selects the weights: geometric mean of the errors relative to no training, sampled as trained,
+        # or else the better of both ways.
         chosen = switched if config.base_iterations else np.minimum(errors, switched)
         ratios = np.divide(chosen, training_free)
         ratio = float(np.exp(np.log(ratios).mean()))
@@ -230,7 +230,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
 
 
 def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
-    """Refuse trajectories by other weights or another covariance, or whose start makes no network call."""
+    """Refuse trajectories of another base or covariance, or with a start that the PCM cannot make."""
     expected, found = store.identity["base_sha256"], weights_sha256(base.network)
     if expected != found:
         raise ValueError(
@@ -251,7 +251,7 @@ def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcm
 def _load_samples(
     store: TrajectoryStore, held_out_samples: int, device: torch.device
 ) -> tuple[Samples, Samples]:
-    """Held-out samples and the others."""
+    """Held-out samples, and those to train on."""
     if held_out_samples >= store.samples:
         raise ValueError(f"held_out_samples {held_out_samples} leave none of {store.samples} to train on")
     trajectories = load_trajectories(store)

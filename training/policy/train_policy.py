@@ -82,7 +82,7 @@ def noise_prediction_loss(
 
 
 def train_policy(config: TrainPolicyConfig) -> None:
-    """Train, and write `policy.safetensors` with the averaged weights into the output directory."""
+    """Train a policy and write `policy.safetensors` with its averaged weights into the output directory."""
     with worker(config.device) as this_worker:
         _train(config, this_worker)
 
