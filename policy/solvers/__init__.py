@@ -1,4 +1,4 @@
-"""Solvers of the diffusion process, as data. To add one: a function that returns a `Solver`, a line in the table."""
+"""Solvers of the diffusion process, as data. A new one is a function that builds a `Solver`, listed in `SOLVERS`."""
 
 from __future__ import annotations
 

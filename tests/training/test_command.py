@@ -48,15 +48,15 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (
             train_policy.main,
             [*REQUIRED, "training.batchsize=3"],
-            "no key 'training.batchsize'; keys beside it: iterations, batch_size",
+            "no key 'training.batchsize'; keys beside it: steps, batch_size",
         ),
         (
             train_policy.main,
             [*REQUIRED, "+training.batchsize=3"],
             "no key 'training.batchsize'; keys beside it",
         ),
-        (train_policy.main, [*REQUIRED, "training.iterations=many"], "could not be converted to Integer"),
-        (train_policy.main, [*REQUIRED, "training.iterations=0"], "iterations must be above 0, got 0"),
+        (train_policy.main, [*REQUIRED, "training.steps=many"], "could not be converted to Integer"),
+        (train_policy.main, [*REQUIRED, "training.steps=0"], "steps must be above 0, got 0"),
         (train_policy.main, [*REQUIRED, "training.learning_rate=-1"], "learning_rate must be above 0"),
         (train_policy.main, [*REQUIRED, "training.precision=float8"], "must be auto, float32 or bfloat16"),
         (train_policy.main, [*REQUIRED, "training.log_every=7"], "must be a multiple of log_every=7"),

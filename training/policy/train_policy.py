@@ -70,7 +70,7 @@ def noise_prediction_loss(
 ) -> Tensor:
     """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
 
-    Timesteps and noises are drawn for all rows, so that the share decides nothing but who computes what.
+    Timesteps and noises are drawn for all rows: the share only decides which worker computes which rows.
     """
     timesteps = torch.randint(len(alphas_cumprod), rows.shape, generator=generator, device=generator.device)
     noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
@@ -82,7 +82,7 @@ def noise_prediction_loss(
 
 
 def train_policy(config: TrainPolicyConfig) -> None:
-    """Train, and write `policy.safetensors` with the averaged weights into the output directory."""
+    """Train a policy and write `policy.safetensors` with its averaged weights into the output directory."""
     with worker(config.device) as this_worker:
         _train(config, this_worker)
 
@@ -122,23 +122,21 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "machine": machine(device),
     }
 
-    def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, iteration=iteration).to(
-            device
-        )
-        generator = generator_for(training.seed, iteration, device)
+    def loss(trained: nn.Module, step: int) -> Tensor:
+        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step).to(device)
+        generator = generator_for(training.seed, step, device)
         return noise_prediction_loss(
             trained, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
         )
 
-    def finished_policy(weights: nn.Module, iteration: int) -> DiffusionPolicy:
+    def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
         return DiffusionPolicy(
-            weights, config.policy, normalizer.to(device), {**provenance, "iterations": iteration}
+            weights, config.policy, normalizer.to(device), {**provenance, "training_steps": step}
         )
 
-    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
-        policy = finished_policy(weights, iteration)
+    def validate(weights: nn.Module, step: int) -> dict[str, float]:
+        policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
         numbers = {}
         if config.held_out_episodes:
@@ -171,7 +169,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "held_out_episodes": config.held_out_episodes,
     }
     columns = ["held_out_loss", "rollout_reward"]
-    finished_policy(averaged, 0).with_sampler(config.rollout_sampler)  # what is wrong with it shows now
+    finished_policy(averaged, 0).with_sampler(
+        config.rollout_sampler
+    )  # fails now, not at the first validation
     train(
         network,
         averaged,
@@ -185,8 +185,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     )
     if this_worker.is_first:
         path = output_dir / "policy.safetensors"
-        if not path.exists():  # trained before, and removed since
-            finished_policy(averaged, training.iterations).save(path)
+        if not path.exists():  # an earlier run wrote it, and it was removed
+            finished_policy(averaged, training.steps).save(path)
         print(f"policy: {path}")
 
 

@@ -107,7 +107,7 @@ def test_is_not_cut_when_it_converges_in_time(
         assert (prediction.depth, prediction.cut) == (depth, False)
 
 
-def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
+def test_a_deadline_that_has_passed_leaves_the_start_and_one_iteration(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
     timed = timed_policy(policy, clock, lambda: 0.010)
@@ -122,7 +122,7 @@ def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
 def test_the_deadline_counts_from_the_call(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
-    """What happens before the sampler begins, such as the initial trajectory, is time that has passed."""
+    """Time before the sampler begins, such as that of the start, counts as passed."""
     timed = timed_policy(policy, clock, lambda: 0.010)
     config = sampler(35, {"picard.start": "held", "picard.start_calls": 2})
     sampled = timed.with_sampler(config)

@@ -1,4 +1,4 @@
-"""What must be true of every jacobian with every initial trajectory."""
+"""Properties of every Jacobian with every start."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_stiffness_zero_gives_the_pcms_own_answer(
 @pytest.mark.parametrize(
     ("space", "start_model", "expected"),
     [
-        # λ = 1, 1/2, 0, after the initial trajectory's call
+        # λ = 1, 1/2, 0, after the start's call
         ("feature", "base", ["base", "pcm", "pcm", "base", "base"]),
         ("feature", "pcm", ["pcm", "pcm", "pcm", "base", "base"]),
         ("parameter", "base", ["base", "pcm", "pcm", "base"]),
