@@ -39,7 +39,7 @@ def integration_weights(nodes: Tensor, end: Tensor) -> Tensor:
 
     Args:
         nodes: (n,) u_j.
-        end: of log ρ.
+        end: end of the step in log ρ.
     """
     u, last = nodes - nodes[0], end - nodes[0]
     powers = torch.arange(len(u))
