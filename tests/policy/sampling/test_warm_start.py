@@ -229,7 +229,7 @@ def test_the_first_iteration_trusts_the_guess(
     iterated: Callable[..., list[Tensor]],
     observations: Tensor,
 ) -> None:
-    """Its preconditioning has less covariance; that of the others is a cold start's."""
+    """The first iteration uses a share of the covariance; the others use all of it, as in a cold start."""
     covariance = random_covariance(32, 0).float()
     policy = replace(policy, covariance=covariance)
     sampler = SamplerConfig(

@@ -107,7 +107,7 @@ def test_base_model_after_a_pcm_ends_at_its_own_solution(
 def test_iterations_by_the_base_count_and_train_the_pcm(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
-    """With the base in the PCM's place too, all trajectories are those in the samples."""
+    """With the base in the PCM's place, all states are those in the samples."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean() for k in range(K)]
     base = deepcopy(sampled.network).requires_grad_(False)
     loss = picard_consistency_loss(sampled.network, picard, samples, k=0, base=base, base_iterations=2)
