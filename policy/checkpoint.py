@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, with everything but the weights as JSON in its header."""
+"""Checkpoints: safetensors files with the weights, and everything else as JSON in the header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policy.atomic_write import atomic_write
 
 
 class CheckpointError(ValueError):
-    """A file that is no usable checkpoint; the message names the file and what is wrong with it."""
+    """A file that cannot be used as a checkpoint. The message names the file and the fault."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, format_name: str) -> None:
-    """Write a checkpoint, atomically: after a crash there is the old file or the new one."""
+    """Write a checkpoint atomically: after a crash the old file or the new one is there."""
     metadata = {"format": format_name, "header": json.dumps(checkpoint.header, sort_keys=True)}
     with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
         file.write(save({name: t.contiguous() for name, t in checkpoint.tensors.items()}, metadata))
@@ -42,8 +42,8 @@ def load_checkpoint(path: str | Path, format_name: str, device: torch.device | s
     """Read a checkpoint and check that it is whole.
 
     Raises:
-        CheckpointError: for a missing, foreign (pickled, say) or truncated file, one of another format, or
-            weights that are not finite.
+        CheckpointError: for a file that is missing, foreign (pickled, for instance), truncated or of another format,
+            or weights that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,7 +74,7 @@ def load_checkpoint(path: str | Path, format_name: str, device: torch.device | s
 def _is_pickle(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(9)
-    if start[8:] == b"{":  # a safetensors header, whose length in the first bytes may look like anything
+    if start[8:] == b"{":  # a safetensors file: its first bytes are a length and can look like anything
         return False
     return start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
@@ -83,7 +83,7 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source:
     """Copy weights into a module.
 
     Raises:
-        CheckpointError: as of `check_weights`.
+        CheckpointError: see `check_weights`.
     """
     check_weights(module.state_dict(), tensors, source)
     module.load_state_dict(dict(tensors))
@@ -93,7 +93,7 @@ def check_weights(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
     """Compare names and shapes.
 
     Raises:
-        CheckpointError: naming the first weight that is missing, unexpected or of another shape.
+        CheckpointError: for weights that are missing, unexpected or of another shape. The message names the first.
     """
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
@@ -112,7 +112,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names, types, shapes and values: the same tensors have it in every file."""
+    """Hash of names, types, shapes and values: equal tensors have equal hashes, whatever file they are in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         values = tensor.detach().cpu().contiguous().numpy()

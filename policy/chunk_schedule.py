@@ -1,24 +1,24 @@
-"""When the next action chunk must be computed, in a world that does not wait for it."""
+"""The schedule of inferences in a world that does not wait for them."""
 
 from __future__ import annotations
 
 from collections import deque
 
-LATENCY_WINDOW = 20
+REMEMBERED = 20  # inference times
 
 
 class ChunkSchedule:
     """Decides for each new observation whether the next chunk starts from it.
 
-    All times are nanoseconds of the clock that stamps the observations, which a simulation may run faster or slower
-    than time passes.
+    All times are nanoseconds of the clock that stamps the observations. A simulated clock may run faster or slower than
+    real time.
 
     Args:
-        chunk_ns: how long a chunk lasts.
-        period_ns: the control period.
-        margin_ns: how much earlier than needed a chunk should be ready.
+        chunk_ns: duration of a chunk.
+        period_ns: control period.
+        margin_ns: time by which a chunk should be ready before it is needed.
         synchronous: whether the world stands still from the end of a chunk until the next one.
-        latency_ns: expected latency of the first chunk.
+        latency_ns: expected inference time of the first chunk.
     """
 
     def __init__(
@@ -28,22 +28,22 @@ class ChunkSchedule:
         self._period_ns = period_ns
         self._margin_ns = margin_ns
         self._synchronous = synchronous
-        self._latencies = deque([latency_ns], maxlen=LATENCY_WINDOW)
+        self._inference_times = deque([latency_ns], maxlen=REMEMBERED)
         self.restart()
 
     def restart(self) -> None:
-        """The next complete observation starts a chunk."""
+        """Forget all chunks: the next complete observation starts one."""
         self._end: int | None = None
         self._used: int | None = None
         self._newest: int | None = None
         self._interval = self._period_ns
 
     def relearn(self) -> None:
-        """Another policy computes from now on. Nobody knows how long it takes, so its first chunk starts at once."""
-        self._latencies.clear()
+        """Forget inference times: another policy computes from now on. Its first chunk starts at once."""
+        self._inference_times.clear()
 
     def observe(self, stamp_ns: int) -> bool:
-        """Take note of the newest complete observation; returns whether it is a new one."""
+        """Note the newest complete observation; returns whether it is new."""
         if stamp_ns == self._newest:
             return False
         if self._newest is not None and stamp_ns > self._newest:
@@ -52,24 +52,24 @@ class ChunkSchedule:
         return True
 
     def due(self, now_ns: int) -> bool:
-        """Whether to start from the newest observation, because waiting for the one after it would be too late."""
+        """Whether to start from the newest observation, because the one after it would be too late."""
         if self._newest is None or (self._used is not None and self._newest <= self._used):
             return False
         if self._end is None:
             return True
         if self._synchronous:
             return self._newest >= self._end
-        if not self._latencies:
+        if not self._inference_times:
             return True
-        return now_ns + self._interval > self._end - max(self._latencies) - self._margin_ns
+        return now_ns + self._interval > self._end - max(self._inference_times) - self._margin_ns
 
     def started(self, stamp_ns: int) -> None:
-        """A chunk is being computed from the observation with this stamp, which will not be used again."""
+        """Note the start of an inference from the observation with this stamp, which is not used again."""
         self._used = stamp_ns
 
-    def finished(self, stamp_ns: int, latency_ns: int, now_ns: int) -> bool:
-        """A chunk is ready; returns whether it missed its deadline, the last point of the chunk before it."""
+    def finished(self, stamp_ns: int, inference_ns: int, now_ns: int) -> bool:
+        """Note a ready chunk; returns whether it missed its deadline, the last point of the chunk before it."""
         missed = not self._synchronous and self._end is not None and now_ns > self._end
-        self._latencies.append(latency_ns)
+        self._inference_times.append(inference_ns)
         self._end = stamp_ns + self._chunk_ns
         return missed

@@ -1,4 +1,4 @@
-"""What a policy is made of, as data: it travels in the header of its checkpoint."""
+"""A policy's shapes and widths, as data in the header of its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class PolicyConfig:
     """Shapes of a policy and widths of its network.
 
     Attributes:
-        observation_dim: numbers per observation.
-        action_dim: A, numbers per action.
-        horizon: H, actions that the network predicts.
-        observation_steps: newest observations that it sees.
-        action_steps: actions that are executed before it is asked again, the action chunk.
-        num_train_timesteps: timesteps of the diffusion process.
+        observation_dim: size of an observation.
+        action_dim: size A of an action.
+        horizon: number H of actions that the network predicts.
+        observation_steps: number of newest observations that the policy sees.
+        action_steps: number of actions in a chunk, executed before the next chunk.
+        num_train_timesteps: number of timesteps of the diffusion process.
         down_dims, step_embed_dim, kernel_size, n_groups: see `ConditionalUnet1D`.
 
     Raises:
-        ValueError: for a horizon that the network or the action chunk does not fit into, or numbers below 1.
+        ValueError: for a horizon that the network or the chunk does not fit into, or numbers below 1.
     """
 
     observation_dim: int = 20

@@ -1,4 +1,4 @@
-"""Network and condition → `denoise`, the only thing that a sampler knows of a policy."""
+"""`denoise` from a network and a condition: all that a sampler knows of a policy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Denoise: TypeAlias = Callable[[Tensor, slice], Tensor]
 """(states (B, S, H, A), slice of S solver steps) → clipped data predictions x̂ (B, S, H, A), in one evaluation."""
 
 BindNetwork: TypeAlias = Callable[[ConditionalUnet1D, Solver, Tensor], Denoise]
-"""(network, solver, observations (B, C)) → the network's data prediction for them, as by `make_denoise`."""
+"""(network, solver, condition (B, C)) → the network's data prediction for it, see `make_denoise`."""
 
 
 def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-    """Bind an ε-predicting network to the observations (B, C) that it shall act on."""
+    """`denoise` of an ε-predicting network for one condition (B, C)."""
     predict_data = data_prediction(solver)
 
     def denoise(states: Tensor, steps: slice) -> Tensor:
@@ -49,12 +49,12 @@ def data_prediction(solver: Solver) -> Callable[[Tensor, Tensor, slice], Tensor]
 
 @dataclass
 class EvaluationCount:
-    """How many samples × timesteps went through networks."""
+    """Number of network evaluations: samples × timesteps."""
 
     evaluations: int = 0
 
     def counting(self, denoise: Denoise) -> Denoise:
-        """The same data prediction, counted here."""
+        """Wrap a data prediction so that its evaluations are counted."""
 
         def counted(states: Tensor, steps: slice) -> Tensor:
             self.evaluations += states.shape[0] * states.shape[1]

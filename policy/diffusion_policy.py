@@ -1,4 +1,4 @@
-"""The way of one action chunk: observation → normaliser → sampler → unnormalise → chunk."""
+"""The path from observations to one chunk: normalise → sample → unnormalise → cut."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 @dataclass(frozen=True)
 class DiffusionPolicy:
-    """A trained policy: observation history in, action chunk out.
+    """A trained policy: observation history in, chunk out.
 
     Attributes:
-        network: the noise predictor, in evaluation mode.
+        network: noise predictor, in evaluation mode.
         config: shapes and widths.
-        normalizer: the training data's ranges, on the network's device.
-        provenance: how it came to be: data hash, commit, seed, command.
-        sampler: how noise becomes actions, as it was asked for.
-        covariance: (D, D) of the policy's own flattened action sequences given the observation, normalised and
-            averaged over observations, or None; some parallel samplers start from it.
-        pcm: trained from this network, for the method that uses one.
-        clock: tells the time for deadlines.
-        bind_network: how a network is evaluated; `policy.runtime` has other ways.
+        normalizer: ranges of the training data, on the network's device.
+        provenance: origin of the policy: data hash, commit, seed, command.
+        sampler: sampler as it was asked for; see `resolved_sampler`.
+        covariance: (D, D) covariance of the policy's own flattened action sequences given the observation, normalised
+            and averaged over observations, or None; starts and Jacobians use it.
+        pcm: PCM trained from this network, for the method ``pcm``; or None.
+        clock: clock for deadlines.
+        bind_network: evaluation of a network; `policy.runtime` has others.
     """
 
     network: ConditionalUnet1D
@@ -76,7 +76,9 @@ class DiffusionPolicy:
         save_policy_parts(path, parts)
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
-        """The same policy, sampled in another way. The weights are shared, and all that can be prepared is.
+        """The same policy with another sampler.
+
+        The weights are shared. Everything that does not depend on the observation is prepared.
 
         Raises:
             ValueError: if the policy cannot be sampled that way.
@@ -100,15 +102,15 @@ class DiffusionPolicy:
 
     @property
     def pcm_mismatch(self) -> str:
-        """How the sampler differs from what its PCM was trained for, to warn of; empty if it does not."""
+        """Warning: how the sampler differs from what its PCM was trained for. Empty if it does not differ."""
         return "" if self._used_pcm is None else self._used_pcm.mismatch(self.sampler)
 
     @cached_property
     def resolved_sampler(self) -> SamplerConfig:
-        """The sampler with nothing left to choose: what its PCM was trained for is filled in.
+        """The sampler with nothing left to choose: values of its PCM, or the defaults, are filled in.
 
         Raises:
-            ValueError: if the method needs a PCM and there is none, or one with adapters.
+            ValueError: if the sampler needs a PCM and there is none, or a PCM with adapters and it has none.
         """
         pcm = self._used_pcm
         sampler = self.sampler.resolved(None if pcm is None else pcm.defaults)
@@ -132,7 +134,7 @@ class DiffusionPolicy:
 
     @cached_property
     def sample(self) -> Sampler:
-        """The configured sampler: what it can prepare is prepared once.
+        """The resolved sampler as a function, prepared once.
 
         Raises:
             ValueError: if the policy cannot be sampled that way.
@@ -154,7 +156,7 @@ class DiffusionPolicy:
 
     @cached_property
     def _noise_effect(self) -> Tensor | None:
-        """What noise does to a warm start's guess, if that can be said."""
+        """Effect of noise on a warm start's guess; None without a covariance."""
         return None if self.covariance is None else noise_effect(self.covariance).to(self.solver.a)
 
     @cached_property
@@ -163,7 +165,7 @@ class DiffusionPolicy:
         return {} if pcm is None else merged_networks(pcm, self._switching, self.resolved_sampler.pcm.space)
 
     def _switch(self, condition: Tensor, count: EvaluationCount) -> Switch:
-        """The data predictions for these observations (B, C), normalised, and counted."""
+        """The switch from λ to the counted data prediction for a condition (B, C)."""
 
         def bind(network: ConditionalUnet1D) -> Denoise:
             return count.counting(self.bind_network(network, self.solver, condition))
@@ -184,17 +186,16 @@ class DiffusionPolicy:
         previous: Prediction | None = None,
         executed: int | None = None,
     ) -> Prediction:
-        """All that is predicted, and what it took.
+        """Predict: the chunk, the whole horizon, and what they cost.
 
         Args:
             observations: (B, observation_steps, observation_dim), oldest first, in px.
-            noise: (B, H, A); drawn where it is not given.
-            generator: source of all noise, for repeatable answers, or one per sample, so that a sample's answer
-                does not depend on the rest of its batch; their device may differ from the policy's.
-            previous: the prediction for the same robots from earlier observations, which a sampler with a warm start
-                begins with; if that includes the noise, only the end of `noise` is used. None of it is used once its
-                horizon is over.
-            executed: control steps from its observations to these, by default `action_steps`.
+            noise: (B, H, A); by default drawn.
+            generator: source of all noise, for repeatable answers. With one for each sample, its answer does not
+                depend on the rest of the batch. Their device may differ from the policy's.
+            previous: prediction for the same robots from earlier observations, which a sampler with a warm start begins
+                with. If its noise is reused as well, `noise` only fills the end. Ignored once its horizon is over.
+            executed: number of control steps from its observations to these, by default `action_steps`.
 
         Raises:
             ValueError: for a wrong shape or a value that is not finite, naming the first bad index, or if `executed`
@@ -251,7 +252,7 @@ class DiffusionPolicy:
         previous: Prediction | None = None,
         executed: int | None = None,
     ) -> Tensor:
-        """The action chunk to execute from the newest observation on; arguments and errors as of `predict`.
+        """The chunk to execute from the newest observation on. Arguments and errors: see `predict`.
 
         Returns:
             (B, action_steps, A) target positions in px, finite and inside the range of the training data.

@@ -1,4 +1,4 @@
-"""Linear maps between pixels and [−1, 1], per dimension, as Diffusion Policy's "limits" mode."""
+"""Linear maps between pixels and [−1, 1] for each dimension: the "limits" mode of Diffusion Policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Range:
-    """Limits of each dimension of a quantity, (D,) each, in its own unit.
+    """Limits (D,) of each dimension of a quantity, in its unit.
 
     Raises:
         ValueError: if the limits are not finite or not increasing.

@@ -32,18 +32,18 @@ START_MODELS = ("base", "pcm")
 
 @dataclass(frozen=True)
 class PCM:
-    """A trained network, what it was trained from and what it was trained for.
+    """A trained network, its base, and the sampling that it was trained for.
 
     Attributes:
-        network: of the base policy's architecture, in evaluation mode; with adapters if the weights are ``lora``.
-        weights: ``lora`` or ``full``, whether adapters or all weights were trained.
+        network: network of the base's architecture, in evaluation mode; with adapters if the weights are ``lora``.
+        weights: trained weights: ``lora`` (adapters) or ``full`` (all).
         base_sha256: `weights_sha256` of the network that the training started from.
         solver, steps: solver of the Picard iteration and its number of steps T, as in `SamplerConfig`.
-        jacobian, start: of the Picard iteration, as in `PicardConfig`.
-        iterations: K, Picard iterations that it was trained for.
-        start_model: ``base`` or ``pcm``, which makes the network call of the start ``gaussian``.
-        rank, targets: of the adapters, see `add_lora`; 0 and empty for ``full``.
-        provenance: how it came to be: data, commit, seed, command.
+        jacobian, start: Jacobian and start of the Picard iteration, as in `PicardConfig`.
+        iterations: number K of Picard iterations that it was trained for.
+        start_model: network that makes the call of the start ``gaussian``: ``base`` or ``pcm``.
+        rank, targets: rank and layers of the adapters, see `add_lora`; 0 and empty for ``full``.
+        provenance: origin of the PCM: data, commit, seed, command.
 
     Raises:
         ValueError: for trained weights, a start model or numbers that do not exist.
@@ -75,26 +75,26 @@ class PCM:
 
     @property
     def start_weight(self) -> float:
-        """Of this model in the network call of the start ``gaussian``."""
+        """Weight λ of the PCM in the network call of the start ``gaussian``."""
         return 1.0 if self.start_model == "pcm" else 0.0
 
     @property
     def defaults(self) -> SamplerDefaults:
-        """What a sampler with this PCM does unless it says otherwise: what the PCM was trained for."""
+        """Values of a sampler's ``auto`` with this PCM: those that it was trained for."""
         space = "parameter" if self.weights == "lora" else "feature"
         return SamplerDefaults(self.solver, self.steps, self.jacobian, self.start, space)
 
     @property
     def picard(self) -> SamplerConfig:
-        """The Picard iteration that it was trained for, without it."""
+        """The sampler that it was trained for, with the base in its place."""
         return SamplerConfig(
             "picard", self.solver, self.steps, picard=PicardConfig(self.jacobian, self.start)
         )
 
     def mismatch(self, sampler: SamplerConfig) -> str:
-        """How the sampler differs from what it was trained for, empty if it does not.
+        """Warning: how the sampler differs from what the PCM was trained for. Empty if it does not differ.
 
-        Iterated long enough, that sampler gives the base's answer all the same, but perhaps no sooner than without it.
+        Such a sampler still ends at the base's answer, but perhaps no sooner than without the PCM.
         """
         said = sampler.resolved(self.defaults)
         compared = (
@@ -114,7 +114,7 @@ class PCM:
         return WeakValueDictionary()
 
     def merged(self, weight: float) -> ConditionalUnet1D:
-        """The network with its adapters, scaled by λ, inside its weights; one copy for all that use it at a time."""
+        """The network with its adapters, scaled by λ, merged into its weights. All current users share one copy."""
         network = self._merged.get(weight)
         if network is None:
             network = self._merged[weight] = merge_lora(self.network, weight)
@@ -130,7 +130,10 @@ def save_pcm(path: str | Path, pcm: PCM) -> None:
 
 
 def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
-    """Load a PCM onto the device of the network that it was trained from, which stays as it is.
+    """Load a PCM onto the device of its base.
+
+    Args:
+        base: network that it was trained from; stays as it is.
 
     Raises:
         CheckpointError: for a missing, pickled, truncated, foreign or inconsistent file, weights that are not
@@ -141,7 +144,7 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
     network = copy.deepcopy(base)
     try:
         pcm = PCM(network, **checkpoint.header)
-        _ = pcm.picard  # whose options it checks
+        _ = pcm.picard  # checks the options
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
     found = weights_sha256(base)
@@ -162,5 +165,5 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's weights: the same weights have it in every file."""
+    """Hash of a network's weights: equal weights have equal hashes, whatever file they are in."""
     return tensors_sha256(network.state_dict())

@@ -1,4 +1,4 @@
-"""The networks of a PCM at the weights λ that a sampler gives it."""
+"""The networks of a PCM for the weights λ of a schedule."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from policy.networks.unet import ConditionalUnet1D
 from policy.pcm import PCM
 from policy.sampling.switching import Switch, SwitchingSchedule, feature_space, parameter_space
 
-MERGED_COPIES = (
-    8  # of the network, that a PCM may take memory for; the adapters are evaluated at weights beyond them
-)
+MERGED_COPIES = 8
+"""Largest number of merged copies of a network. For further λ the adapters are evaluated beside the weights."""
 
 
 def merged_networks(pcm: PCM, switching: SwitchingSchedule, space: str) -> Mapping[float, ConditionalUnet1D]:
-    """The PCM as plain networks, which cost no more than the base, at the weights of the schedule.
+    """λ → the PCM as a plain network, which costs no more than the base, for the λ of a schedule.
 
     Args:
-        pcm: whose adapters are merged.
-        switching: its weights.
+        pcm: PCM to merge.
+        switching: schedule of λ.
         space: ``feature`` needs the PCM at weight 1 only.
     """
     weights = [1.0]
@@ -36,14 +35,14 @@ def bind_switch(
     space: str,
     bind: Callable[[ConditionalUnet1D], Denoise],
 ) -> Switch:
-    """The data predictions of base and PCM together, for the observations that `bind` binds a network to.
+    """The switch from λ to the data prediction of base and PCM together.
 
     Args:
-        base: the network that the PCM was trained from.
-        pcm: trained from it.
-        merged: as of `merged_networks`.
+        base: network that the PCM was trained from.
+        pcm: PCM trained from it.
+        merged: networks from `merged_networks`.
         space: ``feature`` or ``parameter``.
-        bind: network → its data prediction.
+        bind: network → its data prediction for the condition at hand.
     """
     denoisers = {weight: bind(network) for weight, network in merged.items()}
     if space == "feature":

@@ -16,12 +16,12 @@ from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer, Range
 
 POLICY_FORMAT = "pcm_policy.diffusion_policy/1"
-COVARIANCE = "action_covariance"  # the one tensor of a checkpoint that is no weight
+COVARIANCE = "action_covariance"  # the only tensor of a checkpoint that is not a weight
 
 
 @dataclass(frozen=True)
 class PolicyParts:
-    """What a policy's file holds; see `DiffusionPolicy`."""
+    """Contents of a policy's file; see `DiffusionPolicy`."""
 
     network: ConditionalUnet1D
     config: PolicyConfig

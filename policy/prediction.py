@@ -1,4 +1,4 @@
-"""What a policy answers, and what it checks and draws before."""
+"""A policy's answer, and the checks and noises before it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
-"""A source of noise for the whole batch, or one for each sample."""
+"""One source of noise for the whole batch, or one for each sample."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a policy answers.
+    """A policy's answer to a batch of observations.
 
     Attributes:
         chunk: (B, action_steps, A) target positions in px, to execute from the newest observation on; finite and
             inside the range of the training data.
-        actions: (B, H, A) in px, the whole horizon, which begins at the oldest observation.
-        depth: network evaluations that it took, one after the other.
-        network_evaluations: samples × timesteps that went through networks, over the whole batch.
-        residual: (B,) how far the sampler's last iteration moved the normalised actions, root mean square; 0 for a
-            sequential sampler.
-        noise: (B, H, A) that the actions came from.
+        actions: (B, H, A) target positions in px over the whole horizon, which begins at the oldest observation.
+        depth: number of sequential network evaluations.
+        network_evaluations: number of all network evaluations, samples × timesteps, over the whole batch.
+        residual: (B,) root mean square by which the last iteration moved the normalised actions; 0 for a sequential
+            sampler.
+        noise: (B, H, A) noise that the actions came from.
         cut: whether the sampler was stopped by its deadline.
     """
 
@@ -42,7 +42,7 @@ def check_tensor(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
     """Refuse a tensor that is not (B, *shape) or not finite.
 
     Raises:
-        ValueError: naming it, and the first bad index.
+        ValueError: for such a tensor. The message names it and the first bad index.
     """
     if tensor.ndim != 1 + len(shape) or tensor.shape[1:] != shape:
         need = ", ".join(str(size) for size in shape)
@@ -53,10 +53,10 @@ def check_tensor(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
 
 
 def draw_noise(shape: tuple[int, ...], generator: Generators | None, like: Tensor) -> Tensor:
-    """Standard normal noise (B, …), of the device and precision of another tensor.
+    """Standard normal noise (B, …) on the device and in the precision of another tensor.
 
     Raises:
-        ValueError: for another number of generators than samples.
+        ValueError: if there are not as many generators as samples.
     """
     if isinstance(generator, Sequence):
         if len(generator) != shape[0]:

@@ -13,7 +13,7 @@ from pusht_env.env import PushTEnv
 
 __all__ = ["GOAL_POSE", "PushTEnv", "coverage", "keypoint_observation"]
 
-# Loaded with the first picture, pygame would greet on standard output, where programs print their results.
+# Otherwise pygame prints a greeting to standard output, among the results of programs.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 register(id="pusht_env/PushT-v0", entry_point="pusht_env.env:PushTEnv", max_episode_steps=200)

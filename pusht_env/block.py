@@ -1,7 +1,7 @@
 """Geometry of the PushT block: its outline, its keypoints and how much of the goal it covers.
 
-A pose is `(x, y, angle)`: position of the block's origin, the middle of the bar's free long side, in px, and angle
-of the block in rad. A state is `(pusher x, pusher y, block x, block y, block angle)`. The y axis
+A pose is `(x, y, angle)`: position of the block's origin (the middle of the bar's free long side) in px, and its
+rotation in rad. A state is `(pusher x, pusher y, block x, block y, block angle)`. The y axis
 points down, as in an image, and the workspace is the square from (0, 0) to (512, 512).
 """
 

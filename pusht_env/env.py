@@ -24,7 +24,7 @@ PIXELS_SIZE = 96
 """Side in px of the image observation."""
 
 OBSERVATION_MARGIN = 256.0
-"""How far, in px, the observation space reaches beyond the workspace on every side.
+"""Width of the border that the observation space has around the workspace, in px.
 
 The pusher is stronger than the walls and can press the block through them.
 """
@@ -173,7 +173,7 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
         if self.render_mode is None:
             gym.logger.warn("render does nothing without a render_mode: pass one to gymnasium.make")
             return None
-        # Simulating without pictures, as in training and evaluation, should not have to load pygame.
+        # Simulation without pictures, as in training and evaluation, need not load pygame.
         from pusht_env.render import Window, draw_frame
 
         frame = draw_frame(self.state, self.render_size, target=self._target, chunk=self.predicted_chunk)

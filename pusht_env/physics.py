@@ -37,8 +37,8 @@ _STEPS_PER_CONTROL = PHYSICS_HZ // CONTROL_HZ
 class PushTPhysics:
     """One episode's pusher and block: made by `from_state` or `from_seed`, moved by `advance`.
 
-    Another episode is another object, because the engine keeps contacts from step to step, and they must not
-    reach from one episode into the next.
+    Each episode is an object of its own, because the engine keeps contacts from step to step. They must not reach from
+    one episode into the next.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class PushTPhysics:
         )
         self._space.add(left_wall, top_wall, right_wall, bottom_wall)
 
-        # The positions and the order in which bodies join the space decide the order of their contacts in the engine,
-        # and the demonstrations replay only in this one.
+        # The positions and the order in which bodies are added decide the order in which the engine solves contacts.
+        # The demonstrations replay only in this one.
         self._pusher = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self._pusher.position = 256.0, 400.0
         self._space.add(self._pusher, pymunk.Circle(self._pusher, PUSHER_RADIUS))

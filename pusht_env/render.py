@@ -31,7 +31,7 @@ def draw_frame(
     target: Sequence[float] | None = None,
     chunk: NDArray[np.floating] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw the goal, the block and the pusher, and on request where the pusher is sent.
+    """Draw the goal, the block and the pusher; on request also the pusher's target and the predicted actions.
 
     Args:
         state: `(5,)`: pusher x, y and block x, y in px of the workspace, block angle in rad.
@@ -42,7 +42,7 @@ def draw_frame(
     Returns:
         `(size, size, 3)` RGB, row by row from the top.
     """
-    # Drawn larger and averaged down, as pygame's own antialiasing knows outlines only, not filled shapes.
+    # Drawn larger and averaged down, because pygame only antialiases outlines, not filled shapes.
     oversampling = 4 if size < 256 else 2
     canvas = pygame.Surface((size * oversampling, size * oversampling), depth=32)
     scale = canvas.get_width() / WORKSPACE_SIZE

@@ -1,4 +1,4 @@
-"""What every command of this package shares: Hydra configuration, `--help`, errors in one line."""
+"""The common part of every command: Hydra configuration, `--help`, errors in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Config = TypeVar("Config")
 
 CONF = "training.conf"
 
-# No YAML states the options of a sampler again: their descriptions, choices and defaults stand in `SamplerConfig`.
+# `SamplerConfig` has the descriptions, choices and defaults of a sampler's options, so no YAML repeats them.
 ConfigStore.instance().store(group="sampler", name="options", node=OmegaConf.create(asdict(SamplerConfig())))
 
 
@@ -39,7 +39,7 @@ def run_command(
     Args:
         config_name: name of the command's YAML file, whose comments are the command's help.
         config_type: dataclass of the configuration; its ``__post_init__`` checks values.
-        run: the command.
+        run: function of the command.
         argv: arguments; by default those of the process.
 
     Returns:
@@ -71,8 +71,8 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     """Compose a configuration and turn it into its dataclass.
 
     Raises:
-        ValueError: for an argument that is no ``key=value`` or a key that does not exist.
-        HydraException, OmegaConfBaseException: for a choice or a value that does not fit.
+        ValueError: for an argument that is not ``key=value``, or a required key that is missing.
+        HydraException, OmegaConfBaseException: for a key, a choice or a value that does not exist.
     """
     for override in overrides:
         if "=" not in override:
@@ -147,7 +147,7 @@ def _sampler_help(section: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """The error's cause, without what no user can use: where Hydra looked, in which dataclass."""
+    """The error's cause in one line, without Hydra's internals."""
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OverrideParseException):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Worker:
-    """This process, one of those that train together."""
+    """This process among those that train together."""
 
     rank: int
     world_size: int
@@ -44,7 +44,7 @@ class Worker:
         return value
 
     def wait(self) -> None:
-        """Wait until every worker is here."""
+        """Wait until every worker calls this."""
         if self.world_size > 1:
             torch.distributed.barrier()
 
@@ -72,7 +72,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def worker(device: str) -> Iterator[Worker]:
-    """Join the process group that `torchrun` announces in the environment, or work alone."""
+    """The worker of this process, in the process group that `torchrun` announces in the environment, or alone."""
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, command, machine."""
+"""The origin of a result: code, command, machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def code_version() -> str:
 
 
 def command_line() -> str:
-    """What was typed to start this process, without the folders of this machine's programs."""
+    """The command that started this process, without the folders of this machine's programs."""
     arguments = sys.orig_argv[1:]
     if arguments[:1] == ["-m"]:
         return shlex.join(["python", *arguments])
@@ -39,7 +39,7 @@ def command_line() -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What timings depend on."""
+    """The machine, as far as timings depend on it."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": os.cpu_count(),

@@ -1,6 +1,6 @@
 """The loop around any loss: optimiser, schedule, EMA, logs, and a state that survives being killed.
 
-Everything random in iteration i is drawn from (seed, i), so that no generator has a state to save: a run that was
+Everything random in optimiser step i is drawn from (seed, i), so that no generator has a state to save. A run that was
 killed and started again, or that is spread over more processes, sees the same batches and noises.
 """
 
@@ -25,37 +25,37 @@ from training.distributed import Worker
 from training.seeds import combine_seeds
 from training.training_log import TrainingLog
 
-STATE_FORMAT = "pcm_policy.training_state/1"
+STATE_FORMAT = "pcm_policy.training_state/2"
 
 Loss = Callable[[nn.Module, int], Tensor]
-"""(network, iteration) → mean loss over this worker's share of the iteration's batch."""
+"""(network, optimiser step) → mean loss over this worker's share of the step's batch."""
 
 Validate = Callable[[nn.Module, int], dict[str, float]]
-"""(network with averaged weights, iteration) → numbers for the log; called by the first worker alone."""
+"""(network with averaged weights, optimiser steps so far) → numbers for the log; called by the first worker alone."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train, whatever the loss. An iteration is an optimiser step.
+    """Options of a training, whatever the loss. A step is an optimiser step.
 
     Attributes:
-        iterations: number of optimiser steps.
-        batch_size: samples per iteration, over all processes.
-        learning_rate: peak of the learning rate, after `warmup_iterations`; then a cosine decay to 0.
+        steps: number of optimiser steps.
+        batch_size: samples per step, over all processes.
+        learning_rate: peak of the learning rate, after `warmup_steps`; then a cosine decay to 0.
         weight_decay: weight decay of AdamW.
         gradient_clip: largest gradient norm.
-        ema_power: the decay of the averaged weights is 1 − (1 + i)^(−power) in iteration i.
+        ema_power: the decay of the averaged weights is 1 − (1 + i)^(−power) in step i.
         ema_max_decay: upper limit of that decay.
         precision: ``auto`` (bfloat16 on CUDA, else float32), ``float32`` or ``bfloat16``.
         compile: whether to compile the network first.
         seed: seed of weights, batches and noises.
-        log_every, checkpoint_every, validate_every: periods in iterations; the last two are multiples of the first.
+        log_every, checkpoint_every, validate_every: periods in steps; the last two are multiples of the first.
     """
 
-    iterations: int = 9000
+    steps: int = 9000
     batch_size: int = 256
     learning_rate: float = 5e-4
-    warmup_iterations: int = 500
+    warmup_steps: int = 500
     weight_decay: float = 1e-6
     gradient_clip: float = 1.0
     ema_power: float = 0.75
@@ -68,10 +68,10 @@ class TrainingConfig:
     validate_every: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "learning_rate", "gradient_clip", "log_every"):
+        for name in ("steps", "batch_size", "learning_rate", "gradient_clip", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup_iterations", "weight_decay", "ema_power", "seed"):
+        for name in ("warmup_steps", "weight_decay", "ema_power", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.ema_max_decay < 1:
@@ -83,26 +83,26 @@ class TrainingConfig:
             if value <= 0 or value % self.log_every:
                 raise ValueError(f"{name} must be a multiple of log_every={self.log_every}, got {value}")
 
-    def learning_rate_at(self, iteration: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine to 0."""
-        if iteration < self.warmup_iterations:
-            return self.learning_rate * (iteration + 1) / self.warmup_iterations
-        progress = (iteration - self.warmup_iterations) / max(1, self.iterations - self.warmup_iterations)
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    def ema_decay_at(self, iteration: int) -> float:
-        return min(self.ema_max_decay, 1 - (1 + iteration) ** -self.ema_power)
+    def ema_decay_at(self, step: int) -> float:
+        return min(self.ema_max_decay, 1 - (1 + step) ** -self.ema_power)
 
 
-def generator_for(seed: int, iteration: int, device: torch.device) -> torch.Generator:
-    """Generator of everything random in one iteration."""
-    return torch.Generator(device).manual_seed(combine_seeds(seed, iteration))
+def generator_for(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Generator of everything random in one optimiser step."""
+    return torch.Generator(device).manual_seed(combine_seeds(seed, step))
 
 
-def batch_rows(count: int, batch_size: int, *, seed: int, iteration: int) -> Tensor:
+def batch_rows(count: int, batch_size: int, *, seed: int, step: int) -> Tensor:
     """(batch_size,) indices into `count` samples: consecutive pieces of a fresh permutation per epoch."""
     batches = max(1, count // batch_size)
-    epoch, batch = divmod(iteration, batches)
+    epoch, batch = divmod(step, batches)
     permutation = torch.randperm(count, generator=generator_for(seed, epoch, torch.device("cpu")))
     return permutation[batch * batch_size : (batch + 1) * batch_size]
 
@@ -129,10 +129,10 @@ def train(
         loss: see `Loss`.
         validate: see `Validate`.
         validation_columns: names of the numbers that `validate` may return, columns of the log.
-        config: how to train.
+        config: options of the training.
         worker: this process.
         output_dir: folder for `training_state.safetensors`, `log.csv` and `tensorboard/`.
-        identity: what else defines this run (JSON values); a saved state with another identity is refused.
+        identity: everything else that defines this run (JSON values). A saved state with another identity is refused.
 
     Raises:
         ValueError: if `output_dir` holds the state of another run.
@@ -150,7 +150,7 @@ def train(
         remove_leftovers(output_dir)
     start, hours_before = _restore(state_path, state, identity, device=worker.device)
     worker.wait()
-    if start >= config.iterations:
+    if start >= config.steps:
         return
     started = time.monotonic()
 
@@ -166,7 +166,7 @@ def train(
     weights: list[Tensor] = list(network.parameters())
     averages: list[Tensor] = list(averaged.parameters())
     progress = tqdm(
-        total=config.iterations * config.batch_size,
+        total=config.steps * config.batch_size,
         initial=start * config.batch_size,
         unit="sample",
         unit_scale=True,
@@ -175,44 +175,44 @@ def train(
         mininterval=1,
     )
     try:
-        for iteration in range(start, config.iterations):
+        for step in range(start, config.steps):
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(iteration)
+                group["lr"] = config.learning_rate_at(step)
             with torch.autocast(worker.device.type, torch.bfloat16, enabled=bfloat16):
-                value = loss(trained, iteration)
+                value = loss(trained, step)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
             optimizer.step()
-            torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(iteration))
+            torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(step))
             loss_sum += value.detach()
             progress.update(config.batch_size)
 
-            done = iteration + 1
+            done = step + 1
             hours = hours_before + (time.monotonic() - started) / 3600
-            if done % config.log_every == 0 or done == config.iterations:
+            if done % config.log_every == 0 or done == config.steps:
                 count = config.log_every if done % config.log_every == 0 else done % config.log_every
                 mean_loss = worker.mean(loss_sum / count).item()
                 loss_sum.zero_()
                 for name, number in (("loss", mean_loss), ("gradient norm", norm.item())):
                     if not math.isfinite(number):
                         raise FloatingPointError(
-                            f"the {name} is {number} at iteration {done}; try a lower learning_rate"
+                            f"the {name} is {number} at step {done}; try a lower learning_rate"
                         )
                 progress.set_postfix(loss=f"{mean_loss:.4g}")
                 if log is not None:
                     row = {
                         "loss": mean_loss,
-                        "learning_rate": config.learning_rate_at(iteration),
+                        "learning_rate": config.learning_rate_at(step),
                         "gradient_norm": norm.item(),
                         "hours": hours,
                     }
-                    if done % config.validate_every == 0 or done == config.iterations:
+                    if done % config.validate_every == 0 or done == config.steps:
                         averaged.eval()
                         row |= validate(averaged, done)
                     log.write(done, row)
-            if worker.is_first and (done % config.checkpoint_every == 0 or done == config.iterations):
-                _save(state_path, state, {"iteration": done, "hours": hours, "identity": identity})
+            if worker.is_first and (done % config.checkpoint_every == 0 or done == config.steps):
+                _save(state_path, state, {"step": done, "hours": hours, "identity": identity})
     finally:
         progress.close()
         if log is not None:
@@ -222,7 +222,7 @@ def train(
 
 @dataclass(frozen=True)
 class _State:
-    """What training changes."""
+    """State that training changes: the weights, their average and the optimiser's moments."""
 
     network: nn.Module
     averaged: nn.Module
@@ -240,13 +240,13 @@ def _save(path: Path, state: _State, header: dict[str, Any]) -> None:
 def _restore(
     path: Path, state: _State, identity: dict[str, Any], *, device: torch.device
 ) -> tuple[int, float]:
-    """Load a saved state, if there is one, and return its iterations and hours."""
+    """Load the saved state if there is one; returns its number of steps and its hours."""
     if not path.exists():
         return 0, 0.0
     loaded = load_checkpoint(path, STATE_FORMAT, device)
     saved = loaded.header["identity"]
     for name in sorted(saved.keys() | identity.keys()):
-        # JSON knows no tuples, so that both sides have to have gone through it.
+        # Through JSON, as the saved one: it knows no tuples.
         value = json.loads(json.dumps(identity.get(name)))
         if saved.get(name) != value:
             raise ValueError(
@@ -264,4 +264,4 @@ def _restore(
         index, moment = name.split(".")
         moments.setdefault(int(index), {})[moment] = tensor
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    return int(loaded.header["iteration"]), float(loaded.header["hours"])
+    return int(loaded.header["step"]), float(loaded.header["hours"])

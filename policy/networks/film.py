@@ -1,8 +1,8 @@
-"""FiLM without repetition: what depends on the timestep, and what on the observation, each computed once.
+"""FiLM split in two: the timestep's part is a table, the condition's part is computed once for each chunk.
 
-A block's scales and biases are W·Mish([e; c]) + b with e the encoded timestep and c the observation. Mish acts on each
-number by itself, so they are (W_e·Mish(e) + b) + W_c·Mish(c) exactly: a table over the solver's timesteps that never
-changes, and one product for each observation.
+A block's scales and biases are W·Mish([e; c]) + b with the encoded timestep e and the condition c. Mish acts on each
+number by itself, so they are exactly (W_e·Mish(e) + b) + W_c·Mish(c): a fixed table over the solver's timesteps, and
+one product for each condition.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class HoistedFilm:
     """FiLM of all blocks of a network at the timesteps of a solver.
 
     Attributes:
-        timesteps: (T, F) what the timesteps contribute; F counts the scales and biases of all blocks.
-        observation_weight: (C, F) by which the observation contributes.
-        widths: numbers of each block, F in sum, in the order of `ConditionalUnet1D.blocks`.
+        timesteps: (T, F) part of the timesteps. F is the number of scales and biases of all blocks.
+        condition_weight: (C, F) weights of the condition's part.
+        widths: number of scales and biases of each block, in the order of `ConditionalUnet1D.blocks`; their sum is F.
     """
 
     timesteps: Tensor
-    observation_weight: Tensor
+    condition_weight: Tensor
     widths: tuple[int, ...]
 
     def __call__(self, condition: Tensor) -> Tensor:
-        """(B, T, F) for observations (B, C)."""
-        return self.timesteps + (F.mish(condition) @ self.observation_weight)[:, None]
+        """Scales and biases (B, T, F) for a condition (B, C)."""
+        return self.timesteps + (F.mish(condition) @ self.condition_weight)[:, None]
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def hoist_film(network: ConditionalUnet1D, timesteps: Tensor) -> HoistedFilm:
     encoded = network.timestep_encoder(timesteps)
     films = [block.film for block in network.blocks]
     cond_dim = network.cond_dim
-    # Mish(0) = 0, so zeros in place of the observation leave it out.
+    # Mish(0) = 0, so zeros in place of the condition leave it out.
     table = [film(F.pad(encoded, (0, cond_dim))) for film in films]
     weights = []
     for film in films:

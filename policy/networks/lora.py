@@ -22,12 +22,12 @@ Network = TypeVar("Network", bound=nn.Module)
 class LowRankAdapted(nn.Module):
     """A layer W with an adapter beside it: y = W·x + scale·B·A·x.
 
-    A is a layer of the same kind with as many channels as the rank, B mixes these channels.
+    A is a layer of the same kind with as many output channels as the rank. B mixes these channels.
 
     Args:
         base: Linear, Conv1d or ConvTranspose1d, in one group and padded with zeros.
-        rank: of B·A.
-        generator: A is drawn from it; B is 0, so that at first the adapter changes nothing.
+        rank: rank of B·A.
+        generator: source of the initial A. B is 0, so that at first the adapter changes nothing.
 
     Raises:
         ValueError: for a layer that cannot be adapted or a rank below 1.
@@ -64,7 +64,7 @@ class LowRankAdapted(nn.Module):
 
     @property
     def A(self) -> Tensor:
-        """The weight of `down`, shaped as the layer's with the rank in place of its output channels."""
+        """The weight of `down`: the layer's shape, with the rank in place of the output channels."""
         return self.down.get_parameter("weight")
 
     @property
@@ -78,7 +78,7 @@ class LowRankAdapted(nn.Module):
         return self.base(x) + self.scale * self.up(self.down(x))
 
     def merged(self, scale: float) -> nn.Module:
-        """One plain layer that computes the same."""
+        """One plain layer with the same output."""
         layer = copy.deepcopy(self.base)
         axis = _output_axis(layer)
         product = torch.tensordot(self.B.flatten(1), self.A.movedim(axis, 0), 1).movedim(0, axis)
@@ -96,14 +96,14 @@ def add_lora(network: nn.Module, *, rank: int, targets: str, generator: torch.Ge
     """Put adapters on a network's layers, in place, and freeze all other weights. The output does not change.
 
     Args:
-        network: without adapters.
-        rank: of every adapter.
-        targets: regular expression that a layer's whole name must match, such as ``(up|middle)\\..*``; of the
-            layers it matches, all Linear, Conv1d and ConvTranspose1d get an adapter.
-        generator: of the adapters' first weights.
+        network: network without adapters.
+        rank: rank of every adapter.
+        targets: regular expression that a layer's whole name must match, such as ``(up|middle)\\..*``. All Linear,
+            Conv1d and ConvTranspose1d layers that match get an adapter.
+        generator: source of the adapters' initial weights.
 
     Raises:
-        ValueError: for a rank below 1, targets that are no regular expression or match no layer, or a network that
+        ValueError: for a rank below 1, targets that are not a regular expression or match no layer, or a network that
             has adapters already.
     """
     if has_lora(network):
@@ -147,23 +147,23 @@ def load_lora_state(network: nn.Module, tensors: Mapping[str, Tensor], source: s
     """Copy all A and B into a network that has adapters.
 
     Args:
-        source: where they come from, for the message.
+        source: file that they come from, for the message.
 
     Raises:
-        CheckpointError: naming the first that is missing, unexpected or of another shape.
+        CheckpointError: see `check_weights`.
     """
     check_weights(lora_state(network), tensors, source)
     network.load_state_dict(dict(tensors), strict=False)
 
 
 def set_lora_scale(network: nn.Module, scale: float) -> None:
-    """Scale all adapters: at 1 they are as trained, at 0 the network is the base and costs as little."""
+    """Scale all adapters. At 1 they are as trained; at 0 the network is the base and costs no more."""
     for _, layer in _adapted(network):
         layer.scale = scale
 
 
 def merge_lora(network: Network, scale: float = 1.0) -> Network:
-    """A copy of the network with the adapters, so scaled, inside the layers' weights: the cost of the base."""
+    """A copy of the network with the scaled adapters merged into its weights. It costs as much as the base."""
     merged = copy.deepcopy(network)
     for name, layer in list(_adapted(merged)):
         _replace(merged, name, layer.merged(scale))

@@ -49,7 +49,7 @@ class ConditionalResidualBlock1D(nn.Module):
         )
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        """One of the hidden states; film is this block's (B, 2·C) of the timestep and the observation."""
+        """Hidden states after the block; film (B, 2·C) is this block's, from timestep and condition."""
         scale, bias = film.unsqueeze(-1).chunk(2, dim=1)  # (B, C, 1) each
         hidden = torch.addcmul(bias, scale, self.conv_in(x))
         return self.conv_out(hidden) + self.residual(x)
@@ -58,17 +58,17 @@ class ConditionalResidualBlock1D(nn.Module):
 class ConditionalUnet1D(nn.Module):
     """Noise predictor ε_θ(x, t, condition).
 
-    With the default widths it has 65,783,298 parameters, with ``down_dims=(64, 128, 256)`` and
-    ``step_embed_dim=128`` 4,559,554. ``parameters()`` iterates in the order of Diffusion Policy's network, so
-    that its published weights can be copied one by one.
+    It has 65,783,298 parameters with the default widths, and 4,559,554 with ``down_dims=(64, 128, 256)`` and
+    ``step_embed_dim=128``. ``parameters()`` iterates in the order of Diffusion Policy's network, so that its
+    published weights can be copied one by one.
 
     Args:
-        action_dim: A, numbers per action.
-        cond_dim: C, numbers in the flattened observation history.
-        down_dims: channels per level; each level but the last halves the horizon.
+        action_dim: size A of an action.
+        cond_dim: size C of the condition, the flattened observation history.
+        down_dims: channels of each level; each level but the last halves the horizon.
         step_embed_dim: width of the timestep embedding.
-        kernel_size: odd width of the convolutions.
-        n_groups: groups of the group norms; divides every width.
+        kernel_size: width of the convolutions; odd.
+        n_groups: number of groups of the group norms; divides every width.
 
     Raises:
         ValueError: for widths that the network cannot be built with.
@@ -141,7 +141,7 @@ class ConditionalUnet1D(nn.Module):
 
     @property
     def blocks(self) -> list[ConditionalResidualBlock1D]:
-        """All that FiLM modulates, in the order of evaluation."""
+        """The blocks that FiLM modulates, in the order of evaluation."""
         levels = (*self.down, self.middle, *self.up)
         return [block for level in levels for block in list(level.children())[:2]]
 
@@ -164,7 +164,7 @@ class ConditionalUnet1D(nn.Module):
 
         Args:
             sample: (B, H, A) noisy action sequences; H a multiple of 2^(levels − 1).
-            films: for each of the `blocks` a (B, 2·C), its C scales before its C biases.
+            films: (B, 2·C) for each of the `blocks`: its C scales, then its C biases.
 
         Returns:
             (B, H, A) predicted noise.

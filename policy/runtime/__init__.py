@@ -1,4 +1,4 @@
-"""Policies served for one batch size: all that can be computed beforehand is, and an engine evaluates the network."""
+"""Policies for one batch size: everything that can be computed in advance is, and an engine evaluates the network."""
 
 from policy.runtime.engine import EngineError
 from policy.runtime.runtime import ENGINES, Runtime

@@ -1,4 +1,4 @@
-"""What an engine is: a way to evaluate one network, from its FiLM on."""
+"""The interface of an engine, which evaluates one network, from its FiLM on."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from policy.networks.unet import ConditionalUnet1D
 Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(noisy action sequences (N, H, A), FiLM of all blocks (N, F)) → predicted noise (N, H, A).
 
-The next call may overwrite the answer.
+The result is only valid until the next call.
 """
 
 MakeEngine: TypeAlias = Callable[["ModulatedUnet", int], Evaluate]
-"""(network, CPU threads) → its evaluation, which may compile the network for each N that it sees for the first time.
+"""(network, CPU threads) → its evaluation, which may compile the network at the first call with each N.
 
-Raises `EngineError` if it cannot.
+Raises `EngineError` if the engine cannot evaluate the network.
 """
 
 
 class EngineError(RuntimeError):
-    """An engine that cannot serve the policy; the message names the engine, and what it needs."""
+    """An engine that cannot serve the policy. The message names the engine and what it needs."""
 
 
 class ModulatedUnet(nn.Module):
-    """A network from its FiLM on, as one graph of two inputs.
+    """A network from its FiLM on, as one graph with two inputs.
 
     Args:
-        network: without adapters, in evaluation mode.
-        horizon: H, of the action sequences.
-        widths: of its blocks' FiLM, as in `HoistedFilm`.
+        network: network without adapters, in evaluation mode.
+        horizon: number H of actions in a sequence.
+        widths: widths of its blocks' FiLM, as in `HoistedFilm`.
     """
 
     def __init__(self, network: ConditionalUnet1D, horizon: int, widths: tuple[int, ...]) -> None:
@@ -50,7 +50,7 @@ class ModulatedUnet(nn.Module):
         return self.network.forward_modulated(sample, film.split(self.widths, dim=1))
 
     def buffers_for(self, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Zeros of the shapes (N, H, A), (N, F) and (N, H, A) of both inputs and the output."""
+        """Zeros in the shapes of the two inputs, (N, H, A) and (N, F), and of the output, (N, H, A)."""
         weight = next(self.network.parameters())
         shape = (samples, self.horizon, self.network.action_dim)
         return weight.new_zeros(shape), weight.new_zeros(samples, sum(self.widths)), weight.new_zeros(shape)

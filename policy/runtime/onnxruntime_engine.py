@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""The engine `onnxruntime`: ONNX Runtime on a CPU."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _export(unet: ModulatedUnet) -> bytes:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own parts
+            warnings.simplefilter("ignore")  # they are about the exporter's own parts
             program = torch.onnx.export(
                 unet, (sample, film), dynamic_shapes=(any_number, any_number), dynamo=True, verbose=False
             )

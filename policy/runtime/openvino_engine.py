@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest on a CPU."""
+"""The engine `openvino`: OpenVINO, the fastest on a CPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from policy.runtime.engine import Evaluate, ModulatedUnet, require_float32_on_cp
 
 
 def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
-    """Graphs of fixed numbers of samples: one for any number takes twice the time.
+    """Graphs for fixed numbers of samples: a graph for any number takes twice the time.
 
-    Several samples are shared out among the threads, which then need not wait for each other after each operation.
+    Several samples are shared out among the threads, so that threads need not wait for each other after each operation.
     """
     openvino = require_library("openvino", "openvino")
     require_float32_on_cpu("openvino", unet)
@@ -24,15 +24,15 @@ def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
     def prepare(count: int) -> tuple[list[Any], tuple[Tensor, Tensor, Tensor]]:
         shares = min(threads, count)
         least = -(-count // shares)
-        # Another size would push its own copy of the weights into the cache, which takes longer than idle samples.
+        # Another size would need its own copy of the weights in the cache, which costs more than idle samples.
         fitting = [size for built, size in compiled if built == shares and least <= size <= least * 4 / 3]
         size = min(fitting, default=least)
         if (shares, size) not in compiled:
             options = {
                 "NUM_STREAMS": shares,
                 "INFERENCE_NUM_THREADS": shares,
-                "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16, which it would choose where the CPU has it
-                "ENABLE_CPU_PINNING": False,  # the cores are not its own
+                "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
+                "ENABLE_CPU_PINNING": False,  # other processes use the cores too
             }
             model = _Graph(openvino, unet).build(size)
             compiled[shares, size] = core.compile_model(model, "CPU", options)
@@ -70,7 +70,7 @@ def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
 
 
 class _Graph:
-    """`ConditionalUnet1D.forward_modulated` in OpenVINO's operations, which saves tracing it for seconds."""
+    """`ConditionalUnet1D.forward_modulated` in OpenVINO's operations. Tracing it would take seconds."""
 
     def __init__(self, openvino: Any, unet: ModulatedUnet) -> None:
         self.ops = openvino.opset15
@@ -78,7 +78,7 @@ class _Graph:
         self.unet = unet
 
     def build(self, count: int) -> Any:
-        """Model of inputs (N, H, A) and (N, F), and output (N, H, A)."""
+        """Model with the inputs (N, H, A) and (N, F), and the output (N, H, A)."""
         ops, network = self.ops, self.unet.network
         sample, film, _ = (
             ops.parameter(list(b.shape), b.numpy().dtype) for b in self.unet.buffers_for(count)

@@ -1,4 +1,4 @@
-"""A policy made ready for one batch size."""
+"""A policy prepared for one batch size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENGINES: Mapping[str, MakeEngine] = {
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What one network needs, whatever the observation is."""
+    """Everything about one network that does not depend on the observation."""
 
     film: HoistedFilm
     evaluate: Evaluate
@@ -42,24 +42,23 @@ class _Prepared:
 
 
 class Runtime:
-    """A policy with its sampler, for a control loop: `predict` of the same arguments gives the same answer, faster.
+    """A policy with its sampler, for a control loop: the same arguments of `predict` give the same answer, sooner.
 
-    FiLM is computed once for each timestep and once for each chunk, networks of a PCM are merged beforehand, and all
-    is compiled, and has run, when the constructor returns. Its buffers are its own: it serves one thread
-    at a time.
+    FiLM is computed once for each timestep and once for each chunk. The networks of a PCM are merged in advance. When
+    the constructor returns, everything is compiled and has run once. Only one thread at a time may use a runtime.
 
     Args:
-        policy: with the sampler to use.
-        batch_size: B, of every call.
+        policy: policy with the sampler to use.
+        batch_size: batch size B of every call.
         engine: one of `ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed, else ``eager``.
-        threads: of the CPU, by default as many as PyTorch uses.
+        threads: number of CPU threads; by default as many as PyTorch uses.
 
     Attributes:
-        policy: the same, with its networks evaluated by the engine.
+        policy: the same policy, with its networks evaluated by the engine.
 
     Raises:
-        ValueError: for an unknown engine, a batch size or number of threads below 1, or a sampler that the policy
-            cannot be sampled with.
+        ValueError: for an unknown engine, a batch size or number of threads below 1, or if the policy cannot be sampled
+            that way.
         EngineError: for an engine whose library is not installed, or that cannot serve this policy.
     """
 
@@ -104,7 +103,7 @@ class Runtime:
         previous: Prediction | None = None,
         executed: int | None = None,
     ) -> Prediction:
-        """As `DiffusionPolicy.predict`.
+        """See `DiffusionPolicy.predict`.
 
         Raises:
             ValueError: as there, and for another batch size.
@@ -125,7 +124,7 @@ class Runtime:
         previous: Prediction | None = None,
         executed: int | None = None,
     ) -> Tensor:
-        """As `DiffusionPolicy.predict_chunk`.
+        """See `DiffusionPolicy.predict_chunk`.
 
         Raises:
             ValueError: as there, and for another batch size.
@@ -136,9 +135,9 @@ class Runtime:
 
     @torch.no_grad()
     def _warm_up(self) -> None:
-        """Let the engine see every number of samples that will come."""
+        """Compile for every number of samples that can occur."""
         config, solver = self.config, self.policy.solver
-        # A deadline would cut what compiles, and remember how long that took.
+        # Without the deadline: it would stop compilation, and take its time for an iteration's.
         no_deadline = replace(self.sampler.stop, deadline_ms=0.0)
         policy = self.policy.with_sampler(replace(self.sampler, stop=no_deadline))
         observations = self.policy.normalizer.observation.minimum.expand(
@@ -148,7 +147,7 @@ class Runtime:
         with self._threads():
             first = policy.predict(observations, generator=generator)
             policy.predict(observations, generator=generator, previous=first)
-            if self.sampler.stop.tolerance > 0:  # any number of steps may be left
+            if self.sampler.stop.tolerance > 0:  # it can leave any number of steps
                 condition = solver.a.new_zeros(self.batch_size, config.cond_dim)
                 shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
                 states = solver.a.new_zeros(shape)
@@ -158,7 +157,7 @@ class Runtime:
                         denoise(states[:, :count], slice(count))
 
     def _threads(self) -> AbstractContextManager[None]:
-        # Threads of PyTorch's own beside those of another library would only be in their way.
+        # PyTorch's threads would compete with those of the engine.
         return _torch_threads(self.threads if self.engine in ("eager", "compile") else 1)
 
 
@@ -172,7 +171,7 @@ def _binding(
     """
 
     def prepare(network: ConditionalUnet1D, solver: Solver) -> _Prepared | None:
-        if has_lora(network):  # whose scale may change, and FiLM with it
+        if has_lora(network):  # their scale may change, and FiLM with it
             return None
         film = hoist_film(network, solver.timesteps)
         unet = ModulatedUnet(network, horizon, film.widths).eval()
@@ -188,7 +187,7 @@ def _binding(
 
         def denoise(states: Tensor, steps: slice) -> Tensor:
             nonlocal film
-            if film is None:  # of a network that this chunk needs
+            if film is None:  # first use of this network in the chunk
                 film = ready.film(condition)
             epsilon = ready.evaluate(states.flatten(0, 1), film[:, steps].flatten(0, 1)).view_as(states)
             return ready.predict_data(states, epsilon, steps)

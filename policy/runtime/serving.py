@@ -1,4 +1,4 @@
-"""Which engine serves a policy, or none."""
+"""The choice of an engine for a policy, or of none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.runtime.runtime import ENGINES, Runtime
 Policy: TypeAlias = DiffusionPolicy | Runtime
 
 PLAIN = "plain"
-"""Instead of an engine: the policy as it is, which prepares little."""
+"""Name for no engine: the policy as it is, which prepares little."""
 
 ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
 
@@ -18,17 +18,17 @@ ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
 def serve(
     policy: DiffusionPolicy, *, batch_size: int = 1, engine: str = "auto", threads: int | None = None
 ) -> Policy:
-    """A policy as it is served by an engine.
+    """Prepare a policy for an engine.
 
     Args:
-        policy: with the sampler to use.
-        batch_size: B, of every call; `PLAIN` serves any.
-        engine: of `ENGINE_CHOICES`.
-        threads: of the CPU, by default as many as PyTorch uses; `PLAIN` always uses those.
+        policy: policy with the sampler to use.
+        batch_size: batch size B of every call; `PLAIN` serves any.
+        engine: one of `ENGINE_CHOICES`.
+        threads: number of CPU threads; by default, and always with `PLAIN`, as many as PyTorch uses.
 
     Raises:
         ValueError, EngineError: if the policy cannot be sampled that way, or the engine cannot serve it.
     """
     if engine == PLAIN:
-        return policy.with_sampler(policy.sampler)  # what it prepares, it prepares now
+        return policy.with_sampler(policy.sampler)  # prepares now, not at the first call
     return Runtime(policy, batch_size=batch_size, engine=engine, threads=threads)

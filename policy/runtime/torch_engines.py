@@ -1,4 +1,4 @@
-"""PyTorch's own engines, on any device and in any precision. One that captures CUDA graphs belongs here."""
+"""The engines of PyTorch itself, on any device and in any precision. An engine with CUDA graphs belongs here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from policy.runtime.engine import EngineError, Evaluate, ModulatedUnet
 
 
 def eager(unet: ModulatedUnet, threads: int) -> Evaluate:
-    """One operation after the other."""
+    """The network as it is: each operation is launched from Python."""
     return unet
 
 

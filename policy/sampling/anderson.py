@@ -1,4 +1,4 @@
-"""Anderson acceleration of parallel sampling, in its triangular variant."""
+"""Anderson acceleration of Picard iteration, in its triangular variant."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from torch import Tensor
 from policy.sampling.picard import Accelerate
 
 StatesAndCorrections: TypeAlias = tuple[Tensor, Tensor]
-"""States x^k and the corrections Φ(x^k) − x^k that an iteration found for them, both (B, S, H, A)."""
+"""States x^k and their corrections Φ(x^k) − x^k, both (B, S, H, A), of one iteration."""
 
-RIDGE = 1e-4  # of the mean square of the changes; against changes that hardly differ from one another
+RIDGE = (
+    1e-4  # relative to the changes' mean square; keeps the system solvable where changes are nearly parallel
+)
 
 
 def anderson(memory: int) -> Accelerate:
-    """Acceleration of one sample's iterations by up to `memory` earlier ones."""
+    """Acceleration of one inference's iterations by up to `memory` earlier ones."""
     iterations: deque[StatesAndCorrections] = deque(maxlen=memory + 1)
 
     def accelerate(states: Tensor, corrections: Tensor) -> Tensor:
@@ -29,18 +31,17 @@ def anderson(memory: int) -> Accelerate:
 
 
 def accelerated_corrections(iterations: Sequence[StatesAndCorrections]) -> Tensor:
-    """Corrections of the last iteration that combine it with those before (ParaTAA, Tang et al. 2024).
+    """Corrections of the last iteration, combined with those before it (ParaTAA, Tang et al. 2024).
 
     With ΔX and ΔR the changes of states and corrections from iteration to iteration, the state t moves by
 
         R_t − Σ_j γ_{t,j}·(ΔX_{j,t} + ΔR_{j,t}),   γ_t = argmin_γ Σ_{i≤t} ‖R_i − Σ_j γ_j·ΔR_{j,i}‖²,
 
-    which looks at no later state: the map from R to the movement is block triangular, as the iteration itself is. The
-    first of the S states moves by R as it is, since that makes it exact, so that T iterations still give the
-    sequential answer.
+    which depends on no later state: the map from R to the movement is block triangular, as the iteration itself is. The
+    first of the S states moves by its plain R, which makes it exact. So T iterations still give the sequential answer.
 
     Args:
-        iterations: m + 1 of them, the last one newest. The states of a newer one are the last of an older one's.
+        iterations: m + 1 iterations, the newest last. The states of a newer one are the last states of an older one.
 
     Returns:
         (B, S, H, A).

@@ -1,6 +1,6 @@
-"""Which sampler a policy uses, as data: the same words on the command line, in files, as ROS parameters and in reports.
+"""The sampler of a policy, as data: the same words on the command line, in files, as ROS parameters and in reports.
 
-A sampler is a method × a solver. The solver says whose sequential answer is wanted, the method how it is found.
+A sampler is a method and a solver. The solver says whose sequential answer is wanted, the method how it is found.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _number(default: float, limits: tuple[float, float], description: str) -> An
 
 @dataclass(frozen=True)
 class StopConfig:
-    """When a parallel method stops. Without a limit it goes on until its answer is the sequential one."""
+    """Limits of a parallel method. Without one it ends at the sequential answer."""
 
     iterations: int = _number(
         0,
@@ -63,7 +63,7 @@ class StopConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """What every parallel method can do."""
+    """Options of every parallel method."""
 
     window: int = _number(0, (0, 1000), "solver steps that are evaluated at once; 0: all")
     memory: int = _number(
@@ -80,7 +80,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class PicardConfig:
-    """Picard iteration: how corrections spread, and where it starts."""
+    """Options of Picard iteration: how corrections spread, and where it starts."""
 
     jacobian: str = _choice(
         AUTO,
@@ -95,7 +95,7 @@ class PicardConfig:
 
 @dataclass(frozen=True)
 class ParaSolverConfig:
-    """ParaSolver: Picard iteration over sub-intervals of several steps."""
+    """Options of ParaSolver, which is Picard iteration over sub-intervals of several steps."""
 
     sub_intervals: int = _number(
         0, (0, 1000), "number N of sub-intervals, a divisor of the steps; 0: as many as steps"
@@ -105,7 +105,7 @@ class ParaSolverConfig:
 
 @dataclass(frozen=True)
 class PcmConfig:
-    """How a PCM is switched off, so that the answer is the base model's."""
+    """Options of the switch from a PCM to its base."""
 
     space: str = _choice(
         AUTO,
@@ -123,7 +123,7 @@ class PcmConfig:
 
 @dataclass(frozen=True)
 class SamplerDefaults:
-    """What ``auto`` stands for. A PCM has its own, which it was trained for."""
+    """Values that ``auto`` stands for. A PCM brings its own, the ones it was trained for."""
 
     solver: str = "ddim"
     steps: int = 50
@@ -134,12 +134,12 @@ class SamplerDefaults:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How to turn noise into an action sequence.
+    """Method, solver and options that turn noise into an action sequence.
 
     The metadata of each option hold its ``description`` and ``choices``, or ``minimum`` and ``maximum``.
 
     Raises:
-        ValueError: for a value that is not allowed, or an option of another method. The message names it.
+        ValueError: for a value that is not allowed, or an option of another method. The message names the option.
     """
 
     method: str = _choice(
@@ -197,7 +197,7 @@ class SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
 
         Args:
-            defaults: those of the PCM, for the method ``pcm``.
+            defaults: defaults of the PCM, for the method ``pcm``.
         """
         chosen = defaults or SamplerDefaults()
         picard, pcm = self.picard, self.pcm

@@ -1,4 +1,4 @@
-"""Answers in time: no iteration starts that would end after the deadline."""
+"""The deadline of an inference: no iteration starts that would end after it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import torch
 from policy.sampling.picard import Iterate
 
 Clock: TypeAlias = Callable[[], float]
-"""→ s, monotonic."""
+"""→ time in s, monotonic."""
 
-REMEMBERED = 20  # iterations of each size
+REMEMBERED = 20  # times for each size of an iteration
 
 
 @dataclass
 class IterationTimes:
-    """How long a sampler's iterations have taken, by the number of states that they evaluated.
+    """Times of a sampler's iterations, by the number of states that they evaluated.
 
-    An iteration is expected to take as long as the slowest that is remembered of its size, or of the next larger size
-    if none is. Those of no known size are expected to take no time: the first call cannot know better.
+    The expected time of an iteration is the slowest one remembered of its size, else of the next larger size, else 0.
     """
 
     seconds: dict[int, deque[float]] = field(default_factory=dict)
@@ -35,7 +34,10 @@ class IterationTimes:
         self.seconds.setdefault(evaluations, deque(maxlen=REMEMBERED)).append(seconds)
 
     def forget_one(self, evaluations: int) -> None:
-        """Drop the oldest time that `expect` goes by: an iteration that is never made would never be timed anew."""
+        """Forget the oldest time behind `expect`.
+
+        Otherwise one slow iteration could forbid all later ones, and none would ever be timed again.
+        """
         known = [size for size in self.seconds if size >= evaluations and self.seconds[size]]
         if known:
             self.seconds[min(known)].popleft()
@@ -43,13 +45,13 @@ class IterationTimes:
 
 @dataclass
 class Deadline:
-    """When one answer is due.
+    """Deadline of one inference.
 
     Attributes:
-        due: time of `clock`.
-        clock: tells the time.
-        times: of earlier iterations; this answer's are added.
-        has_cut: whether an iteration was left out for it.
+        due: time on `clock`, in s.
+        clock: clock that the deadline is kept by.
+        times: times of earlier iterations; this inference adds its own.
+        has_cut: whether an iteration was left out to keep it.
     """
 
     due: float
@@ -58,11 +60,11 @@ class Deadline:
     has_cut: bool = False
 
     def in_time(self, iterates: Iterator[Iterate], *, first: int = 0) -> Iterator[Iterate]:
-        """The iterates that are ready in time, and the first one in any case.
+        """The first iterate, and all others that are ready in time.
 
         Args:
-            iterates: of an iteration that evaluates all states at once.
-            first: the state that its first iteration starts from.
+            iterates: iterates of Picard iteration without a window.
+            first: state that its first iteration begins with.
         """
         while True:
             began = self.clock()
@@ -78,7 +80,7 @@ class Deadline:
                 return
 
     def _allows(self, evaluations: int) -> bool:
-        """Whether an iteration that evaluates so many states would be in time."""
+        """Whether an iteration that evaluates this many states would be in time."""
         if self.clock() + self.times.expect(evaluations) <= self.due:
             return True
         self.times.forget_one(evaluations)
@@ -86,7 +88,7 @@ class Deadline:
 
 
 def device_clock(clock: Clock, device: torch.device) -> Clock:
-    """That clock, but it waits for what the device still computes before it tells the time."""
+    """The clock, read only after the device has finished its work."""
     if device.type != "cuda":
         return clock
 

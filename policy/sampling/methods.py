@@ -16,7 +16,7 @@ from policy.sampling.picard import picard_iterates, within_tolerance
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sampler import Ingredients, Sample, Sampler
 from policy.sampling.sequential import sample_sequential
-from policy.sampling.start import Draw, exact_states, guessed_actions_trajectory, make_start
+from policy.sampling.start import Draw, exact_states, make_start, states_of_guess
 from policy.sampling.switching import Switch
 from policy.sampling.warm_start import COVARIANCE_LEFT
 
@@ -25,7 +25,7 @@ Method: TypeAlias = Callable[[SamplerConfig, Ingredients], Sampler]
 
 
 def sequential(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
-    """Forward substitution, one network evaluation after the other."""
+    """Forward substitution: the network evaluations are sequential."""
     solver = ingredients.solver
 
     def sample(
@@ -75,10 +75,10 @@ def make_sampler(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
 
     Args:
         config: resolved, see `SamplerConfig.resolved`.
-        ingredients: what its method needs besides.
+        ingredients: everything else that its method needs.
 
     Raises:
-        ValueError: if the method cannot work with them.
+        ValueError: if the method cannot work with these options and ingredients.
     """
     return METHODS[config.method](config, ingredients)
 
@@ -97,13 +97,13 @@ def _parallel(
     fine, covariance, switching = ingredients.solver, ingredients.covariance, ingredients.switching
     fine.require_deterministic(f"the method {config.method}")
     solver = fine if sub_intervals is None else sub_interval_solver(fine, sub_intervals)
-    length = fine.steps // solver.steps  # network evaluations, one after the other, of an iteration
+    length = fine.steps // solver.steps  # depth of an iteration
     recurrence = make_recurrence(jacobian, solver, covariance)
     warm_recurrences = [recurrence]
     if config.parallel.warm_start != "none" and jacobian == "preconditioned" and covariance is not None:
         warm_recurrences.insert(0, make_recurrence(jacobian, solver, COVARIANCE_LEFT * covariance))
     start_depth = min(exact_states(start, start_calls), solver.steps)
-    initial_trajectory = make_start(start, solver, covariance=covariance, calls=start_depth)
+    initial_states = make_start(start, solver, covariance=covariance, calls=start_depth)
     # States by another model, or by a longer step, are not exact.
     exact = start_depth if switching.start == switching.last and length == 1 else 0
     converged = within_tolerance(config.stop.tolerance, solver) if config.stop.tolerance > 0 else None
@@ -119,12 +119,12 @@ def _parallel(
             deadline = Deadline(began + config.stop.deadline_ms / 1000, now, times)
         if guess is None:
             denoise = switch(switching.start)
-            states = initial_trajectory(
+            states = initial_states(
                 denoise if length == 1 else first_states_denoise(denoise, length), noise, draw
             )
             weights, recurrences, depth, first = switching.iterations, [recurrence], start_depth, exact
         else:  # a PCM knows cold starts only
-            states = guessed_actions_trajectory(solver, noise, guess)
+            states = states_of_guess(solver, noise, guess)
             weights, recurrences, depth, first = (switching.last,), warm_recurrences, 0, 0
         denoisers = [switch(weight) for weight in weights]
         if length > 1:
@@ -146,7 +146,7 @@ def _parallel(
         for iterate in islice(iterates, config.stop.iterations or None):
             change = iterate.changes[:, -1]
             depth += length
-        # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
+        # The sequential answer is a clipped prediction. Iterates on the way to it can leave that range.
         actions = states[:, -1].clamp(-1, 1)
         return Sample(actions, depth, change.sqrt(), deadline is not None and deadline.has_cut)
 

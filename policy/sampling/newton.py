@@ -1,4 +1,4 @@
-"""Newton's method: the recurrence with the true Jacobians of the solver's steps, a yardstick for cheaper ones."""
+"""Newton's method: the recurrence with the true Jacobians of the solver's steps. A yardstick for cheaper ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from policy.solvers import Solver
 def newton_iterates(denoise: Denoise, solver: Solver, states: Tensor, *, first: int = 0) -> Iterator[Iterate]:
     """Iterate x_{i+1} ← F_i(x_i) + J_i·(change of x_i), J_i = ∂F_i/∂x (PCM, So et al. 2025, eq. S7).
 
-    The Jacobians are never built, only multiplied with the changes of the states before. So an iteration is
-    sequential, with as many network evaluations as sequential sampling: it shows how few iterations are possible, not
-    how little time. Each makes one more state exact, which is then frozen.
+    The Jacobians are never built, only multiplied by the changes of the states before. So an iteration is as deep as
+    sequential sampling: the method shows how few iterations are possible, not how little time. Each iteration makes one
+    more state exact, which is then frozen.
 
     Args:
         denoise: the data prediction x̂, differentiable in forward mode.
         solver: T deterministic steps.
-        states: (B, T+1, H, A) initial trajectory; changed in place.
-        first: states after the noise that are exact already.
+        states: (B, T+1, H, A) of the start; changed in place.
+        first: number of states after the noise that are exact already.
 
     Yields:
-        The trajectory after each iteration.
+        The states after each iteration.
 
     Raises:
         ValueError: for a stochastic solver.

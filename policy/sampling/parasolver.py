@@ -1,12 +1,12 @@
 """ParaSolver (Lu et al. 2025, "ParaSolver: A Hierarchical Parallel Integral Solver for Diffusion Models").
 
 The T steps are divided into N sub-intervals. An iteration runs the solver through all sub-intervals at once, each from
-its own first state on, and corrects these first states by the recurrence with A = I: Picard iteration in which a step
-is a whole sub-interval. The initial states come from M sequential steps; the data prediction of the last of them is
-held for the remaining ones. N = T is ParaDiGMS (Shih et al. 2023) from another initial trajectory.
+its own first state, and corrects these first states by the recurrence with A = I. It is Picard iteration in which a
+step is a whole sub-interval. The start takes M sequential steps and holds the data prediction of the last one for the
+remaining steps. N = T is ParaDiGMS (Shih et al. 2023) with another start.
 
-A sub-interval of an affine solver is an affine step itself, of a weighted mean of its data predictions. That makes
-ParaSolver what `picard_iterates` does with the solver and the data prediction defined here.
+A sub-interval of an affine solver is itself an affine step, with a weighted mean of its data predictions. So ParaSolver
+is `picard_iterates` with the solver and the data prediction defined here.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def sub_interval_solver(solver: Solver, sub_intervals: int) -> Solver:
 
 
 def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -> Denoise:
-    """For the first states of sub-intervals, the data prediction that takes each to its end in one step.
+    """The data prediction that takes the first state of each sub-interval to its end in one step.
 
     Args:
-        denoise: the data prediction x̂ of the T steps; evaluated T/N times, one after the other.
+        denoise: the data prediction x̂ of the T steps; evaluated T/N times in sequence.
         solver: T steps.
         sub_intervals: N.
     """
@@ -64,5 +64,5 @@ def sub_interval_denoise(denoise: Denoise, solver: Solver, sub_intervals: int) -
 
 
 def first_states_denoise(denoise: Denoise, length: int) -> Denoise:
-    """The data prediction of the first states of sub-intervals, for steps that jump to the next one's."""
+    """The data prediction of the first states of sub-intervals, for the start, whose steps are whole sub-intervals."""
     return lambda states, which: denoise(states, slice(which.start * length, which.stop * length, length))

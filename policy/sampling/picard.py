@@ -1,4 +1,4 @@
-"""Picard iteration: all solver steps at once, again and again, until the trajectory is a fixed point."""
+"""Picard iteration: all solver steps at once, repeated until the states are a fixed point."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from policy.sampling.recurrence import Recurrence
 from policy.solvers import Solver
 
 Converged: TypeAlias = Callable[[Tensor, int], int]
-"""(mean square changes (B, S) of S states, the state before them) → how many of them, the first ones, are final."""
+"""(mean square changes (B, S) of S states, the state before them) → number of these states, from the first, that are
+final."""
 
 Accelerate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(states, their corrections), both (B, S, H, A), of one iteration after the other → better corrections."""
+"""(states, their corrections), both (B, S, H, A), called for each iteration in turn → better corrections."""
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """A trajectory after one iteration.
+    """The states after one iteration.
 
     Attributes:
         states: (B, T+1, H, A), the noise first, the action sequence last. The next iteration changes them in place.
-        first: the last state that is final; the next iteration evaluates it and those after it.
+        first: the last final state. The next iteration evaluates it and those after it.
         changes: (B, S) mean square change of each state that this iteration changed.
     """
 
@@ -50,24 +51,24 @@ def picard_iterates(
     """Iterate x_{i+1} ← F_i(x_i) + A_i·(change of x_i) over all i at once (PCM, So et al. 2025, eq. 10 with A = I).
 
     Each iteration by the last denoiser makes one more state exact, whatever A is. So T of them give the sequential
-    answer, where the generator ends. Final states are frozen and not evaluated again. Who consumes the iterates may
-    stop asking for more at any time.
+    answer, where the generator ends. Final states are frozen and not evaluated again. The consumer may
+    stop at any time.
 
     Args:
-        denoisers: the data prediction x̂ of each iteration. The last one stays, and its sequential answer is where
-            the iteration leads; the others before it are a PCM that is being switched off (algorithm 2).
+        denoisers: the data prediction x̂ of each iteration. The last one stays, and the iteration leads to its
+            sequential answer. Those before it are a PCM that is being switched off (algorithm 2).
         solver: T deterministic steps.
-        states: (B, T+1, H, A) initial trajectory; changed in place.
-        recurrences: how corrections spread in each iteration. The last one stays.
-        first: states after the noise that are exact already. They follow from one another.
-        window: states that are evaluated at once, by default all.
-        converged: which states are final besides the exact ones, by default none.
-        accelerate: improves the corrections by the last denoiser; needs all states at once.
-        refill: fill the states that the window reaches with what follows if its last data prediction never changes
-            (ParaSolver), instead of the initial trajectory.
+        states: (B, T+1, H, A) of the start; changed in place.
+        recurrences: recurrence of each iteration, by which corrections spread. The last one stays.
+        first: number of states after the noise that are exact already. They follow from one another.
+        window: number of states that are evaluated at once; by default all.
+        converged: test for states that are final besides the exact ones; by default none are.
+        accelerate: improvement of the corrections by the last denoiser; needs all states at once.
+        refill: give states that enter the window the values that follow if its last data prediction is held
+            (ParaSolver), instead of those of the start.
 
     Yields:
-        The trajectory after each iteration.
+        The states after each iteration.
 
     Raises:
         ValueError: for a stochastic solver.
@@ -107,13 +108,13 @@ def picard_step(
     Args:
         denoise: the data prediction x̂.
         solver: T deterministic steps.
-        states: (B, t+1, H, A) the trajectory up to any state t.
-        recurrence: how corrections spread.
-        first: the state to start from, which stays as it is. Those up to it follow from one another: a multistep solver
-            goes on from the data predictions behind them.
+        states: (B, t+1, H, A), up to any state t.
+        recurrence: recurrence by which corrections spread.
+        first: the state to begin with, which stays as it is. The states up to it follow from one another, because a
+            multistep solver uses the data predictions behind them.
 
     Returns:
-        (B, t − first, H, A) the states first+1 … t of the next trajectory.
+        (B, t − first, H, A): the states first+1 … t after the iteration.
     """
     behind = predictions_behind(solver, states, first)
     predictions = denoise(states[:, first:-1], slice(first, states.shape[1] - 1))
@@ -139,14 +140,14 @@ def step_residuals(solver: Solver, states: Tensor, predictions: Tensor, *, first
 
 
 def predictions_behind(solver: Solver, states: Tensor, count: int) -> Tensor:
-    """The data predictions (B, count, H, A) that the states 1 … count have followed from.
+    """The data predictions (B, count, H, A) that the states 1 … count follow from.
 
     Solves x_t = a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i, t = 1 … count, for x̂.
 
     Args:
         solver: T steps.
         states: (B, t+1, H, A), t ≥ count.
-        count: how many.
+        count: number of states.
     """
     known = states[:, 1 : count + 1] - solver.a[1 : count + 1, None, None] * states[:, :1]
     C = solver.C[1 : count + 1, :count]
@@ -154,10 +155,10 @@ def predictions_behind(solver: Solver, states: Tensor, count: int) -> Tensor:
 
 
 def within_tolerance(tolerance: float, solver: Solver) -> Converged:
-    """A state t has converged if it and all before it changed by ‖x_t^{k+1} − x_t^k‖² / D ≤ δ²·σ_t², in every sample.
+    """Test of convergence: ‖x_t^{k+1} − x_t^k‖² / D ≤ δ²·σ_t² for a state t and all before it, in every sample.
 
-    σ_t² is the variance of the ancestral step to it (ParaDiGMS, Shih et al. 2023, section 3.3). The last one, 0, is
-    replaced by the smallest of the others. Each test makes a GPU wait for the host.
+    σ_t² is the variance of the ancestral step to it (ParaDiGMS, Shih et al. 2023, section 3.3). The last variance is 0;
+    the smallest of the others replaces it. Each test makes a GPU wait for the host.
 
     Args:
         tolerance: δ.
@@ -178,7 +179,7 @@ def within_tolerance(tolerance: float, solver: Solver) -> Converged:
 def _hold_last_prediction(
     solver: Solver, states: Tensor, predictions: Tensor, *, last: int, reached: int
 ) -> None:
-    """Step on from the state `last` to the state `reached`, in place, as if x̂ did not change any more."""
+    """Step from the state `last` to the state `reached`, in place, with the last x̂ held."""
     for i in range(last, reached):
         predictions[:, i] = predictions[:, i - 1]
         stepped = torch.einsum("j,bjha->bha", solver.W[i, : i + 1], predictions[:, : i + 1])

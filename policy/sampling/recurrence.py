@@ -1,14 +1,14 @@
-"""The one recurrence behind every parallel sampler, and the Jacobians that it can be run with.
+"""The one recurrence behind every parallel sampler, and the Jacobians to run it with.
 
 With F_i one solver step and A_i something like its Jacobian, an iteration replaces the states x^k by
 
     x_{i+1}^{k+1} = F_i(x_i^k) + A_i·(x_i^{k+1} − x_i^k),   x_0 fixed
 
-(Gonzalez et al. 2025, arXiv:2509.21716). Its fixed point is the sequential trajectory whatever A is; A decides how
-soon it is reached. In terms of the residuals g_i = F_i(x_i^k) − x_{i+1}^k and the corrections e_i = x_i^{k+1} − x_i^k
+(Gonzalez et al. 2025, arXiv:2509.21716). Its fixed point is the sequential states whatever A is; A decides how soon
+it is reached. In terms of the residuals g_i = F_i(x_i^k) − x_{i+1}^k and the corrections e_i = x_i^{k+1} − x_i^k
 it is e_{i+1} = g_i + A_i·e_i, that is e = (I − M)⁻¹·g with A on the first subdiagonal of M.
 
-A multistep solver's F_i looks at earlier states too, by the data predictions there. Then M has further subdiagonals.
+F_i of a multistep solver also depends on the data predictions of earlier states. Then M has further subdiagonals.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Recurrence:
 
     Attributes:
         L: (T, T) if the blocks of M are multiples of the identity, else (D, T, T), lower triangular with diagonal 1.
-        basis: (D, D) orthonormal, a column for each of L's matrices; None with a (T, T) L.
+        basis: (D, D) orthonormal matrix with a column for each of L's matrices; None with a (T, T) L.
     """
 
     L: Tensor
@@ -40,7 +40,7 @@ class Recurrence:
 
         Args:
             residuals: (B, S, H, A).
-            first: the first of the S steps; the state that it starts from stays as it is.
+            first: first of the S steps. The state that it starts from stays as it is.
 
         Returns:
             (B, S, H, A).
@@ -74,8 +74,8 @@ def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = N
     - ``drift``: I, Picard iteration as in ParaDiGMS (Shih et al. 2023, eq. 4) and in the PCM paper (So et al. 2025,
       eq. 10);
     - ``semilinear``: r_i·I, the solver's linear part integrated exactly;
-    - ``preconditioned``: r_i·I + W_{i,i}·S_i, S_i the Jacobian of the optimal denoiser of a Gaussian with the given
-      covariance. For a multistep solver also W_{i,j}·S_j of the earlier states j, which is 0 in the others.
+    - ``preconditioned``: r_i·I + W_{i,i}·S_i. S_i is the Jacobian of the optimal denoiser of a Gaussian with the given
+      covariance. A multistep solver adds W_{i,j}·S_j of the earlier states j; for others it is 0.
 
     Args:
         jacobian: one of `JACOBIANS`.
@@ -88,9 +88,8 @@ def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = N
     r, W = solver.r.double(), solver.W.double()
     basis = None
     if jacobian == "jacobi":
-        G = torch.zeros_like(
-            W
-        )  # row i: the step to state i+1; column j: how it spreads the correction of state j
+        # Row i: the step to state i+1. Column j: the share of state j's correction that it passes on.
+        G = torch.zeros_like(W)
     elif jacobian == "drift":
         G = torch.ones_like(r).diag()
     elif jacobian == "semilinear":

@@ -1,4 +1,4 @@
-"""What a sampler is: noise → action sequences."""
+"""The interface of a sampler: noise → action sequences."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from policy.solvers import Solver
 
 @dataclass(frozen=True)
 class Sample:
-    """Action sequences and what they took.
+    """Action sequences and their cost.
 
     Attributes:
         actions: (B, H, A), normalised.
-        depth: network evaluations, one after the other.
-        residual: (B,) root mean square of how far the last iteration moved the actions, with a window the last state in
-            it; 0 for a sequential sampler.
-        cut: whether a deadline ended it before the sampler would have.
+        depth: sequential network evaluations.
+        residual: (B,) root mean square by which the last iteration moved the actions, or with a window the last state
+            in it; 0 for a sequential sampler.
+        cut: whether a deadline stopped the sampler.
     """
 
     actions: Tensor
@@ -33,7 +33,7 @@ class Sample:
 
 
 class Sampler(Protocol):
-    """A function that samples. All that does not depend on the observation is prepared."""
+    """A function that samples. Everything that does not depend on the observation is prepared."""
 
     def __call__(
         self,
@@ -50,21 +50,21 @@ class Sampler(Protocol):
             switch: weight of a PCM → data prediction.
             noise: (B, H, A).
             draw: source of further noise.
-            guess: (B, H, A) normalised actions that a parallel sampler starts from, in place of its initial trajectory.
-            called: time at which the inference began, by the clock for deadlines; by default now.
+            guess: (B, H, A) normalised actions that a parallel sampler begins with, in place of its start.
+            called: time at which the inference began, on the clock for deadlines; by default now.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a method needs besides its options.
+    """Everything that a method needs besides its options.
 
     Attributes:
-        solver: on the device and in the precision to sample in.
+        solver: solver on the device and in the precision to sample in.
         covariance: (D, D) of the policy's flattened action sequences given the observation, normalised.
-        switching: the weight of the PCM, if the method uses one.
-        clock: tells the time for deadlines.
+        switching: schedule of the PCM's weight, for a method that uses a PCM.
+        clock: clock for deadlines.
     """
 
     solver: Solver

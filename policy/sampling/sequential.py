@@ -1,4 +1,4 @@
-"""Sequential sampling: one network evaluation after the other."""
+"""Sequential sampling: as many network evaluations in sequence as steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sample_sequential(
         step_noise: (B, T, H, A) noises z of a stochastic solver.
 
     Returns:
-        (B, T+1, H, A) all states, the noise first, the action sequence last.
+        All states (B, T+1, H, A), the noise first, the action sequence last.
 
     Raises:
         ValueError: if a stochastic solver gets no noises, or a deterministic one gets some.

@@ -1,4 +1,4 @@
-"""Initial trajectories of parallel samplers: (B, T+1, H, A) states that begin with the noise."""
+"""Starts of parallel samplers: the states (B, T+1, H, A) before the first iteration. State 0 is the noise."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Draw: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """(B, …) → standard normal noise of that shape."""
 
 Start: TypeAlias = Callable[[Denoise, Tensor, Draw], Tensor]
-"""(data prediction, noise (B, H, A), source of further noise) → initial trajectory (B, T+1, H, A)."""
+"""(data prediction, noise (B, H, A), source of further noise) → initial states (B, T+1, H, A)."""
 
 
 def exact_states(start: str, calls: int = 1) -> int:
-    """Network calls of a start, one after the other, which is also how many states after the noise are exact.
+    """Sequential network calls of a start. As many states after the noise are exact.
 
     Args:
         start: one of `STARTS`.
@@ -75,7 +75,7 @@ def repeated_noise(noise: Tensor, steps: int) -> Tensor:
 
 
 def held_prediction(denoise: Denoise, solver: Solver, noise: Tensor, *, calls: int) -> Tensor:
-    """M sequential steps, the data prediction of the last of them held for the others (ParaSolver, Lu et al. 2025).
+    """States by M sequential steps; later steps hold the last data prediction (ParaSolver, Lu et al. 2025).
 
     The states 1 … M are exact.
 
@@ -88,34 +88,34 @@ def held_prediction(denoise: Denoise, solver: Solver, noise: Tensor, *, calls: i
     states = solver.a[:, None, None] * noise[:, None]
     for i in range(calls):
         last = i == calls - 1
-        # What x̂_i alone, or all that follows if it is held, adds to each later state.
+        # Weight of x̂_i in each later state. The last one is held: it stands for all later x̂ too.
         weights = solver.C[i + 1 :, i:].sum(1) if last else solver.C[i + 1 :, i]
         prediction = denoise(states[:, i : i + 1], slice(i, i + 1))
         states[:, i + 1 :] += weights[:, None, None] * prediction
     return states
 
 
-def guessed_actions_trajectory(solver: Solver, noise: Tensor, actions: Tensor) -> Tensor:
-    """The trajectory from the noise to a guess of the actions, both (B, H, A), as if x̂ were the guess all along."""
+def states_of_guess(solver: Solver, noise: Tensor, actions: Tensor) -> Tensor:
+    """States (B, T+1, H, A) from the noise to a guess of the actions, both (B, H, A), with the guess as every x̂."""
     weights = solver.C.sum(1)
     return solver.a[:, None, None] * noise[:, None] + weights[:, None, None] * actions[:, None]
 
 
 def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Tensor], Tensor]:
-    """Trajectory of the probability-flow ODE if the actions were Gaussian, at the price of one network call.
+    """Path of the probability-flow ODE if the actions were Gaussian, at the price of one network call.
 
-    Given the observation let the actions be N(μ, Σ). The data prediction at the first step is then
-    x̂_0 = μ + S_0·(x_0 − √ᾱ_0·μ), which gives μ, and along each principal axis of Σ the ODE has the solution
-    x_t = √ᾱ_t·μ + √((ᾱ_t·s + 1 − ᾱ_t) / (ᾱ_0·s + 1 − ᾱ_0))·(x_0 − √ᾱ_0·μ), which is linear in x_0 and x̂_0.
+    Given the observation, let the actions be N(μ, Σ). The data prediction at the first step is then
+    x̂_0 = μ + S_0·(x_0 − √ᾱ_0·μ), which gives μ. Along each principal axis of Σ the ODE has the solution
+    x_t = √ᾱ_t·μ + √((ᾱ_t·s + 1 − ᾱ_t) / (ᾱ_0·s + 1 − ᾱ_0))·(x_0 − √ᾱ_0·μ). It is linear in x_0 and x̂_0.
 
-    The network call is also all that the first solver step needs, so that state 1 is exact.
+    The first solver step needs no other network call, so state 1 is exact.
 
     Args:
         solver: T steps.
         covariance: (D, D) Σ of the flattened action sequences.
 
     Returns:
-        (data prediction, noise (B, H, A)) → trajectory (B, T+1, H, A).
+        (data prediction, noise (B, H, A)) → states (B, T+1, H, A).
     """
     variances, basis = torch.linalg.eigh(covariance.double())
     variances = variances.clamp(min=0)

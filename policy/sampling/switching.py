@@ -1,6 +1,6 @@
-"""Switching from a PCM back to its base while Picard iteration goes on (PCM, So et al. 2025, algorithm 2).
+"""The switch from a PCM back to its base during Picard iteration (PCM, So et al. 2025, algorithm 2).
 
-The weight λ of the PCM falls from iteration to iteration; with λ = 0 the fixed point is the base's sequential answer.
+The weight λ of the PCM falls from iteration to iteration. With λ = 0 the fixed point is the base's sequential answer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from policy.networks.lora import set_lora_scale
 Switch: TypeAlias = Callable[[float], Denoise]
 """weight λ of the PCM, 0 … 1 → the data prediction x̂ of base and PCM together."""
 
-
-MOST_ITERATIONS = 1000  # in which λ may change where there is no limit
+MOST_ITERATIONS = 1000  # iterations in which λ may change, where their number is not limited
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class SwitchingSchedule:
     """The weight λ of a PCM while a chunk is sampled. The default is a sampler without a PCM.
 
     Attributes:
-        changing: λ of the iterations k = 0, 1, … until it changes no more.
+        changing: λ of the iterations k = 0, 1, …, as long as it changes.
         last: λ of all later iterations.
         start: λ in the network calls of the start.
     """
@@ -48,9 +47,9 @@ def switching_schedule(
     """λ(k) = clip(1 − s·k/K, 0, 1).
 
     Args:
-        stiffness: s. 0 keeps the PCM for ever.
+        stiffness: s; 0: the PCM is never switched off.
         trained_iterations: K of the PCM.
-        iterations: how many will be asked for at most; 0 for no limit.
+        iterations: largest number of iterations; 0: no limit.
         start: λ in the network calls of the start.
     """
     last = 1.0 if stiffness == 0 else 0.0
@@ -60,7 +59,7 @@ def switching_schedule(
 
 
 def feature_space(base: Denoise, pcm: Denoise) -> Switch:
-    """λ·x̂_PCM + (1 − λ)·x̂_base; a model whose weight is 0 is not evaluated.
+    """λ·x̂_PCM + (1 − λ)·x̂_base. A network of weight 0 is not evaluated.
 
     An iteration is affine in x̂, so this mixes its results too: λ·Φ(X; θ_PCM) + (1 − λ)·Φ(X; θ_base).
     """
@@ -78,13 +77,13 @@ def feature_space(base: Denoise, pcm: Denoise) -> Switch:
 def parameter_space(
     base: Denoise, *, merged: Mapping[float, Denoise], adapted: Denoise, network: nn.Module
 ) -> Switch:
-    """The adapters' weights scaled by λ: one evaluation, whatever λ is.
+    """The network with its adapters scaled by λ: one evaluation, whatever λ is.
 
     Args:
         base: data prediction of the network without adapters.
-        merged: for some λ, that of the network with adapters merged into its weights, which costs no more than base.
-        adapted: for all other λ, that of the network with adapters beside its weights.
-        network: this last one; its scale is set anew before each evaluation, so that samplers may share it.
+        merged: λ → data prediction of the network with adapters merged into its weights, which costs no more than base.
+        adapted: data prediction of the network with adapters beside its weights, for every other λ.
+        network: network behind `adapted`. Its scale is set before each evaluation, so samplers can share it.
     """
 
     def switch(weight: float) -> Denoise:

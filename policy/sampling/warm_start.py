@@ -1,8 +1,8 @@
-"""Warm starts: the previous chunk's solution as the initial trajectory of the next one.
+"""Warm starts: the previous prediction as the start of the next one.
 
-Only where the iteration begins differs from a cold start. Its fixed point is the sequential answer to the same noise.
-Others change the answer when they start warm, by denoising only part of the way (RTI for diffusion policy,
-arXiv:2508.05396; STEP, arXiv:2602.08245). A PCM is left out, since it is trained from cold starts.
+A warm start changes where the iteration begins. The fixed point stays the sequential answer to the same noise. Other
+methods change the answer when they start warm, by denoising only part of the way (RTI for diffusion policy,
+arXiv:2508.05396; STEP, arXiv:2602.08245). A warm start leaves the PCM out, which is trained from cold starts.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from torch import Tensor
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 
 COVARIANCE_LEFT = 0.2
-"""Of the actions given the observation, if the previous chunk is known too: the share with which the `preconditioned`
-formulation makes its first iteration. Afterwards the guess has been forgotten, and the whole covariance is better."""
+"""Share of the covariance that the first iteration with the Jacobian `preconditioned` uses.
+
+The previous chunk explains the rest. Later iterations have forgotten the guess and use all of it.
+"""
 
 NOISE_LEFT = 0.15
-"""Of the effect that noise would have on the actions, were they Gaussian with that covariance. It is an average over
-observations that the uncertain ones dominate: for most of them it says too much."""
+"""Share of the effect that noise would have if the actions were Gaussian with the policy's covariance.
 
-DAMPING = 0.7  # of the last action's velocity, per step beyond the end
+The covariance is an average that uncertain observations dominate. For most observations it is too large.
+"""
+
+DAMPING = 0.7  # factor on the last action's velocity, per step beyond the end
 
 
 def continued_actions(actions: Tensor, executed: int) -> Tensor:
-    """What is left of an action sequence after its first `executed` actions, continued with a fading velocity.
+    """The rest of an action sequence after its first `executed` actions, continued with a fading velocity.
 
     Args:
         actions: (B, H, A), normalised.
-        executed: actions by which time has moved on.
+        executed: number of actions that were executed since.
 
     Returns:
         (B, H, A), between −1 and 1.
@@ -40,9 +44,9 @@ def continued_actions(actions: Tensor, executed: int) -> Tensor:
 
 
 def noise_effect(covariance: Tensor) -> Tensor:
-    """(D, D) by which noise, flattened to (B, D), moves a guess of the actions.
+    """Matrix (D, D) by which noise, flattened to (B, D), moves a guess of the actions.
 
-    The probability-flow ODE takes noise ε to nearly μ + Σ^½·ε if the actions are N(μ, Σ) given the observation.
+    If the actions given the observation are N(μ, Σ), the probability-flow ODE takes noise ε to about μ + Σ^½·ε.
 
     Args:
         covariance: (D, D) Σ of the flattened action sequences.
@@ -54,16 +58,17 @@ def noise_effect(covariance: Tensor) -> Tensor:
 def guessed_actions(
     actions: Tensor, actions_noise: Tensor, *, noise: Tensor, executed: int, effect: Tensor | None = None
 ) -> Tensor:
-    """What the noise will become, judged by an earlier answer and the noise that it came from.
+    """Guess of the actions that the noise leads to, from an earlier answer and its noise.
 
-    Time moves what an observation says on, but not what noise adds to it: that belongs to its place in the horizon.
+    The part of the answer that the observation explains moves on with time. The part that comes from the noise stays at
+    its place in the horizon.
 
     Args:
-        actions: (B, H, A), normalised.
+        actions: (B, H, A) of the earlier answer, normalised.
         actions_noise: (B, H, A) that they came from.
         noise: (B, H, A) to begin with now.
-        executed: actions by which time has moved on.
-        effect: as of `noise_effect`; without one noise is taken to change nothing.
+        executed: number of actions that were executed since.
+        effect: matrix of `noise_effect`; None: noise changes nothing.
 
     Returns:
         (B, H, A), between −1 and 1.
@@ -75,7 +80,7 @@ def guessed_actions(
 
 
 def continued_noise(noise: Tensor, executed: int, fresh: Tensor) -> Tensor:
-    """The noise (B, H, A) moved along with the actions; `fresh` (B, H, A) fills what that leaves empty."""
+    """The noise (B, H, A) moved on with the actions. `fresh` (B, H, A) fills its end."""
     return torch.cat((noise[:, executed:], fresh[:, -executed:]), 1)
 
 
@@ -88,15 +93,15 @@ def warm_guess(
     keeps_noise: bool,
     effect: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The noise to begin with, and the actions that it will become, by those of the previous chunk.
+    """The noise to begin with, and a guess of its actions, from those of the previous chunk.
 
     Args:
         actions: (B, H, A) of the previous chunk, normalised.
         actions_noise: (B, H, A) that they came from.
-        noise: (B, H, A) drawn anew.
-        executed: actions by which time has moved on.
-        keeps_noise: whether the previous noise moves along with time, and the new one only fills its end.
-        effect: as of `noise_effect`.
+        noise: (B, H, A) of this chunk.
+        executed: number of actions that were executed since.
+        keeps_noise: whether to reuse the previous noise, moved on, and fill only its end with `noise`.
+        effect: matrix of `noise_effect`; None: noise changes nothing.
 
     Returns:
         Noise and guess, (B, H, A) each.

@@ -21,6 +21,6 @@ def ddim(alphas_cumprod: Tensor, steps: int) -> Solver:
 
 
 def ddim_step(alpha: Tensor, alpha_next: Tensor) -> tuple[Tensor, Tensor]:
-    """(r, c), both (T,)."""
+    """Weights (r, c) of a DDIM step, both (T,)."""
     r = ((1 - alpha_next) / (1 - alpha)).sqrt()
     return r, alpha_next.sqrt() - r * alpha.sqrt()

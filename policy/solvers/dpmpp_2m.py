@@ -14,11 +14,12 @@ def dpmpp_2m(alphas_cumprod: Tensor, steps: int) -> Solver:
     """Deterministic, a multistep solver of second order (algorithm 2).
 
     A step is DDIM's with x̂_i extrapolated from the two latest data predictions,
-    D_i = x̂_i + (h_i / 2h_{i-1})·(x̂_i − x̂_{i-1}), h_i the growth of the logarithmic signal-to-noise ratio
-    λ = log(√ᾱ / √(1−ᾱ)) in step i. The first step has one prediction only. The last one ends at λ = ∞, where it
-    returns x̂ (``final_sigmas_type="zero"`` in diffusers). These two are of first order.
+    D_i = x̂_i + (h_i / 2h_{i-1})·(x̂_i − x̂_{i-1}). Here h_i is the growth of the logarithmic signal-to-noise ratio
+    λ = log(√ᾱ / √(1−ᾱ)) in step i. The first step has only one prediction. The last step ends at λ = ∞, where it
+    returns x̂ (``final_sigmas_type="zero"`` in diffusers). These two steps are of first order.
 
-    The timesteps are `log_snr_timesteps`: few steps come nearer to the answer of many steps than with DDIM's.
+    The timesteps are `log_snr_timesteps`. With them, few steps come nearer to the answer of many steps than with
+    DDIM's timesteps.
     """
     timesteps = log_snr_timesteps(alphas_cumprod, steps)
     alpha, alpha_next = alphas_around_steps(alphas_cumprod, timesteps)

@@ -1,35 +1,36 @@
-"""What a solver is: one affine map from a noise and data predictions to states.
+"""A solver: one affine map from the noise and the data predictions to the states.
 
-A linear solver turns a noise and the clipped data predictions x̂ of its T steps into states x_0 … x_T, the noise first
+A linear solver turns the noise and the clipped data predictions x̂ of its T steps into states x_0 … x_T, the noise first
 and the action sequence last, by
 
     x_t = a_t·noise + Σ_{i<t} C_{t,i}·x̂_i + Σ_{i<t} N_{t,i}·z_i
 
-with C and N strictly lower triangular and z the noises of a stochastic solver. Sequential sampling is forward
-substitution through this map. Parallel samplers look for its fixed point, by the same map as steps
+with strictly lower triangular C and N and the step noises z of a stochastic solver. Sequential sampling is forward
+substitution through this map. Parallel samplers look for its fixed point, with the same map written as steps
 
     x_{i+1} = r_i·x_i + Σ_{j≤i} W_{i,j}·x̂_j (+ noise),   r_i = a_{i+1} / a_i,   W_i = C_{i+1} − r_i·C_i
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-NEGLIGIBLE = 1e-12  # of the largest weight; what float64 leaves of a difference that is 0
+NEGLIGIBLE = 1e-12  # relative to the largest weight: rounding left over from a difference that should be 0
 
 
 @dataclass(frozen=True)
 class Solver:
-    """All that defines a solver of T steps. Its functions in `SOLVERS` build it in float64.
+    """A solver of T steps. The functions in `SOLVERS` build it in float64.
 
     Attributes:
-        timesteps: (T,) training timestep at which the network sees state i, decreasing.
-        alphas_cumprod: (T+1,) ᾱ of each state. The last is 1, a clean action sequence.
-        a: (T+1,) weight of the noise in each state, not 0 before the last.
+        timesteps: (T,) training timestep of each state that the network sees, decreasing.
+        alphas_cumprod: (T+1,) ᾱ of each state; 1 in the last, a clean action sequence.
+        a: (T+1,) weight of the noise in each state; only the last may be 0.
         C: (T+1, T) weights of the data predictions, strictly lower triangular.
         N: (T+1, T) weights of the step noises, or None for a deterministic solver.
     """
@@ -42,7 +43,7 @@ class Solver:
 
     @property
     def steps(self) -> int:
-        """T."""
+        """Number of solver steps T."""
         return len(self.timesteps)
 
     @cached_property
@@ -57,7 +58,7 @@ class Solver:
         return W.where(W.abs() > NEGLIGIBLE * W.abs().max(), 0)
 
     def require_deterministic(self, method: str) -> None:
-        """Refuse a stochastic solver, for that method.
+        """Raise if the solver is stochastic, naming the method that cannot use it.
 
         Raises:
             ValueError: if the solver adds noise in its steps.
@@ -66,16 +67,16 @@ class Solver:
             raise ValueError(f"{method} needs a deterministic solver, and this one adds noise in each step")
 
     def require_single_steps(self, reason: str) -> None:
-        """Refuse a multistep solver, for that reason.
+        """Raise if this is a multistep solver, giving the reason.
 
         Raises:
-            ValueError: if a step takes more than the state before and the data prediction there.
+            ValueError: if a step uses more than the state before it and the data prediction there.
         """
         if self.W.tril(-1).any():
             raise ValueError(f"{reason}: a multistep solver is no map from state to state")
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Solver:
-        """The solver where, and as precisely as, it is sampled with."""
+        """The solver on a device and in a precision."""
         moved = Solver(
             timesteps=self.timesteps.to(device),
             alphas_cumprod=self.alphas_cumprod.to(device, dtype),
@@ -94,11 +95,11 @@ def solver_of_steps(
     """Unroll x_{i+1} = r_i·x_i + Σ_{j≤i} W_{i,j}·x̂_j + s_i·z_i into one affine map of noise, x̂ and z.
 
     Args:
-        timesteps: (T,).
-        alphas_cumprod: (T,) ᾱ at them, in float64.
-        r: (T,).
-        W: (T, T) lower triangular, or (T,) its diagonal for a solver of single steps.
-        s: (T,), of a stochastic solver.
+        timesteps: (T,) training timesteps.
+        alphas_cumprod: (T,) ᾱ at these timesteps, in float64.
+        r: (T,) weights of the states.
+        W: (T, T) lower triangular weights of the data predictions, or their diagonal (T,) for a single-step solver.
+        s: (T,) weights of the step noises of a stochastic solver.
     """
     T = len(timesteps)
     W = torch.diag(W) if W.ndim == 1 else W
@@ -117,5 +118,18 @@ def solver_of_steps(
         C=torch.stack(C),
         N=None if s is None else torch.stack(N),
     )
-    vars(solver).update(r=r, W=W)  # known already, and more precisely than from a and C
+    vars(solver).update(r=r, W=W)  # more precise than from a and C
     return solver
+
+
+def solver_of_states(timesteps: Tensor, alphas_cumprod: Tensor, states: Sequence[Tensor]) -> Solver:
+    """The solver whose states are given by their weights.
+
+    Args:
+        timesteps: (T,).
+        alphas_cumprod: (T,) ᾱ at them, in float64.
+        states: T+1 of (T+1,), the weight of the noise first, then those of x̂_0 … x̂_{T−1}.
+    """
+    weights = torch.stack(list(states))
+    alphas_cumprod = torch.cat((alphas_cumprod, alphas_cumprod.new_ones(1)))
+    return Solver(timesteps, alphas_cumprod, a=weights[:, 0], C=weights[:, 1:])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from policy.sampling import sampler_options
+from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.policy import estimate_covariance, train_policy
@@ -48,15 +49,15 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (
             train_policy.main,
             [*REQUIRED, "training.batchsize=3"],
-            "no key 'training.batchsize'; keys beside it: iterations, batch_size",
+            "no key 'training.batchsize'; keys beside it: steps, batch_size",
         ),
         (
             train_policy.main,
             [*REQUIRED, "+training.batchsize=3"],
             "no key 'training.batchsize'; keys beside it",
         ),
-        (train_policy.main, [*REQUIRED, "training.iterations=many"], "could not be converted to Integer"),
-        (train_policy.main, [*REQUIRED, "training.iterations=0"], "iterations must be above 0, got 0"),
+        (train_policy.main, [*REQUIRED, "training.steps=many"], "could not be converted to Integer"),
+        (train_policy.main, [*REQUIRED, "training.steps=0"], "steps must be above 0, got 0"),
         (train_policy.main, [*REQUIRED, "training.learning_rate=-1"], "learning_rate must be above 0"),
         (train_policy.main, [*REQUIRED, "training.precision=float8"], "must be auto, float32 or bfloat16"),
         (train_policy.main, [*REQUIRED, "training.log_every=7"], "must be a multiple of log_every=7"),
@@ -64,7 +65,7 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (
             train_policy.main,
             [*REQUIRED, "rollout_sampler.solver=euler"],
-            "must be one of auto, ddim, ddpm, dpmpp_2m, got 'euler'",
+            f"must be one of auto, {', '.join(SOLVERS)}, got 'euler'",
         ),
         (
             evaluate.main,

@@ -17,18 +17,18 @@ from training.training_loop import TrainingConfig, batch_rows, generator_for, tr
 
 ALONE = Worker(0, 1, torch.device("cpu"))
 CONFIG = TrainingConfig(
-    iterations=30,
+    steps=30,
     batch_size=4,
     learning_rate=0.1,
-    warmup_iterations=5,
+    warmup_steps=5,
     log_every=5,
     checkpoint_every=10,
     validate_every=10,
 )
 
 
-def regression_loss(network: nn.Module, iteration: int) -> Tensor:
-    x = torch.randn(4, 3, generator=generator_for(0, iteration, torch.device("cpu")))
+def regression_loss(network: nn.Module, step: int) -> Tensor:
+    x = torch.randn(4, 3, generator=generator_for(0, step, torch.device("cpu")))
     return ((network(x) - x.sum(1, keepdim=True)) ** 2).mean()
 
 
@@ -58,7 +58,7 @@ def rows(output_dir: Path) -> list[dict[str, str]]:
 def test_loss_falls_and_every_due_row_is_logged(tmp_path: Path) -> None:
     run(tmp_path)
     log = rows(tmp_path)
-    assert [int(row["iteration"]) for row in log] == [5, 10, 15, 20, 25, 30]
+    assert [int(row["step"]) for row in log] == [5, 10, 15, 20, 25, 30]
     assert float(log[-1]["loss"]) < 0.5 * float(log[0]["loss"])
     assert [row["error"] for row in log] == ["", "1", "", "1", "", "1"]
     assert list((tmp_path / "tensorboard").iterdir())
@@ -67,14 +67,14 @@ def test_loss_falls_and_every_due_row_is_logged(tmp_path: Path) -> None:
 def test_interrupted_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
     expected, expected_average = run(tmp_path / "whole")
 
-    def interrupted(network: nn.Module, iteration: int) -> Tensor:
-        if iteration == 17:  # after row 15, which is newer than the last saved state, 10
+    def interrupted(network: nn.Module, step: int) -> Tensor:
+        if step == 17:  # after row 15, which is newer than the last saved state, 10
             raise KeyboardInterrupt
-        return regression_loss(network, iteration)
+        return regression_loss(network, step)
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", loss=interrupted)
-    assert [int(row["iteration"]) for row in rows(tmp_path / "cut")] == [5, 10, 15]
+    assert [int(row["step"]) for row in rows(tmp_path / "cut")] == [5, 10, 15]
     network, averaged = run(tmp_path / "cut")
     assert torch.equal(network.weight, expected.weight)
     assert torch.equal(averaged.weight, expected_average.weight)
@@ -85,7 +85,7 @@ def test_finished_run_is_left_alone(tmp_path: Path) -> None:
     expected, _ = run(tmp_path)
     log = (tmp_path / "log.csv").read_bytes()
 
-    def not_called(network: nn.Module, iteration: int) -> Tensor:
+    def not_called(network: nn.Module, step: int) -> Tensor:
         raise AssertionError("trained again")
 
     network, _ = run(tmp_path, loss=not_called)
@@ -96,9 +96,9 @@ def test_finished_run_is_left_alone(tmp_path: Path) -> None:
 def test_average_follows_its_recursion(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def loss(network: nn.Module, iteration: int) -> Tensor:
+    def loss(network: nn.Module, step: int) -> Tensor:
         seen.append(network.weight.detach().clone())
-        return regression_loss(network, iteration)
+        return regression_loss(network, step)
 
     network, averaged = run(tmp_path, loss=loss)
     expected = seen[0].double()
@@ -128,25 +128,23 @@ def test_damaged_state_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
-    def exploding(network: nn.Module, iteration: int) -> Tensor:
-        return regression_loss(network, iteration) * (float("nan") if iteration == 21 else 1)
+    def exploding(network: nn.Module, step: int) -> Tensor:
+        return regression_loss(network, step) * (float("nan") if step == 21 else 1)
 
-    with pytest.raises(
-        FloatingPointError, match="the loss is nan at iteration 25; try a lower learning_rate"
-    ):
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 25; try a lower learning_rate"):
         run(tmp_path, loss=exploding)
     resumed, _ = run(tmp_path)
     assert resumed.weight.isfinite().all()
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_its_weights_are_saved(tmp_path: Path) -> None:
-    def exploding(network: nn.Module, iteration: int) -> Tensor:
-        loss = regression_loss(network, iteration)
-        if iteration == 19:  # whose weights are due to be saved
+    def exploding(network: nn.Module, step: int) -> Tensor:
+        loss = regression_loss(network, step)
+        if step == 19:  # the weights of this step are due to be saved
             loss.register_hook(lambda gradient: gradient * float("nan"))
         return loss
 
-    with pytest.raises(FloatingPointError, match="the gradient norm is nan at iteration 20"):
+    with pytest.raises(FloatingPointError, match="the gradient norm is nan at step 20"):
         run(tmp_path, loss=exploding)
     resumed, _ = run(tmp_path)
     assert resumed.weight.isfinite().all()
@@ -159,16 +157,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
-@given(iterations=st.integers(1, 1000), warmup=st.integers(0, 1000))
-def test_learning_rate_warms_up_to_its_peak_and_decays(iterations: int, warmup: int) -> None:
-    config = TrainingConfig(iterations=iterations, warmup_iterations=warmup, learning_rate=0.1)
-    rates = [config.learning_rate_at(i) for i in range(iterations)]
+@given(steps=st.integers(1, 1000), warmup=st.integers(0, 1000))
+def test_learning_rate_warms_up_to_its_peak_and_decays(steps: int, warmup: int) -> None:
+    config = TrainingConfig(steps=steps, warmup_steps=warmup, learning_rate=0.1)
+    rates = [config.learning_rate_at(i) for i in range(steps)]
     assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates)
     peak = max(0, warmup - 1)
-    steps = list(itertools.pairwise(rates))
+    pairs = list(itertools.pairwise(rates))
     rounding = 1e-12
-    assert all(after > before - rounding for before, after in steps[:peak])
-    assert all(after < before + rounding for before, after in steps[peak:])
+    assert all(after > before - rounding for before, after in pairs[:peak])
+    assert all(after < before + rounding for before, after in pairs[peak:])
 
 
 @given(count=st.integers(1, 50), seed=st.integers(0, 100), data=st.data())
@@ -176,9 +174,7 @@ def test_an_epoch_visits_every_sample_at_most_once(count: int, seed: int, data: 
     batch_size = data.draw(st.integers(1, count))
     batches = count // batch_size
     for epoch in range(2):
-        rows = [
-            batch_rows(count, batch_size, seed=seed, iteration=epoch * batches + i) for i in range(batches)
-        ]
+        rows = [batch_rows(count, batch_size, seed=seed, step=epoch * batches + i) for i in range(batches)]
         visited = torch.cat(rows).tolist()
         assert len(visited) == len(set(visited)) == batches * batch_size
         assert set(visited) <= set(range(count))

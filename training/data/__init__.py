@@ -1,1 +1,1 @@
-"""Demonstrations: where they come from, how they are stored and cut into windows."""
+"""Demonstrations: their download, their store, and windows cut out of them."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-# The length of axis 0 is the store's own: None stands for any.
+# None stands for any length.
 ARRAY_SHAPES: Mapping[str, tuple[int | None, ...]] = {
     "data/state": (None, 5),
     "data/action": (None, 2),
@@ -28,18 +28,18 @@ STEP_ARRAYS = ("data/state", "data/action", "data/keypoint")
 
 
 class DemonstrationError(ValueError):
-    """A store of demonstrations that cannot be used; the message names the file, the array and the index."""
+    """A store of demonstrations that cannot be used. The message names the file, the array and the index."""
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """All episodes, one after the other; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
+    """All episodes in sequence; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
 
     observations: np.ndarray  # (N, 20) float32, px: 9 keypoints of the block x, y, then the pusher x, y
     actions: np.ndarray  # (N, 2) float32, px: target position of the pusher
     states: np.ndarray  # (N, 5) float32: pusher x, y (px), block x, y (px), block angle (rad)
     episode_ends: np.ndarray  # (E,) int64: index one past each episode's last step
-    sha256: str  # of the four arrays' contents, the same for every zarr format, chunking and compressor
+    sha256: str  # hash of the four arrays' values; independent of zarr format, chunks and compressor
 
 
 def load_demonstrations(path: str | Path) -> Demonstrations:
@@ -124,7 +124,7 @@ def _open_array(path: Path, group: Any, name: str) -> Any:
 
 
 def _decode(path: Path, name: str, array: Any) -> np.ndarray:
-    # zarr reads a chunk that is not there as its fill value: a half-copied store would train on zeros.
+    # zarr reads a missing chunk as its fill value: a half-copied store would train on zeros.
     present, total = array.nchunks_initialized, array.nchunks
     if present < total:
         raise DemonstrationError(f"{path}: array {name} has only {present} of its {total} chunks")

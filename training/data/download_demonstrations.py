@@ -1,8 +1,8 @@
 """`pcm-download-demonstrations`: fetches the published PushT demonstrations and verifies them.
 
 The archive is the one published with Diffusion Policy (Chi et al., RSS 2023; MIT licence). The store appears under its
-name only once it is complete and verified. Pooch downloads the archive; it cannot resume, which 30 MB do not need.
-What is verified are the arrays, not the archive, so that a mirror may pack it differently.
+name only once it is complete and verified. Pooch downloads the archive. It cannot resume a download, but the archive is
+only 30 MB. The arrays are verified, not the archive, so that a mirror may pack it differently.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ PUBLISHED_SHA256: Mapping[str, str] = {
 SILENCE_SECONDS = 30
 BLOCK_BYTES = 1 << 16
 
-# It would report every download as a warning of its own, with a hash that nobody needs.
+# Otherwise Pooch warns about every download, with a hash that nobody needs.
 pooch.get_logger().setLevel(logging.WARNING)
 
 
 class DownloadError(RuntimeError):
-    """The demonstrations could not be fetched, unpacked or verified; the message says what to do."""
+    """A failure to fetch, unpack or verify the demonstrations. The message says what to do."""
 
 
 class _WrongContent(Exception):
-    """What was fetched, or lies there already, is not the published demonstrations."""
+    """Fetched or existing data that are not the published demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def download(url: str, output_dir: str | Path, expected_sha256: Mapping[str, str
 
     Raises:
         DownloadError: if the server cannot be reached or refuses, the connection drops, the archive is damaged or
-            holds anything else, the disk is full, or a store with other values is there, which is left alone.
+            holds anything else, or the disk is full. Also if a store with other values is there; it is left alone.
     """
     output_dir = Path(output_dir)
     store = output_dir / STORE_NAME
@@ -131,7 +131,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
     # RuntimeError is what zipfile raises for an encrypted member or an unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise _WrongContent(f"it is damaged or not a zip file: {error}") from error
-    # By its metadata, since a zip file made on macOS has a second folder of that name, with attributes only.
+    # Found by its metadata: a zip file made on macOS has a second folder of that name, with attributes only.
     stores = [
         found.parent for group in (".zgroup", "zarr.json") for found in folder.rglob(f"{STORE_NAME}/{group}")
     ]

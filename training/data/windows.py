@@ -1,4 +1,4 @@
-"""Training windows: which episodes they come from, and how they are cut out of them."""
+"""Training windows, cut out of the episodes of demonstrations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build_windows(
     after it. Steps outside repeat the episode's first or last step. An episode too short for that yields no window.
 
     Raises:
-        ValueError: for an episode index that is not there or is there twice, and for steps outside 1 to `horizon`.
+        ValueError: for an episode that does not exist or is named twice, and for steps outside 1 to `horizon`.
     """
     for name, steps in (("observation_steps", observation_steps), ("action_steps", action_steps)):
         if not 1 <= steps <= horizon:
@@ -77,13 +77,20 @@ def build_windows(
 def policy_windows(
     demonstrations: Demonstrations, episodes: Sequence[int] | np.ndarray, config: PolicyConfig
 ) -> Windows:
-    """The windows that a policy learns from: `build_windows` with its horizon, observation steps and action steps."""
+    """The windows that a policy learns from: `build_windows` with the policy's shapes."""
     return build_windows(
         demonstrations,
         episodes,
         horizon=config.horizon,
         observation_steps=config.observation_steps,
         action_steps=config.action_steps,
+    )
+
+
+def join_windows(windows: Sequence[Windows]) -> Windows:
+    """All windows of several sets, in their order."""
+    return Windows(
+        torch.cat([each.observations for each in windows]), torch.cat([each.actions for each in windows])
     )
 
 

@@ -1,4 +1,4 @@
-"""One episode in a simulator that goes on while the policy computes."""
+"""One episode in a simulated world that goes on while the policy computes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PERIOD_NS = 1_000_000_000 // CONTROL_HZ
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """How one chunk met a world that had gone on. Its latency is the sum of both times.
+    """One chunk in a world that went on. Its latency is the sum of `start_delay_ms` and `inference_ms`.
 
     Attributes:
-        step: control step of its newest observation.
+        step: control step of the chunk's newest observation.
         start_delay_ms: time from that observation to the start of the inference.
         inference_ms: time from there to the chunk.
         skipped_points: number of its points that were over on its arrival.
-        missed: whether the chunk before it had ended by then.
+        missed: whether the chunk before it had ended by its arrival.
         jump: mean distance in px between its targets and those of the chunk before it for the same control steps;
             None for the first chunk, and where they share no step.
     """
@@ -44,16 +44,16 @@ class ChunkRecord:
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened in one episode.
+    """The record of one episode.
 
     Attributes:
         seed: seed of the initial state.
         rewards: (steps,) reward after each control step.
         success: whether it ended on the goal.
         chunk_seconds: wall time of each policy call; on ROS, of each chunk from its observation on.
-        frames: pictures, the initial state first, if they were asked for.
-        chunks: chunks that arrived; empty if nobody saw them.
-        hold_steps: number of control steps without a target; None if nobody saw it.
+        frames: pictures, the initial state first; empty if they were not asked for.
+        chunks: chunks that arrived; empty if they were not recorded.
+        hold_steps: number of control steps without a target; None if they were not recorded.
     """
 
     seed: int
@@ -73,13 +73,13 @@ class Episode:
         return len(self.rewards)
 
     def within(self, steps: int) -> Episode:
-        """The rewards and the success of its first control steps, as if it had been cut there."""
+        """The episode as if it had been cut after its first control steps."""
         success = self.success and self.steps <= steps
         return replace(self, rewards=self.rewards[:steps], success=success)
 
 
 def hold_share(episodes: Sequence[Episode]) -> float | None:
-    """Share of the control steps without a target; None if nobody saw them."""
+    """Share of the control steps without a target; None if they were not recorded."""
     held = [episode.hold_steps for episode in episodes if episode.hold_steps is not None]
     return sum(held) / sum(episode.steps for episode in episodes) if len(held) == len(episodes) else None
 
@@ -152,7 +152,7 @@ class RunningEpisode:
         self._hold_steps = 0
         self._follow_horizon = follow_horizon
         self._targets = np.reshape(info["pusher_position"], (1, 2))
-        self._targets_begin = -1  # control step of the first target; −1: a target that is over, to be held
+        self._targets_begin = -1  # control step of the first target; −1: the target is over, and held
         self._predicted: NDArray[np.float64] | None = None
         self._predicted_step: int | None = None
         self._step = 0
@@ -170,12 +170,12 @@ class RunningEpisode:
         return None if self._predicted_step is None else self._step - self._predicted_step
 
     def observations(self) -> NDArray[np.float64]:
-        """(observation_steps, observation_dim) that the inference starts from; the first stands for those before it."""
+        """Observations (observation_steps, observation_dim) of the next inference. Before the episode: its first."""
         oldest = self._step + 1 - self._config.observation_steps
         return np.stack([self._observations[max(0, step)] for step in range(oldest, self._step + 1)])
 
     def receive(self, actions: NDArray[np.float64], seconds: float, inference_ns: int) -> None:
-        """Let the world go on until the chunk arrives, and from there to the start of the next inference.
+        """Run the world until the chunk arrives, and on to the start of the next inference.
 
         Args:
             actions: (H, A) in px, the whole horizon.
@@ -221,7 +221,7 @@ class RunningEpisode:
 
     def _go_on(self, now_ns: int) -> None:
         newest = now_ns // PERIOD_NS
-        if newest > 0:  # the observation before it may have come while a chunk was computed
+        if newest > 0:  # the one before it may have arrived during the inference
             self._schedule.observe((newest - 1) * PERIOD_NS)
         while not self.ended:
             self._schedule.observe(newest * PERIOD_NS)
@@ -235,7 +235,7 @@ class RunningEpisode:
             now_ns = newest * PERIOD_NS
 
     def _advance(self) -> None:
-        """One control step towards the target of now."""
+        """One control step towards the current target."""
         index = self.steps - self._targets_begin
         self._hold_steps += index >= len(self._targets)
         target = self._targets[min(index, len(self._targets) - 1)]

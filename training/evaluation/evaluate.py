@@ -1,4 +1,4 @@
-"""Evaluate a policy on PushT episodes: rewards, latencies, pictures."""
+"""Evaluate a policy on PushT episodes: rewards, inference times, pictures."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
-    # Now: a training may replace the files while the episodes run.
+    # Hashed now, because a training may replace the files while the episodes run.
     checkpoint_sha256 = file_sha256(config.checkpoint)
     pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
     if policy.pcm_mismatch:

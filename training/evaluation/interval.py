@@ -1,4 +1,4 @@
-"""The 95 % interval of a mean: the one way in which this project states how sure a mean reward is."""
+"""The 95 % interval of a mean: how this project states the uncertainty of a mean reward."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ LEVEL = 0.95
 def mean_interval(
     values: Sequence[float] | Sequence[Sequence[float]] | NDArray[np.float64], seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """Mean of episodes, and the limits of its 95 % interval by SciPy's bootstrap (BCa).
+    """Mean over episodes, and the limits of its 95 % interval by SciPy's bootstrap (BCa).
 
-    Episodes are resampled, each as the mean of its noise seeds: what makes one initial state harder than another does
-    not go away with more noises. The limits are means of values that were there, so that those of rewards stay in
-    [0, 1], where ± 1.96 standard errors leave it.
+    Episodes are resampled, each as the mean of its noise seeds: more noise seeds do not make a hard initial state
+    easier. The limits are means of resampled values, so those of rewards stay in [0, 1]; ± 1.96 standard errors can
+    leave it.
 
     Args:
         values: (episodes,) or (noise seeds, episodes).
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        Mean, lower and upper limit. A single episode says nothing about the spread, and has no limits.
+        Mean, lower and upper limit. A single episode says nothing about the spread: its limits are None.
 
     Raises:
         ValueError: if there are no values.
@@ -35,7 +35,7 @@ def mean_interval(
     mean = float(episodes.mean())
     if len(episodes) == 1:
         return mean, None, None
-    if np.ptp(episodes) == 0:  # every resample is the same, of which BCa makes NaN
+    if np.ptp(episodes) == 0:  # all resamples are equal: BCa would return NaN
         return mean, mean, mean
     from scipy.stats import bootstrap  # takes most of a second, which no command should take to start
 

@@ -1,4 +1,4 @@
-"""How long a simulated world goes on while the policy computes, as data."""
+"""The behaviour of a simulated world while the policy computes, as data."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ from training.evaluation.latency import LatencyConfig
 
 @dataclass(frozen=True)
 class Rollout:
-    """Episodes, and what their actions cost.
+    """Episodes and the cost of their actions.
 
     Attributes:
         episodes: episodes in the order of their seeds.
         call_seconds: wall time of each policy call; on ROS, of each chunk from its observation on.
-        depths: depth of each policy call, with a tolerance that of the sample that converges last; empty on ROS.
-        network_evaluations: number of all samples × timesteps that went through networks; None on ROS.
+        depths: depth of each policy call (with a tolerance, that of the sample that converges last); empty on ROS.
+        network_evaluations: number of all network evaluations, samples × timesteps; None on ROS.
         cuts: whether a deadline stopped the sampler, for each policy call; empty on ROS.
     """
 
@@ -55,7 +55,7 @@ def run_episodes(
     noises from its own generator.
 
     Args:
-        policy: policy of keypoints. A runtime of batch size 1 serves one episode at a time.
+        policy: policy that observes keypoints. A runtime of batch size 1 serves one episode at a time.
         seeds: seeds of the initial states.
         max_steps: control steps after which an episode is cut.
         noise_seed: seed of the policy's noises.
@@ -63,7 +63,7 @@ def run_episodes(
         record: number of episodes with frames, the first ones.
         frame_size: side of the frames in px.
         show_progress: whether to show a progress bar over control steps.
-        latency: how the world goes on while the policy computes; by default it waits.
+        latency: behaviour of the world while the policy computes; by default it waits.
 
     Raises:
         ValueError: if the latency is to be measured in more than one episode at a time.
@@ -145,7 +145,7 @@ def _predict(
     prediction = policy.predict(
         observations, generator=generators, previous=previous, executed=episodes[0].executed
     )
-    actions = prediction.actions.cpu()  # inside the clock: a robot has its chunk only then
+    actions = prediction.actions.cpu()  # inside the measured time: only then does a robot have its chunk
     seconds = time.perf_counter() - started
     return split_prediction(replace(prediction, actions=actions)), seconds
 
@@ -171,6 +171,6 @@ def _tensors(prediction: Prediction) -> list[str]:
 
 
 def _warm_up(policy: Policy) -> None:
-    """Keep the first call's one-time work out of the latencies, and find an impossible sampler early."""
+    """Keep the first call's one-time work out of the inference times, and find an impossible sampler early."""
     observations = torch.zeros(1, policy.config.observation_steps, policy.config.observation_dim)
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""The numbers of episodes: as JSON, and as a table for the terminal."""
+"""The summary of episodes: as JSON, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PAPER_STEPS = 200
 """Control steps of an episode in the PCM paper; Diffusion Policy's limit is 300."""
 
 CHUNK_TIMES = {"inference_ms": "inference time", "latency_ms": "latency"}
-"""What `Episode.chunk_seconds` may be: the time of a policy call alone, or the time from the observation on."""
+"""Names of the times that `Episode.chunk_seconds` can hold: those of policy calls, or from the observations on."""
 
 
 def summarize(rollout: Rollout, *, chunk_time: str = "inference_ms") -> dict[str, Any]:
-    """The numbers of a rollout, ready for JSON.
+    """The summary of a rollout, ready for JSON.
 
     Args:
-        rollout: at least one episode.
-        chunk_time: what its seconds are, of `CHUNK_TIMES`.
+        rollout: rollout of at least one episode.
+        chunk_time: the kind of its times, one of `CHUNK_TIMES`.
     """
     shorter = None
     if any(episode.steps > PAPER_STEPS for episode in rollout.episodes):
@@ -74,14 +74,14 @@ def format_summary(summary: dict[str, Any]) -> str:
         if times := summary.get(key):
             lines.append(f"{name} {times['p50']:.1f} ms median, {times['p99']:.1f} ms p99")
     if depth := summary["depth"]:
-        lines.append(f"depth {depth['mean']:g}: network evaluations one after the other per chunk")
+        lines.append(f"depth {depth['mean']:g}: sequential network evaluations of a chunk")
     if world := summary.get("world"):
         lines.append(_format_world(world))
     return "\n".join(lines)
 
 
 def format_interval(interval: Sequence[float] | None) -> str:
-    """To follow a mean reward: the limits of its 95 % interval, nothing if there are none."""
+    """Text of a 95 % interval, to follow a mean reward; empty without limits."""
     return "" if interval is None else f" (95 % interval {interval[0]:.3f} … {interval[1]:.3f})"
 
 
@@ -95,7 +95,7 @@ def _rewards(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 
 def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """How the chunks met the world, if that was seen: nothing of it is known of episodes on ROS."""
+    """Delays, misses and holds, as far as they were recorded; episodes on ROS have none."""
     held = hold_share(episodes)
     if held is None:
         return {}

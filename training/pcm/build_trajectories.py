@@ -1,4 +1,4 @@
-"""Build the trajectories that a Picard Consistency Model is trained on (PCM, So et al. 2025, algorithm 1)."""
+"""Build the Picard trajectories that a Picard Consistency Model is trained on (So et al. 2025, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Compute: TypeAlias = Callable[[Sequence[int]], Trajectories]
 """Sample numbers → samples."""
 
 VERIFIED_SAMPLES = 3
-VERIFICATION_TOLERANCE = 1e-3  # rounding, which differs with the batch size and grows over K iterations
+VERIFICATION_TOLERANCE = 1e-3  # rounding differs with the batch size, and grows over K iterations
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class BuildTrajectoriesConfig:
 def picard_trajectories(
     policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Follow Picard iteration, and sample sequentially from the same noise (algorithm 1).
+    """Picard trajectories, and the sequential states from the same noise (algorithm 1).
 
     Args:
-        policy: with a parallel sampler.
+        policy: policy with a parallel sampler.
         condition: (B, C) normalised observations.
-        noise: (B, T+1, H, A), that of the chunk and then what the start ``fresh`` takes.
-        iterations: K.
+        noise: (B, T+1, H, A): the noise, then the further noises of the start ``fresh``.
+        iterations: number K of iterations.
 
     Returns:
         X⁰ … X^K (B, K+1, T+1, H, A) and X* (B, T+1, H, A).
@@ -103,9 +103,9 @@ def picard_trajectories(
 def draw_samples(
     policy: DiffusionPolicy, conditions: Tensor, samples: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Conditions (B, C) and noises (B, T+1, H, A) of some samples.
+    """Condition (B, C) and noises (B, T+1, H, A) of some samples.
 
-    Each sample has a generator of its own, so that it does not matter who draws it and with what others.
+    Each sample has its own generator, so any worker and any batch draw the same.
     """
     rows, noises = [], []
     shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.config.action_dim)
@@ -118,7 +118,7 @@ def draw_samples(
 
 
 def build_trajectories(config: BuildTrajectoriesConfig) -> None:
-    """Build a store, or what is missing of it."""
+    """Build a store, or the chunks that are missing in it."""
     with worker(config.device) as this_worker:
         _build(config, this_worker)
 
@@ -140,7 +140,7 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
         _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
     this_worker.wait()
     store = _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
-    # Whoever is to write a chunk looks itself whether it is there: the workers' shares are disjoint.
+    # Each worker looks for its own chunks: the shares are disjoint.
     share = range(this_worker.rank, store.chunks, this_worker.world_size)
     missing = [chunk for chunk in share if not store.is_whole(chunk)]
     progress = tqdm(
@@ -199,7 +199,7 @@ def _create(
 
 
 def verify(store: TrajectoryStore, compute: Compute) -> float:
-    """Read every chunk, compute a few samples once more, one by one, and return their largest difference.
+    """Read every chunk, and compute a few samples again, one by one; returns their largest difference.
 
     Raises:
         TrajectoryError: if a chunk is missing, damaged or not finite, or a sample differs.

@@ -1,4 +1,4 @@
-"""Picard Consistency Training: what a Picard Consistency Model is trained for (PCM, So et al. 2025, section 4.1)."""
+"""Picard Consistency Training: the loss and the errors of a PCM (So et al. 2025, section 4.1)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LOSS_WEIGHTS = ("constant", "inverse", "inverse_std", "training_free")
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows of a store of trajectories, on the device to train on.
+    """Rows of a store of Picard trajectories, on the device to train on.
 
     Attributes:
         condition: (B, C) normalised observations.
-        states: (B, K+1, T+1, H, A) of X⁰ … X^K by the base model.
-        solution: (B, T+1, H, A) of X*.
+        states: (B, K+1, T+1, H, A) states X⁰ … X^K by the base.
+        solution: (B, T+1, H, A) sequential states X*.
     """
 
     condition: Tensor
@@ -38,13 +38,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class PicardMap:
-    """Φ, for any network.
+    """One Picard iteration Φ with any network.
 
     Attributes:
         solver: T steps.
-        recurrence: how corrections spread.
-        exact: states of X⁰ after the noise that are those of X*.
-        start: the initial trajectory, if the trained network makes it itself.
+        recurrence: recurrence by which corrections spread.
+        exact: number of states after the noise that X⁰ shares with X*.
+        start: the start, if the trained network makes its network call; else None.
     """
 
     solver: Solver
@@ -58,7 +58,7 @@ class PicardMap:
         """X^{k+1} from X^k, both (B, T+1, H, A); differentiable.
 
         Args:
-            frozen: states that stay as they are, besides the exact ones.
+            frozen: number of states that stay as they are, after the exact ones.
         """
         first = self.exact + frozen
         denoise = make_denoise(network, self.solver, condition)
@@ -66,7 +66,7 @@ class PicardMap:
         return torch.cat((states[:, : first + 1], changed), 1)
 
     def states(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
-        """X^k (B, T+1, H, A): the base model's, or X⁰ by the network itself."""
+        """X^k (B, T+1, H, A) by the base, or X⁰ by the network itself."""
         if self.start is None:
             return samples.states[:, k]
         denoise = make_denoise(network, self.solver, samples.condition)
@@ -75,22 +75,22 @@ class PicardMap:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far trajectories are from X*.
+    """Distance of states from X*.
 
-    Per sample it is m, the mean square over all numbers of the states, or with a floor c the robust √(m + c²)
-    (pseudo-Huber, Song & Dhariwal 2024, section 3.3): squared, the few samples that jump from one way of acting to
-    another would count for more than all others.
+    For each sample it is m, the mean square of the differences over all states and actions. With a floor c it is the
+    robust √(m + c²) (pseudo-Huber, Song & Dhariwal 2024, section 3.3). Otherwise the few samples that jump from one way
+    of acting to another would count for more than all others.
 
     Attributes:
-        final_state_weight: of the mean square of the last state alone, which is added to m; 0 in the paper.
-        floor: c; 0 for the plain squares of the paper.
+        final_state_weight: weight of the last state's own mean square, which is added to m; 0 in the paper.
+        floor: c; 0: the plain squares of the paper.
     """
 
     final_state_weight: float = 0.0
     floor: float = 0.0
 
     def __call__(self, states: Tensor, solution: Tensor) -> Tensor:
-        """(B,) of (B, T+1, H, A) both, of which the first state counts nothing."""
+        """Distance (B,) of two sets of states (B, T+1, H, A); the noise does not count."""
         squares = (states - solution)[:, 1:].square()
         distance = squares.mean((1, 2, 3)) + self.final_state_weight * squares[:, -1].mean((1, 2))
         return (distance + self.floor**2).sqrt() if self.floor > 0 else distance
@@ -103,11 +103,11 @@ def loss_weight(kind: str, k: int, *, iterations: int, solver: Solver) -> float:
     """α(k), the weight of the loss after iteration k = 0 … K−1.
 
     ``constant`` is 1 and ``inverse`` is 1/(k+1). ``inverse_std`` is 1/√Var(k): iteration k of K stands for the state
-    i = ⌊k·T/K⌋, the one that is about as far on its way from noise to action, and Var(k) = 1 − ᾱ_i is the variance
-    of its noise. ``training_free`` is 1 too, see `picard_consistency_loss`.
+    i = ⌊k·T/K⌋, which is as far from noise to action as k is in K, and Var(k) = 1 − ᾱ_i is the variance of its noise.
+    ``training_free`` is 1 too, see `picard_consistency_loss`.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for an unknown kind.
     """
     if kind in ("constant", "training_free"):
         return 1.0
@@ -134,23 +134,23 @@ def picard_consistency_loss(
     """‖X* − Φ(X^k)‖² (section 4.1) with the distance as chosen, without its weight α(k).
 
     Args:
-        network: the one that is trained.
+        network: network to train.
         picard: Φ.
-        samples: a batch.
-        k: iteration to start from.
-        distance: between two trajectories.
-        relative: divide each sample's distance by what it is without training, after as many iterations of the base
-            model: small errors, at a late iteration or of an easy sample, count as much as large ones.
-        unrolled_iterations: apply Φ so often, each time to its own result, and take the mean of their losses; 1 in
-            the paper.
-        base: the network that takes over, whose weights are not trained.
-        base_iterations: apply its Φ so often after that, and let their losses count as well; 0 in the paper.
+        samples: batch of samples.
+        k: number of iterations by the base before the first one here.
+        distance: distance of states from X*.
+        relative: whether to divide each sample's distance by the one after as many iterations of the base. Then small
+            errors, at a late iteration or of an easy sample, count as much as large ones.
+        unrolled_iterations: number of iterations by the network, each from the result of the one before. The mean of
+            their losses counts; 1 in the paper.
+        base: network of the iterations after that; not trained.
+        base_iterations: number of these iterations. Their losses count as well; 0 in the paper.
     """
     states = picard.states(network, samples, k)
     loss = states.new_zeros(())
     for done in range(unrolled_iterations + base_iterations):
         if done < unrolled_iterations:
-            # No state is frozen, although k of them are exact: while a PCM is switched off, all are evaluated again.
+            # No state is frozen, although k are exact: samplers evaluate all states until a PCM is switched off.
             states = picard.iterate(network, samples.condition, states)
         else:
             assert base is not None, "base_iterations need a base"
@@ -171,14 +171,14 @@ def held_out_errors(
     samples: Samples,
     iterations: int,
 ) -> tuple[list[float], list[float]]:
-    """Errors after 1, 2, … iterations: with the network in all of them, and in the first with the base after it."""
+    """Errors after 1, 2, … iterations: by the network alone, and by the network first and the base after it."""
     first = picard.states(network, samples, 0)
     first = picard.iterate(network, samples.condition, first)
     errors, errors_switched = [error_p95(first, samples.solution)], [error_p95(first, samples.solution)]
     states = switched = first
     for k in range(1, iterations):
         states = picard.iterate(network, samples.condition, states, frozen=k)
-        # What the network made of the states is not what the base would have: exact is only what comes now.
+        # States made by the network are not the base's. Only iterations by the base make states exact.
         switched = picard.iterate(base, samples.condition, switched, frozen=k - 1)
         errors.append(error_p95(states, samples.solution))
         errors_switched.append(error_p95(switched, samples.solution))

@@ -82,7 +82,7 @@ class TrainPcmConfig:
 
 
 def train_pcm(config: TrainPcmConfig) -> None:
-    """Train, and write `pcm.safetensors` with the best averaged weights into the output directory."""
+    """Train a PCM and write `pcm.safetensors` with its best averaged weights into the output directory."""
     with worker(config.device) as this_worker:
         _train(config, this_worker)
 
@@ -116,7 +116,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     batch_size = config.training.batch_size
     if count < batch_size:
         raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
-    training = replace(config.training, iterations=config.epochs * (count // batch_size))
+    training = replace(config.training, steps=config.epochs * (count // batch_size))
 
     sampler = SamplerConfig("picard", solver_name, T, picard=PicardConfig(jacobian, start))
     solver = base.with_sampler(sampler).solver
@@ -147,13 +147,13 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         "training_free_error": dict(zip(map(str, depths), training_free, strict=True)),
     }
 
-    def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(count, batch_size, seed=training.seed, iteration=iteration)[share].to(device)
+    def loss(trained: nn.Module, step: int) -> Tensor:
+        rows = batch_rows(count, batch_size, seed=training.seed, step=step)[share].to(device)
         k = 0
         if not start_is_trained:
             # One k for the whole batch: the same on every worker.
             starts = trained_iterations - config.unrolled_iterations + 1
-            k = int(torch.randint(starts, (), generator=generator_for(training.seed, iteration, CPU)))
+            k = int(torch.randint(starts, (), generator=generator_for(training.seed, step, CPU)))
         alpha = loss_weight(config.loss_weight, k, iterations=trained_iterations, solver=solver)
         return alpha * picard_consistency_loss(
             cast(ConditionalUnet1D, trained),
@@ -172,14 +172,14 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     if (output_dir / "training_state.safetensors").exists() and path.exists():
         best = float(load_pcm(path, base.network).provenance["error_ratio"])
 
-    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
+    def validate(weights: nn.Module, step: int) -> dict[str, float]:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
         errors, switched = held_out_errors(
             weights, base.network, picard, samples=held_out, iterations=validated_iterations
         )
-        # What selects the weights: the way that was trained for, or else the better of both, relative to no training,
-        # in the geometric mean.
+        # The number that selects the weights: geometric mean of the errors relative to no training, sampled as trained,
+        # or else the better of both ways.
         chosen = switched if config.base_iterations else np.minimum(errors, switched)
         ratios = np.divide(chosen, training_free)
         ratio = float(np.exp(np.log(ratios).mean()))
@@ -188,7 +188,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             numbers |= dict(zip(_columns(depth), found, strict=True))
         if ratio < best:
             best = ratio
-            found_provenance = {**provenance, "training_iterations": iteration, **numbers}
+            found_provenance = {**provenance, "training_steps": step, **numbers}
             save_pcm(
                 path,
                 PCM(
@@ -230,7 +230,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
 
 
 def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
-    """Refuse trajectories by other weights or another covariance, or whose start makes no network call."""
+    """Refuse trajectories of another base or covariance, or with a start that the PCM cannot make."""
     expected, found = store.identity["base_sha256"], weights_sha256(base.network)
     if expected != found:
         raise ValueError(
@@ -251,7 +251,7 @@ def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcm
 def _load_samples(
     store: TrajectoryStore, held_out_samples: int, device: torch.device
 ) -> tuple[Samples, Samples]:
-    """Held-out samples and the others."""
+    """Held-out samples, and those to train on."""
     if held_out_samples >= store.samples:
         raise ValueError(f"held_out_samples {held_out_samples} leave none of {store.samples} to train on")
     trajectories = load_trajectories(store)

@@ -1,13 +1,13 @@
-"""Picard trajectories on disk: what a Picard Consistency Model learns from (PCM, So et al. 2025, algorithm 1).
+"""Picard trajectories on disk, from which a Picard Consistency Model learns (So et al. 2025, algorithm 1).
 
 A zarr store of N samples, in chunks of a few samples each:
 
 - `condition` (N, C): normalised observations;
-- `states` (N, K+1, T+1, H, A): the trajectories X⁰ … X^K, each of which begins with the sample's noise;
-- `solution` (N, T+1, H, A): X*, the sequential trajectory from the same noise;
-- `checksum` (chunks,): of each chunk's bytes, written after them; 0 where there is none yet.
+- `states` (N, K+1, T+1, H, A): the states X⁰ … X^K of Picard iteration, each beginning with the sample's noise;
+- `solution` (N, T+1, H, A): X*, the sequential states from the same noise;
+- `checksum` (chunks,): checksum of each chunk, written after the chunk; 0 where there is none yet.
 
-All float32: the paper's 2000 samples take 0.4 GB, so there is nothing to gain from rounding them.
+All values are float32: the paper's 2000 samples take 0.4 GB, so rounding them would gain nothing.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ARRAYS = ("condition", "states", "solution")
 
 
 class TrajectoryError(ValueError):
-    """A store of trajectories that cannot be used; the message names the store and what is wrong with it."""
+    """A store of trajectories that cannot be used. The message names the store and the fault."""
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Some samples, float32.
+    """Some samples, in float32.
 
     Attributes:
         condition: (N, C) normalised observations.
-        states: (N, K+1, T+1, H, A) of X⁰ … X^K.
-        solution: (N, T+1, H, A) of X*.
+        states: (N, K+1, T+1, H, A) states X⁰ … X^K.
+        solution: (N, T+1, H, A) sequential states X*.
     """
 
     condition: np.ndarray
@@ -46,7 +46,7 @@ class Trajectories:
     solution: np.ndarray
 
     def checksum(self) -> int:
-        """CRC-32 of all values, plus 1: never the 0 of a chunk that is not there."""
+        """CRC-32 of all values, plus 1: never 0, which marks a missing chunk."""
         crc = 0
         for name in ARRAYS:
             crc = zlib.crc32(np.ascontiguousarray(getattr(self, name), dtype="<f4").tobytes(), crc)
@@ -58,10 +58,10 @@ class TrajectoryStore:
     """A store that is being built or read.
 
     Attributes:
-        path: of the zarr folder.
-        identity: what decides every value in it (JSON): checkpoint, data, sampler, seed, samples.
-        provenance: how it came to be: code, command, machine.
-        arrays: the zarr arrays by name.
+        path: path of the zarr folder.
+        identity: everything that decides the values (JSON): checkpoint, data, sampler, seed, samples.
+        provenance: origin of the store: code, command, machine.
+        arrays: zarr arrays by name.
     """
 
     path: Path
@@ -78,12 +78,12 @@ class TrajectoryStore:
         return int(self.arrays["checksum"].shape[0])
 
     def rows(self, chunk: int) -> range:
-        """The samples in a chunk."""
+        """Numbers of the samples in a chunk."""
         size = int(self.arrays["states"].chunks[0])
         return range(chunk * size, min(self.samples, (chunk + 1) * size))
 
     def write(self, chunk: int, trajectories: Trajectories) -> None:
-        """Write a chunk. Killed meanwhile, it counts as not written."""
+        """Write a chunk. If the process is killed meanwhile, the chunk counts as missing."""
         rows = self.rows(chunk)
         for name in ARRAYS:
             self.arrays[name][rows.start : rows.stop] = getattr(trajectories, name)
@@ -93,7 +93,7 @@ class TrajectoryStore:
         """Read a chunk and check that it is whole.
 
         Raises:
-            TrajectoryError: if it is not there, damaged or not finite.
+            TrajectoryError: if the chunk is missing, damaged or not finite.
         """
         rows = self.rows(chunk)
         where = f"{self.path}: samples {rows.start} to {rows.stop - 1}"
@@ -127,21 +127,21 @@ def create_store(
     shapes: Mapping[str, tuple[int, ...]],
     chunk_size: int,
 ) -> TrajectoryStore:
-    """Create a store without samples in it, or open the one that is there.
+    """Create an empty store, or open the one that is there.
 
     Args:
-        path: of the zarr folder.
+        path: path of the zarr folder.
         identity, provenance: see `TrajectoryStore`.
-        shapes: of the arrays by name, beginning with N.
-        chunk_size: samples per chunk.
+        shapes: shapes of the arrays by name, N first.
+        chunk_size: number of samples in a chunk.
 
     Raises:
-        TrajectoryError: if there is something else than a store of the same identity.
+        TrajectoryError: if the path holds anything else than a store of the same identity.
     """
     path, samples = Path(path), shapes["states"][0]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Under another name until it has all its arrays.
+        # Under a temporary name until it has all its arrays.
         temporary = path.with_name(f".{path.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         group: Any = zarr.open_group(str(temporary), mode="w")
@@ -166,10 +166,10 @@ def create_store(
 
 
 def open_store(path: str | Path) -> TrajectoryStore:
-    """Open a store, whether all its samples are there or not.
+    """Open a store, complete or not.
 
     Raises:
-        TrajectoryError: if there is none.
+        TrajectoryError: if there is no store that can be read.
     """
     path = Path(path)
     if not path.exists():
@@ -191,7 +191,7 @@ def load_trajectories(store: TrajectoryStore) -> Trajectories:
     """All samples of a store.
 
     Raises:
-        TrajectoryError: naming the first samples that are missing, damaged or not finite.
+        TrajectoryError: for samples that are missing, damaged or not finite. The message names the first.
     """
     parts = [store.read(chunk) for chunk in range(store.chunks)]
     return Trajectories(*(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS))

@@ -1,4 +1,7 @@
-"""Add to a checkpoint what preconditioned parallel samplers start from: the covariance of the policy's own actions."""
+"""Add the covariance of the policy's own actions to a checkpoint.
+
+The Jacobian `preconditioned` and the start `gaussian` need it.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,10 @@ def action_covariance(
     """Covariance of the normalised, flattened action sequences given the observation, averaged over observations.
 
     Args:
-        policy: drawn from with its own sampler.
+        policy: policy to draw from, with its own sampler.
         observations: (N, observation_steps, observation_dim) in px.
-        samples: action sequences per observation.
-        generator: of the noises.
+        samples: number of action sequences for each observation.
+        generator: source of the noises.
 
     Returns:
         (D, D), D = horizon × action dimension, unbiased.

@@ -16,8 +16,9 @@ from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConf
 from policy.networks.unet import ConditionalUnet1D
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.command import run_command
+from training.data.augmentation import AUGMENTATIONS, mirrored
 from training.data.demonstrations import load_demonstrations
-from training.data.windows import Windows, policy_windows, split_episodes
+from training.data.windows import Windows, join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.evaluation.rollout import run_episodes
 from training.provenance import code_version, command_line, machine
@@ -33,6 +34,7 @@ class TrainPolicyConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out_episodes: int = 6
+    augmentation: str = "none"
     rollout_episodes: int = 10
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
@@ -44,6 +46,10 @@ class TrainPolicyConfig:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
             raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def noise_prediction_loss(
 ) -> Tensor:
     """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
 
-    Timesteps and noises are drawn for all rows, so that the share decides nothing but who computes what.
+    Timesteps and noises are drawn for all rows: the share only decides which worker computes which rows.
     """
     timesteps = torch.randint(len(alphas_cumprod), rows.shape, generator=generator, device=generator.device)
     noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
@@ -82,7 +88,7 @@ def noise_prediction_loss(
 
 
 def train_policy(config: TrainPolicyConfig) -> None:
-    """Train, and write `policy.safetensors` with the averaged weights into the output directory."""
+    """Train a policy and write `policy.safetensors` with its averaged weights into the output directory."""
     with worker(config.device) as this_worker:
         _train(config, this_worker)
 
@@ -94,14 +100,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
-    windows = policy_windows(demonstrations, train_episodes, config.policy)
+    recorded = [demonstrations]
+    if config.augmentation == "mirror":
+        recorded.append(mirrored(demonstrations))
+    windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
     normalizer = Normalizer(
-        Range.of(torch.from_numpy(demonstrations.observations)),
-        Range.of(torch.from_numpy(demonstrations.actions)),
+        Range.of(torch.cat([torch.from_numpy(each.observations) for each in recorded])),
+        Range.of(torch.cat([torch.from_numpy(each.actions) for each in recorded])),
     )
     data = TrainingData.of(windows, normalizer, device)
     held_out_data = TrainingData.of(
@@ -122,23 +131,21 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "machine": machine(device),
     }
 
-    def loss(trained: nn.Module, iteration: int) -> Tensor:
-        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, iteration=iteration).to(
-            device
-        )
-        generator = generator_for(training.seed, iteration, device)
+    def loss(trained: nn.Module, step: int) -> Tensor:
+        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step).to(device)
+        generator = generator_for(training.seed, step, device)
         return noise_prediction_loss(
             trained, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
         )
 
-    def finished_policy(weights: nn.Module, iteration: int) -> DiffusionPolicy:
+    def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
         return DiffusionPolicy(
-            weights, config.policy, normalizer.to(device), {**provenance, "iterations": iteration}
+            weights, config.policy, normalizer.to(device), {**provenance, "training_steps": step}
         )
 
-    def validate(weights: nn.Module, iteration: int) -> dict[str, float]:
-        policy = finished_policy(weights, iteration)
+    def validate(weights: nn.Module, step: int) -> dict[str, float]:
+        policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
         numbers = {}
         if config.held_out_episodes:
@@ -169,9 +176,12 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "data_sha256": demonstrations.sha256,
         "policy": asdict(config.policy),
         "held_out_episodes": config.held_out_episodes,
+        "augmentation": config.augmentation,
     }
     columns = ["held_out_loss", "rollout_reward"]
-    finished_policy(averaged, 0).with_sampler(config.rollout_sampler)  # what is wrong with it shows now
+    finished_policy(averaged, 0).with_sampler(
+        config.rollout_sampler
+    )  # fails now, not at the first validation
     train(
         network,
         averaged,
@@ -185,8 +195,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     )
     if this_worker.is_first:
         path = output_dir / "policy.safetensors"
-        if not path.exists():  # trained before, and removed since
-            finished_policy(averaged, training.iterations).save(path)
+        if not path.exists():  # an earlier run wrote it, and it was removed
+            finished_policy(averaged, training.steps).save(path)
         print(f"policy: {path}")
 
 

@@ -46,7 +46,7 @@ def _gaussian_denoise(solver: Solver, mean: Tensor, covariance: Tensor) -> Denoi
 def _iterated(
     denoise: Denoise, solver: Solver, states: Tensor, *, iterations: int | None = None, **options: Any
 ) -> list[Tensor]:
-    """The trajectory after each of the first iterations; all of them by default."""
+    """The states after each of the first iterations; all iterations by default."""
     options["recurrences"] = [options.pop("recurrence")]
     iterates = picard_iterates([denoise], solver, states, **options)
     return [iterate.states.clone() for iterate in islice(iterates, iterations)]

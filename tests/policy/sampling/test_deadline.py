@@ -15,7 +15,7 @@ from policy.sampling.deadline import REMEMBERED, Deadline, IterationTimes, devic
 
 
 class Clock:
-    """Time that passes only where a test lets it."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -64,7 +64,7 @@ def test_an_iteration_takes_as_long_as_the_slowest_remembered() -> None:
 
 
 def in_time(clock: Clock, times: IterationTimes) -> Iterator[int]:
-    """The iterations that a deadline in 1 s lets a sampler of 10 steps make, of 2."""
+    """Number of iterations, of 2, that a deadline in 1 s leaves a sampler of 10 steps."""
     states = torch.zeros(1, 11, 1, 1)
     iterates = (Iterate(states, first, states[:, :1, 0, 0]) for first in (1, 2))
     for iterate in Deadline(clock.now + 1, clock, times).in_time(iterates):
@@ -107,7 +107,7 @@ def test_is_not_cut_when_it_converges_in_time(
         assert (prediction.depth, prediction.cut) == (depth, False)
 
 
-def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
+def test_a_deadline_that_has_passed_leaves_the_start_and_one_iteration(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
     timed = timed_policy(policy, clock, lambda: 0.010)
@@ -122,7 +122,7 @@ def test_a_deadline_that_has_passed_leaves_initial_trajectory_and_one_iteration(
 def test_the_deadline_counts_from_the_call(
     policy: DiffusionPolicy, observations: Tensor, clock: Clock
 ) -> None:
-    """What happens before the sampler begins, such as the initial trajectory, is time that has passed."""
+    """Time before the sampler begins, such as that of the start, counts as passed."""
     timed = timed_policy(policy, clock, lambda: 0.010)
     config = sampler(35, {"picard.start": "held", "picard.start_calls": 2})
     sampled = timed.with_sampler(config)
@@ -177,7 +177,7 @@ def test_a_deadline_without_iterations_is_refused() -> None:
 
 
 def test_a_deadline_of_a_window_is_refused() -> None:
-    """It would leave states that no iteration has reached."""
+    """Such a deadline would leave states that no iteration has reached."""
     with pytest.raises(ValueError, match=r"sampler\.stop\.deadline_ms needs all steps at once"):
         sampler(20.0, {"parallel.window": 5})
 

@@ -172,7 +172,7 @@ def test_a_sub_interval_is_one_step_of_its_own_solver(network_denoise: MakeDenoi
     torch.testing.assert_close(coarse, fine[:, ::3], atol=1e-10, rtol=0)
 
 
-def test_with_a_sub_interval_a_step_it_is_picard_from_another_initial_trajectory(
+def test_with_a_sub_interval_a_step_it_is_picard_with_another_start(
     network_denoise: MakeDenoise, iterated: Callable[..., list[Tensor]]
 ) -> None:
     solver = ddim(ALPHAS_CUMPROD, 10)

@@ -14,7 +14,7 @@ from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
 
 
-def test_gaussian_trajectory_solves_the_gaussians_ode(
+def test_the_gaussian_start_solves_the_gaussians_ode(
     random_covariance: Callable[[int, int], Tensor],
     gaussian_denoise: Callable[[Solver, Tensor, Tensor], Denoise],
 ) -> None:
@@ -23,10 +23,10 @@ def test_gaussian_trajectory_solves_the_gaussians_ode(
     covariance, mean = random_covariance(6, 1), torch.rand(3, 2, dtype=torch.float64) - 0.5
     denoise = gaussian_denoise(solver, mean, covariance)
     noise = torch.randn(2, 3, 2, dtype=torch.float64)
-    trajectory = gaussian_start(solver, covariance)(denoise, noise)
+    states = gaussian_start(solver, covariance)(denoise, noise)
     sequential = sample_sequential(denoise, solver, noise)
-    torch.testing.assert_close(trajectory[:, 1], sequential[:, 1], atol=1e-12, rtol=0)
-    assert (trajectory - sequential).abs().max() < 0.1
+    torch.testing.assert_close(states[:, 1], sequential[:, 1], atol=1e-12, rtol=0)
+    assert (states - sequential).abs().max() < 0.1
     finer = [ddim(squared_cosine_alphas_cumprod(n), n) for n in (100, 400)]
     errors = []
     for solver in finer:

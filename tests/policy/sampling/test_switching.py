@@ -215,7 +215,7 @@ def test_stiffness_zero_gives_the_pcms_own_answer(
 @pytest.mark.parametrize(
     ("space", "start_model", "expected"),
     [
-        # λ = 1, 1/2, 0, after the initial trajectory's call
+        # λ = 1, 1/2, 0, after the start's call
         ("feature", "base", ["base", "pcm", "pcm", "base", "base"]),
         ("feature", "pcm", ["pcm", "pcm", "pcm", "base", "base"]),
         ("parameter", "base", ["base", "pcm", "pcm", "base"]),
@@ -251,7 +251,7 @@ def test_many_weights_take_no_more_memory_than_some(
     observations: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Weights whose network is not kept are made by the adapters, with the same result."""
+    """A weight λ without a merged copy is evaluated by the adapters, with the same result."""
     sampler = SamplerConfig(
         "pcm", "ddim", 12, stop=StopConfig(12), picard=PicardConfig("preconditioned", "fresh")
     )

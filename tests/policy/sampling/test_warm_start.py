@@ -15,7 +15,7 @@ from policy.networks.lora import merge_lora
 from policy.pcm import PCM
 from policy.sampling import sample_sequential
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import guessed_actions_trajectory
+from policy.sampling.start import states_of_guess
 from policy.sampling.warm_start import (
     COVARIANCE_LEFT,
     NOISE_LEFT,
@@ -82,12 +82,12 @@ def test_the_answer_is_the_cold_starts_with_the_same_noise(
     torch.testing.assert_close(prediction.actions, expected.actions, atol=1e-4 * PX, rtol=0)
 
 
-def test_the_right_guess_is_a_trajectory_from_noise_to_answer(
+def test_the_states_of_a_guess_lead_from_the_noise_to_the_guess(
     network_denoise: Callable[[Solver, int, int], Denoise],
 ) -> None:
     solver = ddim(ALPHAS_CUMPROD, 10)
     guess = noise(1).double().clamp(-1, 1)
-    states = guessed_actions_trajectory(solver, noise().double(), guess)
+    states = states_of_guess(solver, noise().double(), guess)
     assert states.shape == (3, 11, 16, 2)
     assert torch.equal(states[:, 0], noise().double())
     torch.testing.assert_close(states[:, -1], guess)
@@ -106,7 +106,7 @@ def test_a_close_guess_saves_iterations(
     recurrence = make_recurrence("semilinear", solver)
 
     def error(guess: Tensor) -> float:
-        states = guessed_actions_trajectory(solver, drawn, guess)
+        states = states_of_guess(solver, drawn, guess)
         found = iterated(denoise, solver, states, recurrence=recurrence, iterations=3)[-1]
         return float((found[:, -1] - exact).abs().max())
 
@@ -160,7 +160,7 @@ def test_actions_stay_in_their_range_and_hold_when_they_were_held() -> None:
 
 
 def test_a_guess_changes_its_noise(random_covariance: Callable[[int, int], Tensor]) -> None:
-    """The share that a Gaussian's answers have of their noise is taken out of what went on, and put in anew."""
+    """The part of a Gaussian's answer that comes from its noise does not move on: the new noise replaces it."""
     covariance = 0.01 * random_covariance(32, 0).float()
     effect = noise_effect(covariance)
     torch.testing.assert_close(effect @ effect, NOISE_LEFT**2 * covariance, atol=1e-6, rtol=1e-4)
@@ -229,7 +229,7 @@ def test_the_first_iteration_trusts_the_guess(
     iterated: Callable[..., list[Tensor]],
     observations: Tensor,
 ) -> None:
-    """Its preconditioning has less covariance; that of the others is a cold start's."""
+    """The first iteration uses a share of the covariance; the others use all of it, as in a cold start."""
     covariance = random_covariance(32, 0).float()
     policy = replace(policy, covariance=covariance)
     sampler = SamplerConfig(
@@ -245,7 +245,7 @@ def test_the_first_iteration_trusts_the_guess(
     guess = guessed_actions(
         normalized, previous.noise, noise=noise(), executed=8, effect=noise_effect(covariance)
     )
-    states = guessed_actions_trajectory(solver, noise(), guess)
+    states = states_of_guess(solver, noise(), guess)
     with torch.no_grad():
         for k, share in enumerate((COVARIANCE_LEFT, 1, 1)):
             recurrence = make_recurrence("preconditioned", solver, share * covariance)

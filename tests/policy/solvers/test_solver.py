@@ -115,7 +115,7 @@ def test_dpm_solver_equals_diffusers(steps: int) -> None:
 
 
 def test_dpm_solver_is_of_second_order() -> None:
-    """Against the exact trajectory of one Gaussian, x_t ∝ its standard deviation √(ᾱ_t·s + 1 − ᾱ_t)."""
+    """Against the exact path of one Gaussian, x_t ∝ its standard deviation √(ᾱ_t·s + 1 − ᾱ_t)."""
 
     def relative_error(build: Build, steps: int) -> float:
         solver = build(

@@ -36,7 +36,7 @@ SMALL = [
     "held_out_samples=8",
     "validated_iterations=2",
     "training.batch_size=8",
-    "training.warmup_iterations=0",
+    "training.warmup_steps=0",
     "training.log_every=2",
     "training.checkpoint_every=2",
     "training.validate_every=10",
@@ -89,12 +89,12 @@ def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
     assert pcm.provenance["trajectories"]["seed"] == 0
     ratios = [float(row["error_ratio"]) for row in log(output_dir) if row["error_ratio"]]
     assert pcm.provenance["error_ratio"] == pytest.approx(min(ratios), rel=1e-6)
-    assert pcm.provenance["training_iterations"] == 10 * (1 + ratios.index(min(ratios)))
+    assert pcm.provenance["training_steps"] == 10 * (1 + ratios.index(min(ratios)))
 
 
 @pytest.fixture(scope="module")
 def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a training in one process that nobody disturbs."""
+    """The output of an undisturbed training in one process."""
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments, f"output_dir={output_dir}"), check=True, env=ENVIRONMENT)
     return output_dir
@@ -227,7 +227,7 @@ def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
 
 
 @pytest.mark.parametrize(("start", "first_depth"), [("fresh", 1), ("held", 2)])
-def test_depths_count_the_calls_of_the_initial_trajectory(
+def test_depths_count_the_calls_of_the_start(
     arguments: list[str], small_demonstrations: Path, tmp_path: Path, start: str, first_depth: int
 ) -> None:
     store = tmp_path / "store.zarr"

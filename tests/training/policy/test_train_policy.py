@@ -23,11 +23,11 @@ TINY = [
     "held_out_episodes=1",
     "rollout_episodes=0",
     "training.batch_size=8",
-    "training.iterations=60",
+    "training.steps=60",
     "training.log_every=5",
     "training.checkpoint_every=5",
     "training.validate_every=20",
-    "training.warmup_iterations=5",
+    "training.warmup_steps=5",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
 
@@ -52,7 +52,7 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
     assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
     policy = DiffusionPolicy.load(tmp_path / "policy.safetensors")
     assert policy.predict_chunk(observations).isfinite().all()
-    assert policy.provenance["iterations"] == 60
+    assert policy.provenance["training_steps"] == 60
     assert policy.provenance["seed"] == 0
     assert len(policy.provenance["data_sha256"]) == 64
     with open(tmp_path / "log.csv", newline="") as file:
@@ -71,7 +71,7 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
 
 @pytest.fixture(scope="module")
 def whole(small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a training in one process that nobody disturbs."""
+    """The output of an undisturbed training in one process."""
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments(small_demonstrations, output_dir)), check=True, env=ENVIRONMENT)
     return output_dir
