@@ -15,6 +15,7 @@ MOST_MEMBERS = 100_000
 MOST_DIRECTORY_BYTES = 16 << 20
 # The others unpack a block of any size at once.
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+ENCRYPTED_OR_PATCHED = 0x1 | 0x20 | 0x40
 
 
 class _LimitedReader(io.BufferedReader):
@@ -54,14 +55,14 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def check_method(member: zipfile.ZipInfo) -> None:
-    """Raise zipfile.BadZipFile for a member that cannot be read block by block, or is encrypted."""
+    """Raise zipfile.BadZipFile for a member that cannot be read block by block, is encrypted or a patch."""
     if member.compress_type not in METHODS:
         allowed = " and ".join(METHODS.values())
         raise zipfile.BadZipFile(
             f"member {member.filename!r} has compression method {member.compress_type}, allowed are {allowed}"
         )
-    if member.flag_bits & 1:
-        raise zipfile.BadZipFile(f"member {member.filename!r} is encrypted")
+    if member.flag_bits & ENCRYPTED_OR_PATCHED:
+        raise zipfile.BadZipFile(f"member {member.filename!r} is encrypted or a patch")
 
 
 def check_names(members: Iterable[zipfile.ZipInfo]) -> None:

@@ -82,9 +82,9 @@ def array_sha256(values: np.ndarray) -> str:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise DemonstrationError(f"{path}: no such file or folder")
     try:
+        if not path.exists():
+            raise DemonstrationError(f"{path}: no such file or folder")
         if path.is_dir():
             check_store(FolderFiles(path), ARRAY_SHAPES)
             return _read_store(path, folder_store(path, read_only=True))
@@ -92,6 +92,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             check_store(ZipFiles(path, opened), ARRAY_SHAPES)
         with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
             return _read_store(path, store)
+    except OSError as error:
+        raise DemonstrationError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from error
     except StoreError as error:
         raise DemonstrationError(str(error)) from error
     except zipfile.BadZipFile as error:

@@ -190,9 +190,9 @@ def open_store(path: str | Path) -> TrajectoryStore:
         TrajectoryError: if there is no store that can be read.
     """
     path = Path(path)
-    if not path.exists():
-        raise TrajectoryError(f"{path}: no such store of trajectories")
     try:
+        if not path.exists():
+            raise TrajectoryError(f"{path}: no such store of trajectories")
         if not path.is_dir():
             raise NotADirectoryError(path)
         check_store(FolderFiles(path), (*ARRAYS, "sha256"))

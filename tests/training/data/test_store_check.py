@@ -296,3 +296,39 @@ def test_the_kind_of_store_does_not_follow_from_its_name(tmp_path: Path) -> None
         assert len(
             load_demonstrations(write_store(tmp_path / "store.zarr").rename(tmp_path / f"a.{suffix}")).actions
         )
+
+
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    refused(tmp_path / ("a" * 300), "cannot be read: File name too long")
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "message"),
+    [
+        (1, 0, "is encrypted or a patch"),
+        (0x20, 0, "is encrypted or a patch"),
+        (0, 12, "has compression method 12"),
+    ],
+)
+def test_zip_members_that_cannot_be_read_in_bounds_are_refused(
+    tmp_path: Path, flags: int, method: int, message: str
+) -> None:
+    path = zipped(write_store(tmp_path / "store.zarr"))
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/state/.zarray"))
+    content[entry + 8], content[entry + 10] = flags, method
+    path.write_bytes(content)
+    refused(path, f"not a zarr store .*: member 'data/state/.zarray' {message}")
+
+
+def test_a_zip_member_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store.zarr")
+    (path / "data" / ".zattrs").write_bytes(os.urandom(100_000))
+    path = zipped(path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/.zattrs"))
+    content[entry + 24 : entry + 28] = (10).to_bytes(4, "little")
+    path.write_bytes(content)
+    refused(
+        path, r"data/\.zattrs has 1000\d\d bytes, of which the zip's directory says that they are 10 when"
+    )
