@@ -201,6 +201,7 @@ class BenchmarkConfig:
     iterations: int = _at_least(1, 20)
     seed: int = 0
     device: str = "auto"
+    overwrite: bool = False
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
     deadline: DeadlineConfig = field(default_factory=DeadlineConfig)

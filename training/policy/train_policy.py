@@ -20,8 +20,11 @@ from training.data.demonstrations import load_demonstrations
 from training.data.windows import Windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.evaluation.rollout import run_episodes
+from training.output_dir import check_output_dir
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, batch_rows, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
+
+OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class TrainPolicyConfig:
     rollout_first_seed: int = 200000
     rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     device: str = "auto"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.rollout_episodes < 0:
@@ -90,6 +94,8 @@ def train_policy(config: TrainPolicyConfig) -> None:
 def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     device, training = this_worker.device, config.training
     output_dir = Path(config.output_dir)
+    if this_worker.is_first:  # fails now, not after the demonstrations are read
+        check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
     demonstrations = load_demonstrations(config.demonstrations)
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
@@ -181,6 +187,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         config=training,
         worker=this_worker,
         output_dir=output_dir,
+        outputs=OUTPUTS,
+        overwrite=config.overwrite,
         identity=identity,
     )
     if this_worker.is_first:
