@@ -38,7 +38,7 @@ Validate = Callable[[nn.Module, int], dict[str, float]]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train, whatever the loss. A step is an optimiser step.
+    """Options of a training, whatever the loss. A step is an optimiser step.
 
     Attributes:
         steps: number of optimiser steps.
@@ -146,7 +146,7 @@ def train(
         loss: see `Loss`.
         validate: see `Validate`.
         validation_columns: names of the numbers that `validate` may return, columns of the log.
-        config: how to train.
+        config: options of the training.
         worker: this process.
         output_dir: folder for `training_state.safetensors`, `log.csv` and `tensorboard/`.
         outputs: see `training_outputs`.

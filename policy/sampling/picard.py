@@ -59,7 +59,7 @@ def picard_iterates(
             sequential answer. Those before it are a PCM that is being switched off (algorithm 2).
         solver: T deterministic steps.
         states: (B, T+1, H, A) of the start; changed in place.
-        recurrences: how corrections spread in each iteration. The last one stays.
+        recurrences: recurrence of each iteration, by which corrections spread. The last one stays.
         first: number of states after the noise that are exact already. They follow from one another.
         window: number of states that are evaluated at once; by default all.
         converged: test for states that are final besides the exact ones; by default none are.
@@ -109,7 +109,7 @@ def picard_step(
         denoise: the data prediction x̂.
         solver: T deterministic steps.
         states: (B, t+1, H, A), up to any state t.
-        recurrence: how corrections spread.
+        recurrence: recurrence by which corrections spread.
         first: the state to begin with, which stays as it is. The states up to it follow from one another, because a
             multistep solver uses the data predictions behind them.
 

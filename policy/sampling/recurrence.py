@@ -88,9 +88,8 @@ def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = N
     r, W = solver.r.double(), solver.W.double()
     basis = None
     if jacobian == "jacobi":
-        G = torch.zeros_like(
-            W
-        )  # row i: the step to state i+1; column j: how it spreads the correction of state j
+        # Row i: the step to state i+1. Column j: the share of state j's correction that it passes on.
+        G = torch.zeros_like(W)
     elif jacobian == "drift":
         G = torch.ones_like(r).diag()
     elif jacobian == "semilinear":

@@ -15,7 +15,7 @@ def deis(alphas_cumprod: Tensor, steps: int) -> Solver:
     """Deterministic multistep solver: Adams–Bashforth of third order in log ρ, ρ = √((1−ᾱ)/ᾱ) ("logrho" in diffusers).
 
     With y = x/√ᾱ the ODE is dy/dρ = ε. A step integrates the polynomial in log ρ through the latest noise predictions
-    ε_i = (x_i − √ᾱ_i·x̂_i)/√(1−ᾱ_i). The first two steps have fewer of them, the last two take fewer.
+    ε_i = (x_i − √ᾱ_i·x̂_i)/√(1−ᾱ_i). The first two steps have fewer of them, and the last two use fewer.
     """
     timesteps = log_snr_timesteps(alphas_cumprod, steps)
     alpha, _ = alphas_around_steps(alphas_cumprod, timesteps)
@@ -29,17 +29,16 @@ def deis(alphas_cumprod: Tensor, steps: int) -> Solver:
         weights = integration_weights(log_rho[i + 1 - order : i + 1].flip(0), log_rho[i + 1])
         slope = sum(weight * each for weight, each in zip(weights, reversed(epsilon), strict=False))
         states.append(alpha[i + 1].sqrt() * (states[i] / alpha[i].sqrt() + slope))
-    return solver_of_states(
-        timesteps, alpha, [*states, x_hat[-1]]
-    )  # the last step ends at ρ = 0, where x is x̂
+    # The last step ends at ρ = 0, where x is x̂.
+    return solver_of_states(timesteps, alpha, [*states, x_hat[-1]])
 
 
 def integration_weights(nodes: Tensor, end: Tensor) -> Tensor:
-    """(n,) weights w with ∫ p(log ρ) dρ = Σ w_j·p(u_j) from log ρ = u_0 to the end, for polynomials p of degree n − 1.
+    """Weights w (n,) with ∫ p(log ρ) dρ = Σ w_j·p(u_j) from log ρ = u_0 to the end, for polynomials p of degree n − 1.
 
     Args:
-        nodes: (n,) u_j.
-        end: of log ρ.
+        nodes: (n,) nodes u_j in log ρ.
+        end: end of the step in log ρ.
     """
     u, last = nodes - nodes[0], end - nodes[0]
     powers = torch.arange(len(u))

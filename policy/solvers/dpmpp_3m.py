@@ -1,4 +1,4 @@
-"""DPM-Solver++(3M), the multistep solver of third order (Lu et al. 2022, arXiv:2211.01095), with its third order."""
+"""DPM-Solver++(3M), a multistep solver (Lu et al. 2022, arXiv:2211.01095), truly of third order here."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from policy.solvers.timesteps import alphas_around_steps, log_snr_timesteps
 
 
 def dpmpp_3m(alphas_cumprod: Tensor, steps: int, *, second_derivative: float = 2.0) -> Solver:
-    """Deterministic. A step looks at the three latest data predictions.
+    """Deterministic multistep solver: a step uses the three latest data predictions.
 
     Let h be the growth of the logarithmic signal-to-noise ratio λ in the step, D′ and D″ estimates of h·dx̂/dλ and of
     h²/2·d²x̂/dλ² by divided differences. The step is DDIM's with x̂_i, plus
     √ᾱ·((e^{−h} − 1)/h + 1)·D′ − √ᾱ·((e^{−h} − 1 + h)/h² − 1/2)·2·D″.
-    The first two steps have fewer predictions. The last two look at fewer, as in diffusers (``lower_order_final``).
+    The first two steps have fewer predictions. The last two use fewer, as in diffusers (``lower_order_final``).
 
     Args:
         alphas_cumprod: ᾱ of the training timesteps.
-        steps: T.
-        second_derivative: weight of D″. The authors' code, and diffusers, have 1 in place of 2, half of the Taylor
-            term, and so an error of second order.
+        steps: number of solver steps T.
+        second_derivative: weight of D″. The authors' code and diffusers have 1 in place of 2, which is half of the
+            Taylor term and leaves an error of second order.
     """
     timesteps = log_snr_timesteps(alphas_cumprod, steps)
     alpha, alpha_next = alphas_around_steps(alphas_cumprod, timesteps)
@@ -32,7 +32,7 @@ def dpmpp_3m(alphas_cumprod: Tensor, steps: int, *, second_derivative: float = 2
     x_hat = torch.eye(steps, dtype=W.dtype)
     for i in range(1, steps - 1):
         slope = (x_hat[i] - x_hat[i - 1]) * h[i] / h[i - 1]
-        if i == 1 or i == steps - 2:  # of second order
+        if i == 1 or i == steps - 2:  # a step of second order
             W[i] += c[i] * slope / 2
             continue
         earlier = (x_hat[i - 1] - x_hat[i - 2]) * h[i] / h[i - 2]

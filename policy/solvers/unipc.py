@@ -14,9 +14,9 @@ ORDER = 2
 def unipc(alphas_cumprod: Tensor, steps: int) -> Solver:
     """Deterministic predictor and corrector of second order in data predictions, B(h) = e^{−h} − 1 ("bh2").
 
-    The network is evaluated at the predicted states alone, once a step. The corrector then mends the state that the
-    next prediction starts from, with the data prediction that is there by now. So the predicted states are affine in
-    the noise and the earlier x̂, which makes UniPC a solver like the others.
+    The network is evaluated at the predicted states alone, once a step. With its data prediction the corrector then
+    mends the state that the next prediction starts from. So the predicted states are affine in the noise and the
+    earlier x̂, and UniPC is a solver like the others.
     """
     timesteps = log_snr_timesteps(alphas_cumprod, steps)
     alpha, _ = alphas_around_steps(alphas_cumprod, timesteps)
@@ -25,7 +25,7 @@ def unipc(alphas_cumprod: Tensor, steps: int) -> Solver:
     noise, *x_hat = torch.eye(steps + 1, dtype=alpha.dtype)
 
     def step(state: Tensor, i: int, *, order: int, corrects: bool) -> Tensor:
-        """From the corrected state i to state i+1."""
+        """State i+1 from the corrected state i."""
         h = log_snr[i + 1] - log_snr[i]
         ratios = [(log_snr[i - k] - log_snr[i]) / h for k in range(1, order)]
         differences = [(x_hat[i - k] - x_hat[i]) / ratio for k, ratio in enumerate(ratios, 1)]
@@ -41,17 +41,16 @@ def unipc(alphas_cumprod: Tensor, steps: int) -> Solver:
             corrected = step(corrected, i - 1, order=order, corrects=True)
         order = min(ORDER, i + 1, steps - i)
         states.append(step(corrected, i, order=order, corrects=False))
-    return solver_of_states(
-        timesteps, alpha, [*states, x_hat[-1]]
-    )  # the last step ends at λ = ∞, where x is x̂
+    # The last step ends at λ = ∞, where x is x̂.
+    return solver_of_states(timesteps, alpha, [*states, x_hat[-1]])
 
 
 def combination(h: Tensor, ratios: Tensor) -> Tensor:
-    """(n,) shares of the differences (eq. 5 to 7): R·share = b, and 1/2 for a single difference, as published.
+    """Shares (n,) of the differences (eq. 5 to 7): R·share = b, and 1/2 for a single difference, as published.
 
     Args:
         h: growth of λ in the step.
-        ratios: (n,) where the differences are taken, in units of h.
+        ratios: (n,) places of the differences, in units of h.
     """
     if len(ratios) == 1:
         return torch.full_like(ratios, 0.5)

@@ -66,7 +66,7 @@ def serve_archive() -> Iterator[Callable[[bytes], ArchiveServer]]:
 
 @pytest.fixture(scope="session")
 def small_demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 6 random episodes of 20 to 30 steps, enough to train on for a moment."""
+    """A store of 6 random episodes of 20 to 30 steps, enough for a short training."""
     path = tmp_path_factory.mktemp("demonstrations") / "small.zarr"
     rng = np.random.default_rng(0)
     ends = np.cumsum(rng.integers(20, 30, size=6))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from policy.sampling import sampler_options
+from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.policy import estimate_covariance, train_policy
@@ -64,7 +65,7 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (
             train_policy.main,
             [*REQUIRED, "rollout_sampler.solver=euler"],
-            "must be one of auto, ddim, ddpm, dpmpp_2m, got 'euler'",
+            f"must be one of auto, {', '.join(SOLVERS)}, got 'euler'",
         ),
         (
             evaluate.main,

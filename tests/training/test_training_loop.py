@@ -142,7 +142,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(tmp_path
 def test_a_gradient_that_is_not_finite_stops_the_run_before_its_weights_are_saved(tmp_path: Path) -> None:
     def exploding(network: nn.Module, step: int) -> Tensor:
         loss = regression_loss(network, step)
-        if step == 19:  # whose weights are due to be saved
+        if step == 19:  # the weights of this step are due to be saved
             loss.register_hook(lambda gradient: gradient * float("nan"))
         return loss
 

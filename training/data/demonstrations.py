@@ -33,7 +33,7 @@ class DemonstrationError(ValueError):
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """All episodes, one after the other; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
+    """All episodes in sequence; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
 
     observations: np.ndarray  # (N, 20) float32, px: 9 keypoints of the block x, y, then the pusher x, y
     actions: np.ndarray  # (N, 2) float32, px: target position of the pusher

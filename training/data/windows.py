@@ -87,6 +87,13 @@ def policy_windows(
     )
 
 
+def join_windows(windows: Sequence[Windows]) -> Windows:
+    """All windows of several sets, in their order."""
+    return Windows(
+        torch.cat([each.observations for each in windows]), torch.cat([each.actions for each in windows])
+    )
+
+
 def _episode_indices(episodes: Sequence[int] | np.ndarray, num_episodes: int) -> np.ndarray:
     indices = np.asarray(episodes)
     if indices.size == 0:

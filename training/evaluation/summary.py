@@ -74,7 +74,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         if times := summary.get(key):
             lines.append(f"{name} {times['p50']:.1f} ms median, {times['p99']:.1f} ms p99")
     if depth := summary["depth"]:
-        lines.append(f"depth {depth['mean']:g}: network evaluations one after the other per chunk")
+        lines.append(f"depth {depth['mean']:g}: sequential network evaluations of a chunk")
     if world := summary.get("world"):
         lines.append(_format_world(world))
     return "\n".join(lines)

@@ -42,7 +42,7 @@ class PicardMap:
 
     Attributes:
         solver: T steps.
-        recurrence: how corrections spread.
+        recurrence: recurrence by which corrections spread.
         exact: number of states after the noise that X⁰ shares with X*.
         start: the start, if the trained network makes its network call; else None.
     """

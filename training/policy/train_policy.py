@@ -16,8 +16,9 @@ from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConf
 from policy.networks.unet import ConditionalUnet1D
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from training.command import run_command
+from training.data.augmentation import AUGMENTATIONS, mirrored
 from training.data.demonstrations import load_demonstrations
-from training.data.windows import Windows, policy_windows, split_episodes
+from training.data.windows import Windows, join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.evaluation.rollout import run_episodes
 from training.output_dir import check_output_dir
@@ -36,6 +37,7 @@ class TrainPolicyConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out_episodes: int = 6
+    augmentation: str = "none"
     rollout_episodes: int = 10
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
@@ -48,6 +50,10 @@ class TrainPolicyConfig:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
             raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
-    windows = policy_windows(demonstrations, train_episodes, config.policy)
+    recorded = [demonstrations]
+    if config.augmentation == "mirror":
+        recorded.append(mirrored(demonstrations))
+    windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
     normalizer = Normalizer(
-        Range.of(torch.from_numpy(demonstrations.observations)),
-        Range.of(torch.from_numpy(demonstrations.actions)),
+        Range.of(torch.cat([torch.from_numpy(each.observations) for each in recorded])),
+        Range.of(torch.cat([torch.from_numpy(each.actions) for each in recorded])),
     )
     data = TrainingData.of(windows, normalizer, device)
     held_out_data = TrainingData.of(
@@ -173,6 +182,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "data_sha256": demonstrations.sha256,
         "policy": asdict(config.policy),
         "held_out_episodes": config.held_out_episodes,
+        "augmentation": config.augmentation,
     }
     columns = ["held_out_loss", "rollout_reward"]
     finished_policy(averaged, 0).with_sampler(

@@ -15,7 +15,7 @@ from policy.sampling.deadline import REMEMBERED, Deadline, IterationTimes, devic
 
 
 class Clock:
-    """Time that passes only where a test lets it."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -64,7 +64,7 @@ def test_an_iteration_takes_as_long_as_the_slowest_remembered() -> None:
 
 
 def in_time(clock: Clock, times: IterationTimes) -> Iterator[int]:
-    """The iterations that a deadline in 1 s lets a sampler of 10 steps make, of 2."""
+    """Number of iterations, of 2, that a deadline in 1 s leaves a sampler of 10 steps."""
     states = torch.zeros(1, 11, 1, 1)
     iterates = (Iterate(states, first, states[:, :1, 0, 0]) for first in (1, 2))
     for iterate in Deadline(clock.now + 1, clock, times).in_time(iterates):
@@ -177,7 +177,7 @@ def test_a_deadline_without_iterations_is_refused() -> None:
 
 
 def test_a_deadline_of_a_window_is_refused() -> None:
-    """It would leave states that no iteration has reached."""
+    """Such a deadline would leave states that no iteration has reached."""
     with pytest.raises(ValueError, match=r"sampler\.stop\.deadline_ms needs all steps at once"):
         sampler(20.0, {"parallel.window": 5})
 

@@ -292,7 +292,7 @@ def test_tolerance_stops_early_and_close(
         for tolerance in (0.1, 1e-4)
     )
     assert len(loose) <= len(tight)
-    if jacobian != "jacobi":  # which moves one state further per iteration, whatever the tolerance
+    if jacobian != "jacobi":  # jacobi moves one state further per iteration, whatever the tolerance
         assert len(tight) < 25
     assert (tight[-1][:, -1] - exact).abs().max() < 1e-3
 

@@ -251,7 +251,7 @@ def test_many_weights_take_no_more_memory_than_some(
     observations: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Weights whose network is not kept are made by the adapters, with the same result."""
+    """A weight λ without a merged copy is evaluated by the adapters, with the same result."""
     sampler = SamplerConfig(
         "pcm", "ddim", 12, stop=StopConfig(12), picard=PicardConfig("preconditioned", "fresh")
     )

@@ -160,7 +160,7 @@ def test_actions_stay_in_their_range_and_hold_when_they_were_held() -> None:
 
 
 def test_a_guess_changes_its_noise(random_covariance: Callable[[int, int], Tensor]) -> None:
-    """The share that a Gaussian's answers have of their noise is taken out of what went on, and put in anew."""
+    """The part of a Gaussian's answer that comes from its noise does not move on: the new noise replaces it."""
     covariance = 0.01 * random_covariance(32, 0).float()
     effect = noise_effect(covariance)
     torch.testing.assert_close(effect @ effect, NOISE_LEFT**2 * covariance, atol=1e-6, rtol=1e-4)
@@ -229,7 +229,7 @@ def test_the_first_iteration_trusts_the_guess(
     iterated: Callable[..., list[Tensor]],
     observations: Tensor,
 ) -> None:
-    """Its preconditioning has less covariance; that of the others is a cold start's."""
+    """The first iteration uses a share of the covariance; the others use all of it, as in a cold start."""
     covariance = random_covariance(32, 0).float()
     policy = replace(policy, covariance=covariance)
     sampler = SamplerConfig(

@@ -93,7 +93,7 @@ def test_times_from_the_observation_on_are_latencies() -> None:
 
 
 def test_an_interval_of_rewards_ends_at_the_largest_one() -> None:
-    rewards = [1.0] * 9 + [0.1]  # of which 1.96 standard errors reach above 1
+    rewards = [1.0] * 9 + [0.1]  # 1.96 standard errors of these reach above 1
     summary = summarize(Rollout(tuple(episode(i, [reward]) for i, reward in enumerate(rewards)), ()))
     low, high = summary["mean_max_reward_ci95"]
     assert 0.1 <= low < summary["mean_max_reward"] < high <= 1

@@ -66,7 +66,7 @@ def test_training_on_the_loss_brings_iterations_nearer_to_the_solution(
 def test_loss_is_the_mean_square_distance_of_the_next_trajectory(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
-    """The base model's next trajectory is in the samples, so that its loss is known without any network."""
+    """The base's next states are in the samples, so its loss is known without any network."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square() for k in range(K)]
     for k in range(K):
         loss = picard_consistency_loss(sampled.network, picard, samples, k=k, distance=Distance(2.0))
@@ -107,7 +107,7 @@ def test_base_model_after_a_pcm_ends_at_its_own_solution(
 def test_iterations_by_the_base_count_and_train_the_pcm(
     sampled: DiffusionPolicy, samples: Samples, picard: PicardMap
 ) -> None:
-    """With the base in the PCM's place too, all trajectories are those in the samples."""
+    """With the base in the PCM's place, all states are those in the samples."""
     squares = [(samples.states[:, k + 1] - samples.solution)[:, 1:].square().mean() for k in range(K)]
     base = deepcopy(sampled.network).requires_grad_(False)
     loss = picard_consistency_loss(sampled.network, picard, samples, k=0, base=base, base_iterations=2)

@@ -94,7 +94,7 @@ def test_trained_pcm_loads_beside_its_base_and_knows_where_it_comes_from(
 
 @pytest.fixture(scope="module")
 def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a training in one process that nobody disturbs."""
+    """The output of an undisturbed training in one process."""
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments, f"output_dir={output_dir}"), check=True, env=ENVIRONMENT)
     return output_dir

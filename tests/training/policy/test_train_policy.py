@@ -71,7 +71,7 @@ def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
 
 @pytest.fixture(scope="module")
 def whole(small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a training in one process that nobody disturbs."""
+    """The output of an undisturbed training in one process."""
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments(small_demonstrations, output_dir)), check=True, env=ENVIRONMENT)
     return output_dir

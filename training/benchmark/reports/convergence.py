@@ -163,7 +163,8 @@ def plot_convergence(rows: DataFrame) -> Figure:
     for axes, ((sampler, *settings), of_pcm) in zip(rest, pcms, strict=False):
         twin = re.sub("pcm_(feature|parameter)", UNTRAINED, sampler)
         _plot_pcm(axes, of_pcm, rows[rows["sampler"] == twin])
-        axes.set_title(f"{sampler}, T = {', '.join(map(str, settings))}", fontsize=9)
+        kind, _, file = sampler.partition(":")
+        axes.set_title(f"{kind}, T = {', '.join(map(str, settings))}\n{file}", fontsize=9)
         axes.legend(fontsize=8)
     for axes in rest[len(pcms) :]:
         axes.remove()

@@ -54,7 +54,8 @@ def mapped_samplers(config: BenchmarkConfig, pcms: Sequence[PCMFile]) -> list[Ma
         for file in pcms:
             if (file.pcm.solver, file.pcm.steps) == (solver, steps):
                 sampler = replace(file.pcm.picard, method="pcm").resolved(file.pcm.defaults)
-                name = "PCM" if len(pcms) == 1 else f"PCM {file.path.stem}"
+                alone = sum((other.pcm.solver, other.pcm.steps) == (solver, steps) for other in pcms) == 1
+                name = "PCM" if alone else f"PCM {file.path.stem}"
                 found.append(Mapped(name, sampler, file))
     return found
 
@@ -155,6 +156,6 @@ def plot_summary(maps: Sequence[tuple[Mapped, Row]], marks: Sequence[tuple[str, 
         top.tick_params(labelsize=10)
         top.set_xlabel("sequential samplers of equal reward", fontsize=13)
     figure.suptitle(f"Parallel sampling with {problem}", fontsize=14)
-    axes.legend(fontsize=13, framealpha=1, loc="lower left")
+    axes.legend(fontsize=13, framealpha=1, loc="center right")
     axes.grid(alpha=0.3)
     return figure
