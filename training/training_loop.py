@@ -27,6 +27,8 @@ from training.seeds import combine_seeds
 from training.training_log import TrainingLog
 from training.training_state import STATE_FORMAT, Progress, TrainingState, restore_state, save_state
 
+# Far above any training: what is beyond is a slip, and would never end.
+MOST = {"steps": 10**9, "batch_size": 10**7, "warmup_steps": 10**9, "seed": 2**63 - 1}
 STATE, LOG = "training_state.safetensors", "log.csv"
 
 Loss = Callable[[nn.Module, int], Tensor]
@@ -73,6 +75,9 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "learning_rate", "gradient_clip", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         for name in ("warmup_steps", "weight_decay", "ema_power", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -34,6 +34,7 @@ def _is_summary(path: Path) -> bool:
 
 
 NAMES = ("summary.json", "rewards.png", "final_frames.png", "episode.png", "episodes.mp4")
+MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
 
 
@@ -60,6 +61,8 @@ class EvaluateConfig:
         for name in ("episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > MOST_EPISODES:
+                raise ValueError(f"{name} must be at most {MOST_EPISODES}, got {getattr(self, name)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(
                 f"batch_size must be at least 1, or null for all episodes, got {self.batch_size}"

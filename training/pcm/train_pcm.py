@@ -77,6 +77,9 @@ class TrainPcmConfig:
         for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("epochs", 10**6), ("unrolled_iterations", 1000), ("base_iterations", 1000)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         for name in ("final_state_weight", "floor", "base_iterations"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
