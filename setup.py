@@ -23,6 +23,7 @@ sim = [
 # Every command but pcm-benchmark, and the episode runner: policies are trained and evaluated in the simulator.
 train = [
     *sim,
+    "filelock>=3.16,<5",
     "hydra-core>=1.3.2,<2",
     "imageio[ffmpeg]>=2.34,<3",
     "matplotlib>=3.8,<4",

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from policy.networks.unet import ConditionalUnet1D
+
+# Beyond these a file is damaged, or hostile, and a number of the command line is a slip.
+LARGEST: Mapping[str, int] = {
+    "observation_dim": 65536,
+    "action_dim": 1024,
+    "horizon": 4096,
+    "observation_steps": 4096,
+    "action_steps": 4096,
+    "num_train_timesteps": 10000,
+    "step_embed_dim": 8192,
+    "kernel_size": 255,
+    "n_groups": 8192,
+}
+MOST_LEVELS, WIDEST = 8, 8192
+MOST_PARAMETERS = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -21,7 +40,8 @@ class PolicyConfig:
         down_dims, step_embed_dim, kernel_size, n_groups: see `ConditionalUnet1D`.
 
     Raises:
-        ValueError: for a horizon that the network or the chunk does not fit into, or numbers below 1.
+        ValueError: for a horizon that the network or the chunk does not fit into, or numbers that are not
+            whole, below 1 or absurdly large.
     """
 
     observation_dim: int = 20
@@ -36,15 +56,21 @@ class PolicyConfig:
     n_groups: int = 8
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "down_dims", tuple(self.down_dims))  # JSON and YAML know only lists
+        for name, largest in LARGEST.items():
+            _check_whole(name, getattr(self, name), largest)
+        levels: Any = self.down_dims
+        if not isinstance(levels, (list, tuple)):
+            raise ValueError(f"down_dims must be a list of whole numbers, got {levels!r}")
+        object.__setattr__(self, "down_dims", tuple(levels))  # JSON and YAML know only lists
+        if not 1 <= len(self.down_dims) <= MOST_LEVELS:
+            raise ValueError(f"down_dims must have 1 … {MOST_LEVELS} levels, got {len(self.down_dims)}")
+        for width in self.down_dims:
+            _check_whole("down_dims", width, WIDEST)
         halvings = 2 ** (len(self.down_dims) - 1)
         if self.horizon % halvings:
             raise ValueError(
                 f"horizon must be a multiple of {halvings} for {len(self.down_dims)} levels, got {self.horizon}"
             )
-        for name in ("observation_steps", "action_steps", "num_train_timesteps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.observation_steps - 1 + self.action_steps > self.horizon:
             raise ValueError(
                 f"{self.action_steps} action steps after {self.observation_steps} observation steps "
@@ -55,7 +81,30 @@ class PolicyConfig:
     def cond_dim(self) -> int:
         return self.observation_steps * self.observation_dim
 
+    def described_network(self) -> ConditionalUnet1D:
+        """The network on the device ``meta``: shapes alone, which take no memory.
+
+        Raises:
+            ValueError: for widths that the network cannot be built with.
+        """
+        with torch.device("meta"):
+            return self._network()
+
     def build_network(self) -> ConditionalUnet1D:
+        """The network with initial weights.
+
+        Raises:
+            ValueError: for widths that the network cannot be built with, or too many parameters.
+        """
+        count = sum(parameter.numel() for parameter in self.described_network().parameters())
+        if count > MOST_PARAMETERS:
+            raise ValueError(
+                f"down_dims={list(self.down_dims)}, step_embed_dim={self.step_embed_dim} and "
+                f"kernel_size={self.kernel_size} make {count} parameters, at most {MOST_PARAMETERS} are allowed"
+            )
+        return self._network()
+
+    def _network(self) -> ConditionalUnet1D:
         return ConditionalUnet1D(
             action_dim=self.action_dim,
             cond_dim=self.cond_dim,
@@ -64,3 +113,12 @@ class PolicyConfig:
             kernel_size=self.kernel_size,
             n_groups=self.n_groups,
         )
+
+
+def _check_whole(name: str, value: Any, largest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest}, got {value}")

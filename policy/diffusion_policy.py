@@ -64,8 +64,8 @@ class DiffusionPolicy:
         """Load a checkpoint.
 
         Raises:
-            CheckpointError: for a missing, pickled, truncated, foreign or inconsistent file, or weights that
-                are not finite. The message names the file.
+            CheckpointError: for a missing, pickled, truncated, changed, foreign or inconsistent file, or weights
+                that are not finite. The message names the file.
         """
         parts = load_policy_parts(path, device)
         return cls(**vars(parts), sampler=sampler or SamplerConfig())
@@ -130,6 +130,9 @@ class DiffusionPolicy:
         parameter = next(self.network.parameters())
         alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
         sampler = self.resolved_sampler
+        if not 1 <= sampler.steps <= len(alphas_cumprod):
+            allowed = f"1 … {len(alphas_cumprod)} (training timesteps)"
+            raise ValueError(f"sampler.steps must be in {allowed}, got {sampler.steps}")
         return SOLVERS[sampler.solver](alphas_cumprod, sampler.steps).to(parameter.device, parameter.dtype)
 
     @cached_property
@@ -200,6 +203,7 @@ class DiffusionPolicy:
         Raises:
             ValueError: for a wrong shape or a value that is not finite, naming the first bad index, or if `executed`
                 is less than 1.
+            RuntimeError: for a prediction that is not finite.
         """
         called = self.clock()
         config = self.config
@@ -232,6 +236,10 @@ class DiffusionPolicy:
         draw = partial(draw_noise, generator=generator, like=reference)
         sample = self.sample(self._switch(condition, count), noise, draw, guess=guess, called=called)
         actions = self.normalizer.action.unnormalize(sample.actions)
+        if not actions.isfinite().all():
+            raise RuntimeError(
+                "the prediction is not finite: the weights of the policy or its PCM are unusable"
+            )
         first = config.observation_steps - 1
         return Prediction(
             chunk=actions[:, first : first + config.action_steps],

@@ -11,11 +11,12 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from policy.checkpoint import (
     Checkpoint,
     CheckpointError,
+    check_weights,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -27,6 +28,7 @@ from policy.sampling.config import PicardConfig, SamplerConfig, SamplerDefaults
 
 PCM_FORMAT = "pcm_policy.pcm/2"
 TRAINED_WEIGHTS = ("lora", "full")
+MOST_STEPS = 1000  # of a `SamplerConfig`
 START_MODELS = ("base", "pcm")
 
 
@@ -69,6 +71,19 @@ class PCM:
         if self.start_model not in START_MODELS:
             raise ValueError(
                 f"start_model must be one of {', '.join(START_MODELS)}, got {self.start_model!r}"
+            )
+        for name in ("steps", "iterations", "rank"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+        for name in ("base_sha256", "targets"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a text, got {getattr(self, name)!r}")
+        if not isinstance(self.provenance, Mapping):
+            raise ValueError(f"provenance must be an object of keys and values, got {self.provenance!r}")
+        if max(self.steps, self.iterations) > MOST_STEPS:
+            raise ValueError(
+                f"steps and iterations must be at most {MOST_STEPS}, got {self.steps}, {self.iterations}"
             )
         if self.steps < 1 or self.iterations < 1:
             raise ValueError(f"steps and iterations must be at least 1, got {self.steps}, {self.iterations}")
@@ -136,32 +151,50 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
         base: network that it was trained from; stays as it is.
 
     Raises:
-        CheckpointError: for a missing, pickled, truncated, foreign or inconsistent file, weights that are not
-            finite, or another base network. The message names the file.
+        CheckpointError: for a missing, pickled, truncated, changed, foreign or inconsistent file, weights that are
+            not finite, or another base network. The message names the file.
     """
     reference = next(base.parameters())
-    checkpoint = load_checkpoint(path, PCM_FORMAT, reference.device)
+
+    def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
+        expected = _with_adapters(path, _read_header(path, copy.deepcopy(base).to("meta"), header))
+        check_weights(expected, described, path)
+
+    checkpoint = load_checkpoint(path, PCM_FORMAT, reference.device, check=check)
     network = copy.deepcopy(base)
-    try:
-        pcm = PCM(network, **checkpoint.header)
-        _ = pcm.picard  # checks the options
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: bad header ({error})") from error
+    pcm = _read_header(path, network, checkpoint.header)
     found = weights_sha256(base)
     if pcm.base_sha256 != found:
         raise CheckpointError(
             f"{path}: trained from another base, whose weights have sha256 {str(pcm.base_sha256)[:12]}…; "
             f"those of this policy have {found[:12]}…"
         )
+    _with_adapters(path, pcm)
     if pcm.weights == "lora":
-        try:
-            add_lora(network, rank=pcm.rank, targets=pcm.targets, generator=torch.Generator())
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: bad header ({error})") from error
         load_lora_state(network, checkpoint.tensors, path)
     else:
         load_weights(network, checkpoint.tensors, path)
     return pcm
+
+
+def _read_header(path: str | Path, network: ConditionalUnet1D, header: dict[str, Any]) -> PCM:
+    try:
+        pcm = PCM(network, **header)
+        _ = pcm.picard  # checks the options
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: bad header ({error})") from error
+    return pcm
+
+
+def _with_adapters(path: str | Path, pcm: PCM) -> dict[str, Tensor]:
+    """Put the PCM's adapters on its network, if it has some; returns the weights that its file must hold."""
+    if pcm.weights != "lora":
+        return pcm.network.state_dict()
+    try:
+        add_lora(pcm.network, rank=pcm.rank, targets=pcm.targets, generator=torch.Generator())
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: bad header ({error})") from error
+    return lora_state(pcm.network)
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from policy.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_weights,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from policy.config import PolicyConfig
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer, Range
@@ -51,32 +58,53 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
     """Read a file and check that it is whole and consistent.
 
     Raises:
-        CheckpointError: for a missing, pickled, truncated, foreign or inconsistent file, or weights that are not
-            finite. The message names the file.
+        CheckpointError: for a missing, pickled, truncated, changed, foreign or inconsistent file, or weights that are
+            not finite. The message names the file.
     """
-    checkpoint = load_checkpoint(path, POLICY_FORMAT, device)
+
+    def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
+        config, _ = _read_header(path, header)
+        expected = config.described_network().state_dict()
+        if COVARIANCE in described:
+            size, found = config.horizon * config.action_dim, tuple(described[COVARIANCE].shape)
+            if found != (size, size):
+                raise CheckpointError(f"{path}: {COVARIANCE} has shape {found}, need {(size, size)}")
+            expected[COVARIANCE] = torch.empty(found, device="meta")
+        check_weights(expected, described, path)
+
+    checkpoint = load_checkpoint(path, POLICY_FORMAT, device, check=check)
+    config, normalizer = _read_header(path, checkpoint.header)
     try:
-        config = PolicyConfig(**checkpoint.header["config"])
+        network = config.build_network().to(device)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: bad header ({error})") from error
+    covariance = checkpoint.tensors.pop(COVARIANCE, None)
+    load_weights(network, checkpoint.tensors, path)
+    provenance = checkpoint.header.get("provenance", {})
+    return PolicyParts(network.eval(), config, normalizer.to(device), provenance, covariance)
+
+
+def _read_header(path: str | Path, header: dict[str, Any]) -> tuple[PolicyConfig, Normalizer]:
+    try:
+        config = PolicyConfig(**header["config"])
+        config.described_network()  # checks the widths
         ranges = {
-            name: Range(
-                torch.tensor(limits["minimum"], device=device),
-                torch.tensor(limits["maximum"], device=device),
-            )
-            for name, limits in checkpoint.header["normalizer"].items()
+            name: Range(_limit(limits["minimum"]), _limit(limits["maximum"]))
+            for name, limits in header["normalizer"].items()
         }
         normalizer = Normalizer(**ranges)
         for name, size in (("observation", config.observation_dim), ("action", config.action_dim)):
             if ranges[name].minimum.shape != (size,):
                 found = tuple(ranges[name].minimum.shape)
                 raise ValueError(f"the {name}'s range has shape {found}, need {(size,)}")
-        network = config.build_network().to(device)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if not isinstance(header.get("provenance", {}), dict):
+            raise ValueError(f"provenance must be an object of keys and values, got {header['provenance']!r}")
+    except KeyError as error:
+        raise CheckpointError(f"{path}: bad header (key {error} is missing)") from error
+    except (AttributeError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
-    covariance = checkpoint.tensors.pop(COVARIANCE, None)
-    size = config.horizon * config.action_dim
-    if covariance is not None and covariance.shape != (size, size):
-        found = tuple(covariance.shape)
-        raise CheckpointError(f"{path}: {COVARIANCE} has shape {found}, need {(size, size)}")
-    load_weights(network, checkpoint.tensors, path)
-    provenance = checkpoint.header.get("provenance", {})
-    return PolicyParts(network.eval(), config, normalizer, provenance, covariance)
+    return config, normalizer
+
+
+def _limit(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
 from importlib.resources import files
 from textwrap import wrap
 from typing import TypeVar
@@ -56,6 +57,8 @@ def run_command(
         ArithmeticError,
         OSError,
         RuntimeError,
+        MemoryError,
+        RecursionError,
         HydraException,
         OmegaConfBaseException,
     ) as error:
@@ -94,9 +97,42 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         raise ValueError(f"{missing[0]}=… is required (--help explains the keys)")
     schema = OmegaConf.structured(config_type)
     _make_writable(schema)
-    config = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+    merged = OmegaConf.merge(schema, composed)
+    assert isinstance(merged, DictConfig)
+    _check_sections(merged)
+    config = OmegaConf.to_object(merged)
     assert isinstance(config, config_type)
     return config
+
+
+def _check_sections(config: DictConfig, prefix: str = "") -> None:
+    """Construct the dataclass of every section, so that a message names a key as it was written, with its section."""
+    for key in map(str, config):
+        section = config._get_node(key)
+        type_ = OmegaConf.get_type(section) if isinstance(section, DictConfig) else None
+        if not isinstance(section, DictConfig) or not is_dataclass(type_):
+            continue
+        name = f"{prefix}{key}"
+        _check_sections(section, f"{name}.")
+        with named_as_written(name, [option.name for option in fields(type_)]):
+            OmegaConf.to_object(section)
+
+
+@contextmanager
+def named_as_written(section: str, options: Sequence[str] = ()) -> Iterator[None]:
+    """Name the keys in messages of `ValueError` as they are written on the command line.
+
+    Args:
+        section: name of the section, such as ``rollout_sampler``, which a `SamplerConfig` calls ``sampler``.
+        options: names of options that a message may begin with, without their section.
+    """
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"(?<![\w.])sampler\.", f"{section}.", str(error))
+        if re.split(r"\W", message)[0] in options and not message.startswith(f"{section}."):
+            message = f"{section}.{message}"
+        raise ValueError(message) from error
 
 
 def _make_writable(node: Container) -> None:
@@ -151,11 +187,18 @@ def _one_line(error: BaseException) -> str:
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OverrideParseException):
-        return f"cannot read the argument {error.override!r}"
+        said = f"cannot read the argument {error.override!r}"
+        key, _, value = str(error.override).partition("=")
+        if re.search(r"[\"'\[\]{}$\\]", value):
+            return said
+        # Hydra's grammar knows few letters without quotes.
+        return f"""{said}; a value with other than plain letters needs quotes: '{key}="{value}"'"""
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         beside = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
         allowed = ", ".join(str(key) for key in beside if key != "hydra")
         return f"there is no key {error.full_key!r}; keys beside it: {allowed}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     noise = ("Config search path", "provider=", "object_type=", "reference_type=")
     return " ".join(line for line in lines if not line.startswith(noise))

@@ -6,26 +6,30 @@ killed and started again, or that is spread over more processes, sees the same b
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from policy.atomic_write import remove_leftovers
-from policy.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from training.distributed import Worker
+from training.output_dir import Outputs, claim_output_dir, locked_output_dir
 from training.seeds import combine_seeds
 from training.training_log import TrainingLog
+from training.training_state import STATE_FORMAT, Progress, TrainingState, restore_state, save_state
 
-STATE_FORMAT = "pcm_policy.training_state/2"
+# Far above any training: what is beyond is a slip, and would never end.
+MOST = {"steps": 10**9, "batch_size": 10**7, "warmup_steps": 10**9, "seed": 2**63 - 1}
+STATE, LOG = "training_state.safetensors", "log.csv"
 
 Loss = Callable[[nn.Module, int], Tensor]
 """(network, optimiser step) → mean loss over this worker's share of the step's batch."""
@@ -71,6 +75,9 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "learning_rate", "gradient_clip", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         for name in ("warmup_steps", "weight_decay", "ema_power", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -107,6 +114,19 @@ def batch_rows(count: int, batch_size: int, *, seed: int, step: int) -> Tensor:
     return permutation[batch * batch_size : (batch + 1) * batch_size]
 
 
+def training_outputs(command: str, result: str) -> Outputs:
+    """What a training writes: its result, and what `train` writes."""
+    return Outputs(command, (result, STATE, LOG, "tensorboard"), _is_state)
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == STATE_FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def train(
     network: nn.Module,
     averaged: nn.Module,
@@ -117,6 +137,8 @@ def train(
     config: TrainingConfig,
     worker: Worker,
     output_dir: Path,
+    outputs: Outputs,
+    overwrite: bool = False,
     identity: dict[str, Any],
 ) -> None:
     """Train `network`, and keep a moving average of its weights in `averaged`.
@@ -132,136 +154,98 @@ def train(
         config: options of the training.
         worker: this process.
         output_dir: folder for `training_state.safetensors`, `log.csv` and `tensorboard/`.
+        outputs: see `training_outputs`.
+        overwrite: whether to write into a folder with other things in it.
         identity: everything else that defines this run (JSON values). A saved state with another identity is refused.
 
     Raises:
-        ValueError: if `output_dir` holds the state of another run.
+        ValueError: if `output_dir` holds the state of another run, or other things.
+        RuntimeError: if another training has that folder.
         CheckpointError: if that state is damaged.
         FloatingPointError: if the loss or its gradient is not finite; the last saved state is kept.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), weight_decay=config.weight_decay
     )
-    state = _State(network, averaged, optimizer)
-    state_path = output_dir / "training_state.safetensors"
+    state = TrainingState(network, averaged, optimizer)
+    state_path = output_dir / STATE
     identity = {**asdict(config), **identity}
-    if worker.is_first:
-        remove_leftovers(output_dir)
-    start, hours_before = _restore(state_path, state, identity, device=worker.device)
-    worker.wait()
-    if start >= config.steps:
-        return
-    started = time.monotonic()
+    with ExitStack() as locked:
+        if worker.is_first:
+            locked.enter_context(locked_output_dir(output_dir, outputs, overwrite=overwrite))
+            remove_leftovers(output_dir, outputs.names)
+        before = restore_state(state_path, state, identity, steps=config.steps, device=worker.device)
+        start = before.step
+        if worker.is_first:
+            claim_output_dir(output_dir, outputs, identity)
+        worker.wait()
+        if start >= config.steps:
+            return
+        started = time.monotonic()
 
-    trained: nn.Module = network
-    if worker.world_size > 1:
-        trained = DistributedDataParallel(network)
-    if config.compile:
-        trained = torch.compile(trained)  # type: ignore[assignment]
-    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and worker.device.type == "cuda")
-    columns = ["loss", "learning_rate", "gradient_norm", "hours", *validation_columns]
-    log = TrainingLog(output_dir, columns, start) if worker.is_first else None
-    loss_sum = torch.zeros((), device=worker.device)
-    weights: list[Tensor] = list(network.parameters())
-    averages: list[Tensor] = list(averaged.parameters())
-    progress = tqdm(
-        total=config.steps * config.batch_size,
-        initial=start * config.batch_size,
-        unit="sample",
-        unit_scale=True,
-        desc="training",
-        disable=not worker.is_first,
-        mininterval=1,
-    )
-    try:
-        for step in range(start, config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(step)
-            with torch.autocast(worker.device.type, torch.bfloat16, enabled=bfloat16):
-                value = loss(trained, step)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
-            optimizer.step()
-            torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(step))
-            loss_sum += value.detach()
-            progress.update(config.batch_size)
+        trained: nn.Module = network
+        if worker.world_size > 1:
+            trained = DistributedDataParallel(network)
+        if config.compile:
+            trained = torch.compile(trained)  # type: ignore[assignment]
+        bfloat16 = config.precision == "bfloat16" or (
+            config.precision == "auto" and worker.device.type == "cuda"
+        )
+        columns = ["loss", "learning_rate", "gradient_norm", "hours", *validation_columns]
+        log = TrainingLog(output_dir, columns, start) if worker.is_first else None
+        loss_sum = torch.zeros((), device=worker.device)
+        weights: list[Tensor] = list(network.parameters())
+        averages: list[Tensor] = list(averaged.parameters())
+        progress = tqdm(
+            total=config.steps * config.batch_size,
+            initial=start * config.batch_size,
+            unit="sample",
+            unit_scale=True,
+            desc="training",
+            disable=not worker.is_first,
+            mininterval=1,
+        )
+        try:
+            for step in range(start, config.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate_at(step)
+                with torch.autocast(worker.device.type, torch.bfloat16, enabled=bfloat16):
+                    value = loss(trained, step)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                norm = torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
+                optimizer.step()
+                torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(step))
+                loss_sum += value.detach()
+                progress.update(config.batch_size)
 
-            done = step + 1
-            hours = hours_before + (time.monotonic() - started) / 3600
-            if done % config.log_every == 0 or done == config.steps:
-                count = config.log_every if done % config.log_every == 0 else done % config.log_every
-                mean_loss = worker.mean(loss_sum / count).item()
-                loss_sum.zero_()
-                for name, number in (("loss", mean_loss), ("gradient norm", norm.item())):
-                    if not math.isfinite(number):
-                        raise FloatingPointError(
-                            f"the {name} is {number} at step {done}; try a lower learning_rate"
-                        )
-                progress.set_postfix(loss=f"{mean_loss:.4g}")
-                if log is not None:
-                    row = {
-                        "loss": mean_loss,
-                        "learning_rate": config.learning_rate_at(step),
-                        "gradient_norm": norm.item(),
-                        "hours": hours,
-                    }
-                    if done % config.validate_every == 0 or done == config.steps:
-                        averaged.eval()
-                        row |= validate(averaged, done)
-                    log.write(done, row)
-            if worker.is_first and (done % config.checkpoint_every == 0 or done == config.steps):
-                _save(state_path, state, {"step": done, "hours": hours, "identity": identity})
-    finally:
-        progress.close()
-        if log is not None:
-            log.close()
-    worker.wait()
-
-
-@dataclass(frozen=True)
-class _State:
-    """State that training changes: the weights, their average and the optimiser's moments."""
-
-    network: nn.Module
-    averaged: nn.Module
-    optimizer: torch.optim.Optimizer
-
-
-def _save(path: Path, state: _State, header: dict[str, Any]) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
-    tensors |= {f"averaged.{name}": tensor for name, tensor in state.averaged.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    save_checkpoint(path, Checkpoint(tensors, header), STATE_FORMAT)
-
-
-def _restore(
-    path: Path, state: _State, identity: dict[str, Any], *, device: torch.device
-) -> tuple[int, float]:
-    """Load the saved state if there is one; returns its number of steps and its hours."""
-    if not path.exists():
-        return 0, 0.0
-    loaded = load_checkpoint(path, STATE_FORMAT, device)
-    saved = loaded.header["identity"]
-    for name in sorted(saved.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
-        value = json.loads(json.dumps(identity.get(name)))
-        if saved.get(name) != value:
-            raise ValueError(
-                f"{path} belongs to a run with {name}={saved.get(name)}, this one has {name}={value}; "
-                "choose another output_dir"
-            )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in loaded.tensors.items() if name.startswith(prefix)}
-
-    load_weights(state.network, part("network."), path)
-    load_weights(state.averaged, part("averaged."), path)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("optimizer.").items():
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    return int(loaded.header["step"]), float(loaded.header["hours"])
+                done = step + 1
+                hours = before.hours + (time.monotonic() - started) / 3600
+                if done % config.log_every == 0 or done == config.steps:
+                    count = config.log_every if done % config.log_every == 0 else done % config.log_every
+                    mean_loss = worker.mean(loss_sum / count).item()
+                    loss_sum.zero_()
+                    for name, number in (("loss", mean_loss), ("gradient norm", norm.item())):
+                        if not math.isfinite(number):
+                            raise FloatingPointError(
+                                f"the {name} is {number} at step {done}; try a lower learning_rate"
+                            )
+                    progress.set_postfix(loss=f"{mean_loss:.4g}")
+                    if log is not None:
+                        row = {
+                            "loss": mean_loss,
+                            "learning_rate": config.learning_rate_at(step),
+                            "gradient_norm": norm.item(),
+                            "hours": hours,
+                        }
+                        if done % config.validate_every == 0 or done == config.steps:
+                            averaged.eval()
+                            row |= validate(averaged, done)
+                        log.write(done, row)
+                if worker.is_first and (done % config.checkpoint_every == 0 or done == config.steps):
+                    save_state(state_path, state, progress=Progress(done, hours), identity=identity)
+        finally:
+            progress.close()
+            if log is not None:
+                log.close()
+        worker.wait()

@@ -15,6 +15,7 @@ from torch.nn.utils import skip_init
 from policy.checkpoint import check_weights
 
 ALL_LAYERS = ".*"
+LARGEST_RANK = 8192
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -25,35 +26,43 @@ class LowRankAdapted(nn.Module):
     A is a layer of the same kind with as many output channels as the rank. B mixes these channels.
 
     Args:
-        base: Linear, Conv1d or ConvTranspose1d, in one group and padded with zeros.
+        base: Linear, Conv1d or ConvTranspose1d, in one group and padded with zeros. May be on the device ``meta``.
         rank: rank of B·A.
         generator: source of the initial A. B is 0, so that at first the adapter changes nothing.
 
     Raises:
-        ValueError: for a layer that cannot be adapted or a rank below 1.
+        ValueError: for a layer that cannot be adapted, or a rank that is not a whole number from 1 to `LARGEST_RANK`.
     """
 
     def __init__(
         self, base: nn.Linear | nn.Conv1d | nn.ConvTranspose1d, rank: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise ValueError(f"rank must be a whole number, got {rank!r}")
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
+        if rank > LARGEST_RANK:
+            raise ValueError(f"rank must be at most {LARGEST_RANK}, got {rank}")
+        # Layers on the device `meta` get adapters there, which take no memory.
+        device = "meta" if base.weight.is_meta else "cpu"
         self.base = base
         self.scale = 1.0
         if isinstance(base, nn.Linear):
-            self.down: nn.Module = skip_init(nn.Linear, base.in_features, rank, bias=False)
-            self.up: nn.Module = skip_init(nn.Linear, rank, base.out_features, bias=False)
+            self.down: nn.Module = skip_init(nn.Linear, base.in_features, rank, bias=False, device=device)
+            self.up: nn.Module = skip_init(nn.Linear, rank, base.out_features, bias=False, device=device)
         else:
             if base.groups != 1 or base.padding_mode != "zeros":
                 raise ValueError(f"cannot adapt a layer with groups or other padding than zeros: {base}")
             shape = (base.in_channels, rank, base.kernel_size, base.stride, base.padding)
-            options = {"dilation": base.dilation, "bias": False}
+            options = {"dilation": base.dilation, "bias": False, "device": device}
             if isinstance(base, nn.ConvTranspose1d):
                 options["output_padding"] = base.output_padding
             self.down = skip_init(type(base), *shape, **options)
-            self.up = skip_init(nn.Conv1d, rank, base.out_channels, 1, bias=False)
+            self.up = skip_init(nn.Conv1d, rank, base.out_channels, 1, bias=False, device=device)
         self.to(base.weight)
+        if base.weight.is_meta:
+            return
         bound = (
             base.weight.numel() / base.weight.shape[_output_axis(base)]
         ) ** -0.5  # torch's own for a layer

@@ -39,3 +39,11 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text("{}")
     assert path.read_text() == "{}"
+
+
+def test_a_full_disk_is_named_by_the_file_that_did_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"), atomic_write(path) as temporary:  # noqa: PT012, the point is when
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("rows")
+    assert not list(tmp_path.iterdir())

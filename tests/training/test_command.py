@@ -92,6 +92,37 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (evaluate.main, ["checkpoint=nowhere"], "nowhere: no such checkpoint file"),
         (evaluate.main, ["episodes"], "arguments look like key=value, got 'episodes'"),
         (evaluate.main, ["episodes=[1"], "cannot read the argument 'episodes=[1'"),
+        (
+            evaluate.main,
+            ["output_dir=josé"],
+            """'output_dir=josé'; a value with other than plain letters needs quotes: 'output_dir="josé"'""",
+        ),
+        (evaluate.main, ["episodes=1000000000"], "error: episodes must be at most 100000, got 1000000000"),
+        (evaluate.main, ["max_steps=1000000000"], "error: max_steps must be at most 100000"),
+        (train_policy.main, [*REQUIRED, "policy.horizon=15"], "error: policy.horizon must be a multiple"),
+        (train_policy.main, [*REQUIRED, "policy.kernel_size=100001"], "error: policy.kernel_size must be at"),
+        (train_policy.main, [*REQUIRED, "policy.down_dims=[]"], "error: policy.down_dims must have 1 … 8"),
+        (train_policy.main, [*REQUIRED, "training.steps=0"], "error: training.steps must be above 0, got 0"),
+        (
+            train_policy.main,
+            [*REQUIRED, "training.steps=1000000000000000"],
+            "error: training.steps must be at most 1000000000, got 1000000000000000",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "rollout_sampler.method=newton"],
+            "error: rollout_sampler.method must be one of sequential, picard",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "rollout_sampler.stop.iterations=-1"],
+            "error: rollout_sampler.stop.iterations must be in 0 … 1000, got -1",
+        ),
+        (
+            estimate_covariance.main,
+            ["checkpoint=a", "demonstrations=b", "output=c", "samples=1000000000000000"],
+            "error: observations × samples must be at most 1000000, got 96 × 1000000000000000",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_is_allowed(

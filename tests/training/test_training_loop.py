@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from policy import CheckpointError
 from training.distributed import Worker
-from training.training_loop import TrainingConfig, batch_rows, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
+OUTPUTS = training_outputs("pcm-train-test", "result.safetensors")
 ALONE = Worker(0, 1, torch.device("cpu"))
 CONFIG = TrainingConfig(
     steps=30,
@@ -45,6 +46,7 @@ def run(output_dir: Path, config: TrainingConfig = CONFIG, loss=regression_loss,
         config=config,
         worker=ALONE,
         output_dir=output_dir,
+        outputs=OUTPUTS,
         identity=identity or {},
     )
     return network, averaged

@@ -10,6 +10,8 @@ from omegaconf import MISSING
 
 from policy.runtime import ENGINES
 
+MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
+
 
 def _numbers(*default: float, least: float | None = None, empty: bool = True, repeated: bool = True) -> Any:
     """A list of numbers: the least that is allowed, whether it may be empty, and whether numbers may be repeated."""
@@ -40,6 +42,8 @@ def _check(config: Any, prefix: str = "") -> None:
         least = limits.get("least")
         if least is not None and min(numbers, default=least) < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+        if least is not None and max(numbers, default=0) > MOST:
+            raise ValueError(f"{name} must be at most {MOST}, got {value}")
         if limits.get("positive") and not min(numbers, default=1) > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
         if option.name == "engine" and value not in ("auto", *ENGINES):
@@ -201,6 +205,7 @@ class BenchmarkConfig:
     iterations: int = _at_least(1, 20)
     seed: int = 0
     device: str = "auto"
+    overwrite: bool = False
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
     deadline: DeadlineConfig = field(default_factory=DeadlineConfig)

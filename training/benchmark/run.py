@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.reports import (
@@ -17,6 +18,7 @@ from training.benchmark.reports import (
     warm_start,
 )
 from training.command import run_command
+from training.output_dir import Outputs, check_output_dir, claim_output_dir
 
 REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "ablations": ablations.report,
@@ -29,16 +31,23 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "warm_start": warm_start.report,
 }
 
+PATTERNS = tuple(f"{report}{rest}" for report in REPORTS for rest in (".md", ".csv", "*.png", "_rows"))
+MADE = tuple(f"{report}{rest}" for report in REPORTS for rest in (".md", "_rows"))
+OUTPUTS = Outputs("pcm-benchmark", PATTERNS, lambda path: path.name in MADE)
+
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure, and write the report into the output directory.
 
     Raises:
-        ValueError: if there is no such report.
+        ValueError: if there is no such report, or the output directory holds other things.
     """
     if config.report not in REPORTS:
         raise ValueError(f"report must be one of {', '.join(REPORTS)}, got {config.report!r}")
+    output_dir = Path(config.output_dir)
+    check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
     REPORTS[config.report](config)
+    claim_output_dir(output_dir, OUTPUTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,21 @@ from training.evaluation.episode_pictures import plot_film_strip, plot_final_fra
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
+from training.output_dir import Outputs, check_output_dir, claim_output_dir
 from training.provenance import code_version, command_line, machine
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.name == "summary.json" else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(summary, dict) and {"episodes", "config", "sampler", "checkpoint"} <= summary.keys()
+
+
+NAMES = ("summary.json", "rewards.png", "final_frames.png", "episode.png", "episodes.mp4")
+MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
+OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,14 @@ class EvaluateConfig:
     recorded_episodes: int = 10
     engine: str = "auto"
     device: str = "auto"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > MOST_EPISODES:
+                raise ValueError(f"{name} must be at most {MOST_EPISODES}, got {getattr(self, name)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(
                 f"batch_size must be at least 1, or null for all episodes, got {self.batch_size}"
@@ -73,6 +91,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         The summary.
     """
+    output_dir = Path(config.output_dir)
+    check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
     device = choose_device(config.device)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
@@ -105,7 +125,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "command": command_line(),
         "machine": machine(device),
     }
-    output_dir = Path(config.output_dir)
+    claim_output_dir(output_dir, OUTPUTS)
     write_summary(output_dir / "summary.json", summary)
     plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
     if recorded := [episode for episode in rollout.episodes if episode.frames]:

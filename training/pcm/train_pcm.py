@@ -23,6 +23,7 @@ from policy.sampling.recurrence import make_recurrence
 from policy.sampling.start import exact_states, make_start
 from training.command import run_command
 from training.distributed import Worker, worker
+from training.output_dir import check_output_dir
 from training.pcm.picard_consistency import (
     LOSS_WEIGHTS,
     Distance,
@@ -35,8 +36,9 @@ from training.pcm.picard_consistency import (
 )
 from training.pcm.trajectories import ARRAYS, TrajectoryStore, load_trajectories, open_store
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, batch_rows, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
+OUTPUTS = training_outputs("pcm-train-pcm", "pcm.safetensors")
 CPU = torch.device("cpu")
 
 
@@ -62,6 +64,7 @@ class TrainPcmConfig:
     validated_iterations: int = 3
     training: TrainingConfig = field(default_factory=TrainingConfig)
     device: str = "auto"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -74,6 +77,9 @@ class TrainPcmConfig:
         for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("epochs", 10**6), ("unrolled_iterations", 1000), ("base_iterations", 1000)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         for name in ("final_state_weight", "floor", "base_iterations"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -89,6 +95,8 @@ def train_pcm(config: TrainPcmConfig) -> None:
 
 def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     device, output_dir = this_worker.device, Path(config.output_dir)
+    if this_worker.is_first:  # fails now, not after the trajectories are read
+        check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
     base = DiffusionPolicy.load(config.checkpoint, device)
     store = open_store(config.trajectories)
     _check_store(store, base, config)
@@ -209,7 +217,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         return numbers
 
     identity = asdict(config)
-    for name in ("training", "checkpoint", "trajectories", "output_dir", "device"):
+    for name in ("training", "checkpoint", "trajectories", "output_dir", "device", "overwrite"):
         del identity[name]
     identity["store"] = dict(store.identity)
     columns = ["error_ratio", *(column for depth in depths for column in _columns(depth))]
@@ -222,6 +230,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         config=training,
         worker=this_worker,
         output_dir=output_dir,
+        outputs=OUTPUTS,
+        overwrite=config.overwrite,
         identity=identity,
     )
     if this_worker.is_first:

@@ -20,6 +20,8 @@ from training.data.windows import policy_windows
 from training.distributed import choose_device
 from training.provenance import code_version, command_line
 
+MOST_PREDICTIONS = 1_000_000  # they are made at once: what is beyond does not fit into a memory
+
 
 @dataclass(frozen=True)
 class EstimateCovarianceConfig:
@@ -39,6 +41,11 @@ class EstimateCovarianceConfig:
             raise ValueError(f"observations must be at least 1, got {self.observations}")
         if self.samples < 2:
             raise ValueError(f"samples must be at least 2 for a covariance, got {self.samples}")
+        if self.observations * self.samples > MOST_PREDICTIONS:
+            raise ValueError(
+                f"observations × samples must be at most {MOST_PREDICTIONS}, "
+                f"got {self.observations} × {self.samples}"
+            )
 
 
 def action_covariance(

@@ -15,14 +15,18 @@ from torch import Tensor, nn
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
 from policy.networks.unet import ConditionalUnet1D
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
-from training.command import run_command
+from training.command import named_as_written, run_command
 from training.data.augmentation import AUGMENTATIONS, mirrored
 from training.data.demonstrations import load_demonstrations
 from training.data.windows import Windows, join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.evaluation.rollout import run_episodes
+from training.output_dir import check_output_dir
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, batch_rows, generator_for, train
+from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
+
+OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors")
+MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,16 @@ class TrainPolicyConfig:
     rollout_first_seed: int = 200000
     rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     device: str = "auto"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.rollout_episodes < 0:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
             raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
+        for name in ("rollout_episodes", "rollout_max_steps"):
+            if getattr(self, name) > MOST_EPISODES:
+                raise ValueError(f"{name} must be at most {MOST_EPISODES}, got {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
             raise ValueError(
                 f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
@@ -96,7 +104,13 @@ def train_policy(config: TrainPolicyConfig) -> None:
 def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     device, training = this_worker.device, config.training
     output_dir = Path(config.output_dir)
+    if this_worker.is_first:  # fails now, not after the demonstrations are read
+        check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
     demonstrations = load_demonstrations(config.demonstrations)
+    for name in ("observation", "action"):
+        need = getattr(demonstrations, f"{name}s").shape[1]
+        if (found := getattr(config.policy, f"{name}_dim")) != need:
+            raise ValueError(f"policy.{name}_dim must be {need}, as in {config.demonstrations}, got {found}")
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
@@ -179,9 +193,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "augmentation": config.augmentation,
     }
     columns = ["held_out_loss", "rollout_reward"]
-    finished_policy(averaged, 0).with_sampler(
-        config.rollout_sampler
-    )  # fails now, not at the first validation
+    with named_as_written("rollout_sampler"):  # fails now, not at the first validation
+        finished_policy(averaged, 0).with_sampler(config.rollout_sampler)
     train(
         network,
         averaged,
@@ -191,6 +204,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         config=training,
         worker=this_worker,
         output_dir=output_dir,
+        outputs=OUTPUTS,
+        overwrite=config.overwrite,
         identity=identity,
     )
     if this_worker.is_first:

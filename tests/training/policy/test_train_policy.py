@@ -122,6 +122,11 @@ def test_batch_that_cannot_be_built_is_refused(
     [
         ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
         ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
+        ("policy.observation_dim=7", "error: policy.observation_dim must be 20, as in "),
+        ("policy.action_dim=3", "error: policy.action_dim must be 2, as in "),
+        ("rollout_episodes=1000000", "error: rollout_episodes must be at most 100000, got 1000000"),
+        ("rollout_sampler.steps=102", "error: rollout_sampler.steps must be in 1 … 100 (training timesteps)"),
+        ("rollout_sampler.method=pcm", "error: rollout_sampler.method=pcm needs a PCM"),
         ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
         ("rollout_sampler.method=pcm", "sampler.method=pcm needs a PCM, and the policy has none"),
     ],

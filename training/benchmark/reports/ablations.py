@@ -196,7 +196,7 @@ def _training_config(options: AblationsConfig, changes: Sequence[str]) -> TrainP
 
 
 def _decisive(training: TrainPcmConfig) -> dict[str, Any]:
-    paths = ("checkpoint", "trajectories", "output_dir", "device")
+    paths = ("checkpoint", "trajectories", "output_dir", "device", "overwrite")
     return {name: value for name, value in asdict(training).items() if name not in paths}
 
 
