@@ -87,7 +87,7 @@ class ActionLoop:
             period_ns=settings.control_period_ns,
             margin_ns=settings.inference_margin_ns,
             synchronous=settings.synchronous,
-            latency_ns=round(_warm_up(self._policy, policy) * 1e9),
+            inference_ns=round(_warm_up(self._policy, policy) * 1e9),
         )
         self._active = False
         self._arrived = 0.0  # of the newest observation, by time.perf_counter
