@@ -28,7 +28,6 @@ train = [
     "imageio[ffmpeg]>=2.34,<3",
     "matplotlib>=3.8,<4",
     "omegaconf>=2.3,<3",
-    "pooch>=1.8,<2",
     "requests>=2.32,<3",
     "scipy>=1.15,<2",
     "tensorboard>=2.16,<3",

@@ -1,4 +1,4 @@
-"""Download of one file over https, of bounded size."""
+"""Download of one file over https, of bounded size. (Pooch would bound no size, and follow a redirect to http.)"""
 
 from __future__ import annotations
 
