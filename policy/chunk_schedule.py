@@ -18,17 +18,17 @@ class ChunkSchedule:
         period_ns: control period.
         margin_ns: time by which a chunk should be ready before it is needed.
         synchronous: whether the world stands still from the end of a chunk until the next one.
-        latency_ns: expected inference time of the first chunk.
+        inference_ns: expected inference time of the first chunk.
     """
 
     def __init__(
-        self, *, chunk_ns: int, period_ns: int, margin_ns: int, synchronous: bool, latency_ns: int
+        self, *, chunk_ns: int, period_ns: int, margin_ns: int, synchronous: bool, inference_ns: int
     ) -> None:
         self._chunk_ns = chunk_ns
         self._period_ns = period_ns
         self._margin_ns = margin_ns
         self._synchronous = synchronous
-        self._inference_times = deque([latency_ns], maxlen=REMEMBERED)
+        self._inference_times = deque([inference_ns], maxlen=REMEMBERED)
         self.restart()
 
     def restart(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from policy.config import PolicyConfig
-from policy.denoiser import Denoise, data_prediction, make_denoise
+from policy.denoiser import BindNetwork, Denoise, data_prediction, make_denoise
 from policy.diffusion_policy import DiffusionPolicy
 from policy.networks.film import HoistedFilm, hoist_film
 from policy.networks.lora import has_lora
@@ -80,7 +80,10 @@ class Runtime:
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
         self._prepared: dict[ConditionalUnet1D, _Prepared | None] = {}
-        self.policy = replace(policy, bind_network=self._bind).with_sampler(policy.sampler)
+        bind = _binding(
+            self._prepared, engine=self.engine, threads=self.threads, horizon=policy.config.horizon
+        )
+        self.policy = replace(policy, bind_network=bind).with_sampler(policy.sampler)
         self._warm_up()
 
     @property
@@ -130,30 +133,6 @@ class Runtime:
             observations, noise=noise, generator=generator, previous=previous, executed=executed
         ).chunk
 
-    def _bind(self, network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-        if network not in self._prepared:
-            self._prepared[network] = self._prepare(network, solver)
-        prepared = self._prepared[network]
-        if prepared is None:
-            return make_denoise(network, solver, condition)
-        film: Tensor | None = None
-
-        def denoise(states: Tensor, steps: slice) -> Tensor:
-            nonlocal film
-            if film is None:  # first use of this network in the chunk
-                film = prepared.film(condition)
-            epsilon = prepared.evaluate(states.flatten(0, 1), film[:, steps].flatten(0, 1)).view_as(states)
-            return prepared.predict_data(states, epsilon, steps)
-
-        return denoise
-
-    def _prepare(self, network: ConditionalUnet1D, solver: Solver) -> _Prepared | None:
-        if has_lora(network):  # their scale may change, and FiLM with it
-            return None
-        film = hoist_film(network, solver.timesteps)
-        unet = ModulatedUnet(network, self.config.horizon, film.widths).eval()
-        return _Prepared(film, ENGINES[self.engine](unet, self.threads), data_prediction(solver))
-
     @torch.no_grad()
     def _warm_up(self) -> None:
         """Compile for every number of samples that can occur."""
@@ -173,13 +152,49 @@ class Runtime:
                 shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
                 states = solver.a.new_zeros(shape)
                 for network in list(self._prepared):
-                    denoise = self._bind(network, solver, condition)
+                    denoise = self.policy.bind_network(network, solver, condition)
                     for count in range(solver.steps, 0, -1):
                         denoise(states[:, :count], slice(count))
 
     def _threads(self) -> AbstractContextManager[None]:
         # PyTorch's threads would compete with those of the engine.
         return _torch_threads(self.threads if self.engine in ("eager", "compile") else 1)
+
+
+def _binding(
+    prepared: dict[ConditionalUnet1D, _Prepared | None], *, engine: str, threads: int, horizon: int
+) -> BindNetwork:
+    """How a runtime's policy evaluates networks, each of which is prepared when it is first seen.
+
+    Not a method of the runtime: its policy would refer to it, and a runtime that nobody needs any more, with its
+    compiled networks, would stay until the garbage collector finds that cycle.
+    """
+
+    def prepare(network: ConditionalUnet1D, solver: Solver) -> _Prepared | None:
+        if has_lora(network):  # their scale may change, and FiLM with it
+            return None
+        film = hoist_film(network, solver.timesteps)
+        unet = ModulatedUnet(network, horizon, film.widths).eval()
+        return _Prepared(film, ENGINES[engine](unet, threads), data_prediction(solver))
+
+    def bind(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
+        if network not in prepared:
+            prepared[network] = prepare(network, solver)
+        ready = prepared[network]
+        if ready is None:
+            return make_denoise(network, solver, condition)
+        film: Tensor | None = None
+
+        def denoise(states: Tensor, steps: slice) -> Tensor:
+            nonlocal film
+            if film is None:  # first use of this network in the chunk
+                film = ready.film(condition)
+            epsilon = ready.evaluate(states.flatten(0, 1), film[:, steps].flatten(0, 1)).view_as(states)
+            return ready.predict_data(states, epsilon, steps)
+
+        return denoise
+
+    return bind
 
 
 def _choose_engine(policy: DiffusionPolicy) -> str:

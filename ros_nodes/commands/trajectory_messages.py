@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ros_nodes.commands.trajectory_execution import SECOND, Tolerances, Trajectory
+from ros_nodes.reception.times import ImpossibleTimeError, duration_ns, time_ns
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Duration, Time
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
 ERASED = -1.0
 """Tolerance in a goal that takes a default back, by control_msgs/JointTolerance."""
 
+MOST_POINTS = 10_000
+"""Of a trajectory: 1,000 s at 10 Hz."""
+
 
 class InvalidTrajectoryError(ValueError):
-    """A trajectory or goal that is not executed; the message says why."""
+    """A trajectory or goal that is not executed; the message says why.
+
+    Attributes:
+        reason: short name, by which refusals are counted.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 def nanoseconds(time: Time | Duration) -> int:
@@ -44,31 +56,36 @@ def read_trajectory(
     Raises:
         InvalidTrajectoryError: naming the first thing that is wrong.
     """
+    if len(message.joint_names) != len(joints) or sorted(message.joint_names) != sorted(joints):
+        wanted, got = ", ".join(joints), message.joint_names[: len(joints) + 1]  # one too many says enough
+        raise InvalidTrajectoryError("joint", f"joint names must be {wanted} (in any order), got {got}")
     names = list(message.joint_names)
-    if sorted(names) != sorted(joints):
-        raise InvalidTrajectoryError(f"joint names must be {', '.join(joints)} (in any order), got {names}")
     if not message.points:
-        raise InvalidTrajectoryError("trajectory has no points")
+        raise InvalidTrajectoryError("length", "trajectory has no points")
+    if len(message.points) > MOST_POINTS:
+        raise InvalidTrajectoryError(
+            "length", f"trajectory has {len(message.points)} points, at most {MOST_POINTS} are read"
+        )
     order = [names.index(joint) for joint in joints]
-    start = nanoseconds(message.header.stamp) or now
+    start = _time(message.header.stamp, "stamp") or now
     times: list[int] = []
     positions: list[tuple[float, ...]] = []
     for index, point in enumerate(message.points):
         _check_point(point, index, len(names))
-        time = start + nanoseconds(point.time_from_start)
+        time = start + _duration(point.time_from_start, f"time_from_start of point {index}")
         if time < start:
-            raise InvalidTrajectoryError(f"time_from_start of point {index} is negative")
+            raise InvalidTrajectoryError("time", f"time_from_start of point {index} is negative")
         if times and time <= times[-1]:
             raise InvalidTrajectoryError(
-                f"time_from_start of point {index} is not after that of point {index - 1}"
+                "time", f"time_from_start of point {index} is not after that of point {index - 1}"
             )
         times.append(time)
         positions.append(tuple(float(point.positions[joint]) for joint in order))
     if any(abs(velocity) > 1e-6 for velocity in message.points[-1].velocities):
-        raise InvalidTrajectoryError("velocity of the last point is not zero")
+        raise InvalidTrajectoryError("velocity", "velocity of the last point is not zero")
     if times[-1] < now:
         late = (now - times[-1]) / SECOND
-        raise InvalidTrajectoryError(f"trajectory ended {late:.3f} s ago")
+        raise InvalidTrajectoryError("late", f"trajectory ended {late:.3f} s ago")
     return Trajectory(
         start_time=now, start_position=tuple(position), times=tuple(times), positions=tuple(positions)
     )
@@ -91,11 +108,13 @@ def read_tolerances(
         joint = _joint_index(tolerance, "goal_tolerance", joints)
         goal_position[joint] = _resolve(tolerance.position, goal_position[joint], "goal_tolerance")
         goal_velocity[joint] = _resolve(tolerance.velocity, goal_velocity[joint], "goal_tolerance")
-    goal_time = nanoseconds(goal.goal_time_tolerance)
+    goal_time = _duration(goal.goal_time_tolerance, "goal_time_tolerance")
     if goal_time == ERASED * SECOND:
         goal_time = 0
     elif goal_time < 0:
-        raise InvalidTrajectoryError(f"goal_time_tolerance must not be negative, got {goal_time / SECOND} s")
+        raise InvalidTrajectoryError(
+            "tolerance", f"goal_time_tolerance must not be negative, got {goal_time / SECOND} s"
+        )
     else:
         goal_time = goal_time or defaults.goal_time
     return Tolerances(
@@ -106,21 +125,39 @@ def read_tolerances(
     )
 
 
+def _time(time: Time, name: str) -> int:
+    try:
+        return time_ns(time)
+    except ImpossibleTimeError as error:
+        raise InvalidTrajectoryError("time", f"{name} is impossible: {error}") from None
+
+
+def _duration(duration: Duration, name: str) -> int:
+    try:
+        return duration_ns(duration)
+    except ImpossibleTimeError as error:
+        raise InvalidTrajectoryError("time", f"{name} is impossible: {error}") from None
+
+
 def _check_point(point: JointTrajectoryPoint, index: int, joint_count: int) -> None:
     for name in ("positions", "velocities", "accelerations"):
         values = getattr(point, name)
         if len(values) != joint_count and (name == "positions" or len(values)):
-            raise InvalidTrajectoryError(f"point {index} has {len(values)} {name} for {joint_count} joints")
+            raise InvalidTrajectoryError(
+                "length", f"point {index} has {len(values)} {name} for {joint_count} joints"
+            )
         if not all(math.isfinite(value) for value in values):
-            raise InvalidTrajectoryError(f"{name} of point {index} are not finite: {list(values)}")
+            raise InvalidTrajectoryError(
+                "not_finite", f"{name} of point {index} are not finite: {list(values)}"
+            )
     if len(point.effort):
-        raise InvalidTrajectoryError(f"point {index} has efforts, but the joints take positions")
+        raise InvalidTrajectoryError("effort", f"point {index} has efforts, but the joints take positions")
 
 
 def _joint_index(tolerance: JointTolerance, field: str, joints: Sequence[str]) -> int:
     if tolerance.name not in joints:
         raise InvalidTrajectoryError(
-            f"{field} names joint {tolerance.name!r}, must be one of {', '.join(joints)}"
+            "tolerance", f"{field} names joint {tolerance.name!r}, must be one of {', '.join(joints)}"
         )
     return joints.index(tolerance.name)
 
@@ -129,5 +166,7 @@ def _resolve(value: float, default: float, field: str) -> float:
     if value == ERASED:
         return 0.0
     if not value >= 0.0:
-        raise InvalidTrajectoryError(f"{field} must be positive, 0 (default) or −1 (none), got {value}")
+        raise InvalidTrajectoryError(
+            "tolerance", f"{field} must be positive, 0 (default) or −1 (none), got {value}"
+        )
     return value or default

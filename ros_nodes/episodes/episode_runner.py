@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from policy.checkpoint import file_sha256
-from ros_nodes.commands.trajectory_messages import nanoseconds
 from ros_nodes.episodes.episode_log import EpisodeLog
+from ros_nodes.reception.bounded_subscription import subscribe_bounded
+from ros_nodes.reception.clock import ClockGuard
+from ros_nodes.reception.refusals import Refusals
+from ros_nodes.reception.times import ImpossibleTimeError, time_ns
+from ros_nodes.simulator.simulator_messages import EPISODE_FIELDS
 from training.evaluation.episode import Episode
 from training.evaluation.rollout import Rollout
 from training.evaluation.summary import format_summary, summarize, write_summary
@@ -38,13 +43,16 @@ from training.seeds import combine_seeds
 
 POLICY = "policy"
 SIMULATOR = "pusht_simulator"
+STATUS_TOPIC = f"{SIMULATOR}/episode"
+OBSERVATION_TOPIC = "joint_states"
+TRAJECTORY_TOPIC = "pusher_controller/joint_trajectory"
 
 
 class Unanswered(RuntimeError):
     """A node that is not there, or does not answer or comply; the message says which."""
 
 
-class EpisodeRunner(Node):
+class EpisodeRunner(ClockGuard, Node):
     """The episode runner node: `run` runs all episodes."""
 
     def __init__(self) -> None:
@@ -73,14 +81,21 @@ class EpisodeRunner(Node):
         self._log: EpisodeLog | None = None
         self._policy_parameters: dict[str, Any] = {}
         self._diagnostics: dict[str, str] = {}
-        self.create_subscription(
-            Float64MultiArray, f"{SIMULATOR}/episode", self._on_status, QoSProfile(depth=1000)
-        )
-        self.create_subscription(JointState, "joint_states", self._on_observation, 100)
-        self.create_subscription(
-            JointTrajectory, "pusher_controller/joint_trajectory", self._on_trajectory, 100
-        )
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._refusals = Refusals("message", self.get_logger().warning)
+        for message_type, topic, callback, depth in (
+            (Float64MultiArray, STATUS_TOPIC, self._on_status, 1000),
+            (JointState, OBSERVATION_TOPIC, self._on_observation, 100),
+            (JointTrajectory, TRAJECTORY_TOPIC, self._on_trajectory, 100),
+            (DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
+        ):
+            subscribe_bounded(
+                self,
+                message_type,
+                topic,
+                callback=callback,
+                refuse=partial(self._refusals.add, topic),
+                qos=QoSProfile(depth=depth),
+            )
 
     def run(self) -> dict[str, Any]:
         """Run all episodes and write the summary, which is also returned.
@@ -135,16 +150,33 @@ class EpisodeRunner(Node):
             self._log = None
 
     def _on_status(self, message: Float64MultiArray) -> None:
-        if self._log is not None:
+        if self._log is None:
+            return
+        if len(message.data) != len(EPISODE_FIELDS):
+            detail = f"{len(message.data)} numbers, need {len(EPISODE_FIELDS)}"
+            self._refusals.add(STATUS_TOPIC, "length", detail)
+        elif not all(map(math.isfinite, message.data)):
+            self._refusals.add(STATUS_TOPIC, "not_finite", f"it holds {list(message.data)}")
+        else:
             self._log.hear(message.data, time.monotonic())
 
     def _on_observation(self, message: JointState) -> None:
-        if self._log is not None:
-            self._log.observe(nanoseconds(message.header.stamp), time.monotonic())
+        self._hear_of(message, OBSERVATION_TOPIC)
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        if self._log is not None:
-            self._log.answer(nanoseconds(message.header.stamp), time.monotonic())
+        self._hear_of(message, TRAJECTORY_TOPIC)
+
+    def _hear_of(self, message: JointState | JointTrajectory, topic: str) -> None:
+        """Note when an observation or the chunk for it arrived."""
+        if self._log is None:
+            return
+        try:
+            stamp = time_ns(message.header.stamp)
+        except ImpossibleTimeError as error:
+            self._refusals.add(topic, "time", f"stamped {error}")
+            return
+        note = self._log.observe if topic == OBSERVATION_TOPIC else self._log.answer
+        note(stamp, time.monotonic())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -195,7 +227,7 @@ class EpisodeRunner(Node):
             if left() < 0:
                 raise Unanswered("the policy does not become active")
             self._spin_until(lambda: False, min(0.2, max(0.0, left())))
-        self._spin_until(lambda: self.count_publishers(f"{SIMULATOR}/episode"), left())
+        self._spin_until(lambda: self.count_publishers(STATUS_TOPIC), left())
         self._policy_parameters = self._read_policy_parameters(left())
 
     def _set_parameters(self, node: str, timeout: float, **values: int) -> None:

@@ -15,8 +15,10 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from ros_nodes.observations.observation_history import RejectedObservation
+from ros_nodes.reception.times import ImpossibleTimeError, time_ns
 
 Message: TypeAlias = Any  # the message classes of ROS carry no type information
+Count: TypeAlias = Callable[[Message, Sequence[str]], int]
 Extract: TypeAlias = Callable[[Message, Sequence[str], Sequence[str]], Sequence[float]]
 
 
@@ -29,31 +31,43 @@ class MessageType:
         extract: function (message, joints, fields) → numbers.
         fields: names that a source's `fields` may hold.
         by_joint: whether joints are looked up by name.
+        count: function (message, fields) → how many numbers it holds, for a type of which all are taken.
     """
 
     message: type
     extract: Extract
     fields: tuple[str, ...] = ()
     by_joint: bool = False
+    count: Count | None = None
 
 
 def message_values(
-    message: Message, kind: MessageType, *, joints: Sequence[str], fields: Sequence[str]
+    message: Message, kind: MessageType, *, joints: Sequence[str], fields: Sequence[str], size: int
 ) -> NDArray:
     """The numbers of a message, (size,) float64: all fields of the first joint or point, then of the next.
 
     Raises:
-        RejectedObservation: `joint` for one that the message lacks, `length` for fields of unequal lengths.
+        RejectedObservation: `joint` for one that the message lacks, `length` for fields of unequal lengths, or for
+            points or numbers that are not as many as make `size`; they are not looked at then.
     """
+    if kind.count is not None and (count := kind.count(message, fields)) != size:
+        raise RejectedObservation("length", f"{count} numbers, need {size}")
     return np.asarray(kind.extract(message, joints, fields), dtype=np.float64)
 
 
 def message_stamp_ns(message: Message, now_ns: int) -> int:
-    """When a message was taken, in ns. One that does not say (no header, or a zero stamp) was taken now."""
+    """When a message was taken, in ns. One that does not say (no header, or a zero stamp) was taken now.
+
+    Raises:
+        RejectedObservation: `time` for a stamp that no clock shows.
+    """
     header = getattr(message, "header", None)
     if header is None:
         return now_ns
-    return (header.stamp.sec * 1_000_000_000 + header.stamp.nanosec) or now_ns
+    try:
+        return time_ns(header.stamp) or now_ns
+    except ImpossibleTimeError as error:
+        raise RejectedObservation("time", f"stamped {error}") from None
 
 
 def check_frame(message: Message, frame_id: str) -> None:
@@ -111,8 +125,13 @@ MESSAGE_TYPES = {
         by_joint=True,
     ),
     "geometry_msgs/PolygonStamped": MessageType(
-        message=PolygonStamped, extract=_polygon, fields=("point.x", "point.y", "point.z")
+        message=PolygonStamped,
+        extract=_polygon,
+        fields=("point.x", "point.y", "point.z"),
+        count=lambda message, fields: len(message.polygon.points) * len(fields),
     ),
     "geometry_msgs/PoseStamped": MessageType(message=PoseStamped, extract=_pose, fields=POSE_FIELDS),
-    "std_msgs/Float64MultiArray": MessageType(message=Float64MultiArray, extract=_array),
+    "std_msgs/Float64MultiArray": MessageType(
+        message=Float64MultiArray, extract=_array, count=lambda message, fields: len(message.data)
+    ),
 }

@@ -39,9 +39,11 @@ from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings, S
 from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
 from ros_nodes.policy_node.statistics import PolicyStatistics
+from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
+from ros_nodes.reception.refusals import WARNING_PERIOD, Refusals
 
-WARNING_PERIOD = 2.0  # s
 REPEAT_AFTER = 1.0  # s
+BYTES_PER_NUMBER = 64  # in a message for an observation of many numbers, with names and fields beside them
 
 RELIABILITIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
@@ -85,14 +87,14 @@ class ActionLoop:
             period_ns=settings.control_period_ns,
             margin_ns=settings.inference_margin_ns,
             synchronous=settings.synchronous,
-            latency_ns=round(_warm_up(self._policy, policy) * 1e9),
+            inference_ns=round(_warm_up(self._policy, policy) * 1e9),
         )
         self._active = False
         self._arrived = 0.0  # of the newest observation, by time.perf_counter
         self._request: ChunkRequest | None = None  # the one that the worker computes
         self._sent: tuple[float, int, object] | None = None
         self._previous = PreviousPrediction(settings.control_period_ns)
-        self._warned: dict[tuple[str, str], float] = {}
+        self._refusals = Refusals("observation", node.get_logger().warning, self.statistics.rejections)
         self._start_noises(parameters.seed())
         with ExitStack() as resources:
             self._open(resources, policy)
@@ -124,11 +126,14 @@ class ActionLoop:
         self._worker = InferenceWorker(self._ready.trigger, settings.threads)
         resources.callback(self._worker.close)
         for source in settings.sources:
-            subscription = node.create_subscription(
+            subscription = subscribe_bounded(
+                node,
                 MESSAGE_TYPES[source.type].message,
                 source.topic,
-                partial(self._on_message, source),
-                QoSProfile(depth=10, reliability=RELIABILITIES[source.reliability]),
+                callback=partial(self._on_message, source),
+                refuse=partial(self._refuse, source.slice.name),
+                qos=QoSProfile(depth=10, reliability=RELIABILITIES[source.reliability]),
+                most_bytes=MOST_BYTES + BYTES_PER_NUMBER * source.slice.size,
             )
             resources.callback(node.destroy_subscription, subscription)
 
@@ -182,10 +187,12 @@ class ActionLoop:
             if not self._settings.synchronous:  # in lockstep the clock may be ahead, but nothing ages
                 check_age(source.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
             kind = MESSAGE_TYPES[source.type]
-            values = message_values(message, kind, joints=source.joints, fields=source.fields)
+            values = message_values(
+                message, kind, joints=source.joints, fields=source.fields, size=source.slice.size
+            )
             arrival = self.history.add(source.slice.name, stamp, values)
         except RejectedObservation as rejection:
-            self._reject(source.slice.name, rejection)
+            self._refuse(source.slice.name, rejection.reason, str(rejection))
             return
         if arrival is Arrival.RESTART:
             self._restart()
@@ -201,14 +208,9 @@ class ActionLoop:
         if is_new or arrival is Arrival.DUPLICATE:
             self._consider(newest, now)
 
-    def _reject(self, source: str, rejection: RejectedObservation) -> None:
-        self.statistics.rejections[source, rejection.reason] += 1
-        now = time.monotonic()
-        if now - self._warned.get((source, rejection.reason), -np.inf) >= WARNING_PERIOD:
-            self._warned[source, rejection.reason] = now
-            self._node.get_logger().warning(
-                f"{source}: observation refused ({rejection.reason}): {rejection}"
-            )
+    def _refuse(self, source: str, reason: str, detail: str) -> None:
+        if self._active:
+            self._refusals.add(source, reason, detail)
 
     def _repeat(self, stamp_ns: int) -> None:
         """In lockstep, an observation again and again means that the chunk for it was lost."""

@@ -1,33 +1,11 @@
-"""What the policy node says on `/diagnostics`."""
+"""The values that the policy node shows on `/diagnostics`. Knows no ROS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-
 from policy import SamplerConfig
 from policy.sampling import sampler_options
-
-
-def diagnostic_message(
-    *,
-    name: str,
-    hardware_id: str,
-    level: bytes,
-    summary: str,
-    values: Mapping[str, str],
-    stamp: Time,
-) -> DiagnosticArray:
-    """One status for `/diagnostics`."""
-    message = DiagnosticArray()
-    message.header.stamp = stamp
-    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
-    message.status = [
-        DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware_id, values=pairs)
-    ]
-    return message
 
 
 def sampler_values(sampler: SamplerConfig) -> dict[str, str]:

@@ -19,18 +19,14 @@ from std_srvs.srv import Trigger
 
 from policy import DiffusionPolicy
 from policy.pcm import load_pcm
+from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
 from ros_nodes.policy_node.action_loop import ActionLoop
-from ros_nodes.policy_node.diagnostics import (
-    age_values,
-    diagnostic_message,
-    sampler_values,
-)
+from ros_nodes.policy_node.diagnostics import age_values, sampler_values
 from ros_nodes.policy_node.parameters import PolicyParameters
+from ros_nodes.reception.clock import ClockGuard
 
-DIAGNOSTIC_PERIOD = 1.0  # s
 
-
-class PolicyNode(LifecycleNode):
+class PolicyNode(ClockGuard, LifecycleNode):
     """Loads a policy at configure and acts while it is active.
 
     A sampler that raises takes the active node through error processing to the unconfigured state. rclpy offers no
@@ -72,7 +68,7 @@ class PolicyNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._policy_parameters.hold(policy)
         self._failure = ""
-        self._known_faults = 0
+        self._known_faults = self.clock_refusals.counts.total()
         self._state = "inactive"
         self.get_logger().info(f"policy {settings.checkpoint}, sampler {policy.resolved_sampler}")
         if policy.pcm_mismatch:
@@ -139,7 +135,7 @@ class PolicyNode(LifecycleNode):
             preparation = self._loop.preparation
             if preparation.failure:
                 level, summary = DiagnosticStatus.WARN, preparation.failure
-            faults = self._loop.statistics.faults()
+            faults = self._loop.statistics.faults() + self.clock_refusals.counts.total()
             if faults > self._known_faults:
                 level, summary = DiagnosticStatus.WARN, f"{faults - self._known_faults} new faults"
             self._known_faults = faults
@@ -147,6 +143,7 @@ class PolicyNode(LifecycleNode):
             preparing = "preparing" if preparation.preparing else "ready"
             values["engine_state"] = "failed" if preparation.failure else preparing
             values |= self._loop.statistics.values()
+        values |= self.clock_refusals.values("rejected_times")
         if self._state == "active" and self._loop is not None:
             values |= age_values(self._loop.ages())
             obstacle = self._loop.obstacle()

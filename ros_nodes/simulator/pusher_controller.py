@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from control_msgs.action import FollowJointTrajectory
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
@@ -19,10 +20,12 @@ from ros_nodes.commands.trajectory_messages import (
     read_tolerances,
     read_trajectory,
 )
+from ros_nodes.reception.bounded_subscription import subscribe_bounded
+from ros_nodes.reception.refusals import Refusals
 from ros_nodes.simulator.simulated_robot import SimulatedRobot
 from ros_nodes.simulator.simulator_messages import FRAME, JOINTS, stamp
 
-NAME = "pusher_controller"
+TOPIC, ACTION = "pusher_controller/joint_trajectory", "pusher_controller/follow_joint_trajectory"
 FAILURES = {
     Outcome.PATH_TOLERANCE_VIOLATED: FollowJointTrajectory.Result.PATH_TOLERANCE_VIOLATED,
     Outcome.GOAL_TOLERANCE_VIOLATED: FollowJointTrajectory.Result.GOAL_TOLERANCE_VIOLATED,
@@ -40,6 +43,9 @@ class PusherController:
         robot: robot that executes the trajectories.
         refusal: says why no trajectory can be taken on now, or None.
         wake: called when there is something to do: a trajectory, or a goal to cancel.
+
+    Attributes:
+        refusals: of trajectories that cannot be executed, by topic or action.
     """
 
     def __init__(
@@ -58,11 +64,19 @@ class PusherController:
         self._result = Future()
         _declare_constraints(node)
         self._tolerances = self._default_tolerances()
-        node.create_subscription(JointTrajectory, f"{NAME}/joint_trajectory", self._on_trajectory, 10)
+        self.refusals = Refusals("trajectory", node.get_logger().warning)
+        subscribe_bounded(
+            node,
+            JointTrajectory,
+            TOPIC,
+            callback=self._on_trajectory,
+            refuse=partial(self.refusals.add, TOPIC),
+            qos=10,
+        )
         self._server = ActionServer(
             node,
             FollowJointTrajectory,
-            f"{NAME}/follow_joint_trajectory",
+            ACTION,
             execute_callback=self._wait_for_result,
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
@@ -121,7 +135,7 @@ class PusherController:
         try:
             self._follow(message)
         except InvalidTrajectoryError as error:
-            self._node.get_logger().warning(f"ignored a trajectory: {error}", throttle_duration_sec=1.0)
+            self.refusals.add(TOPIC, error.reason, str(error))
             return
         if self._goal is None:
             self._tolerances = self._default_tolerances()
@@ -129,11 +143,11 @@ class PusherController:
     def _on_goal(self, goal: FollowJointTrajectory.Goal) -> GoalResponse:
         try:
             if refusal := self._refused(goal.trajectory):
-                raise InvalidTrajectoryError(refusal)
+                raise InvalidTrajectoryError("not_now", refusal)
             self._read(goal.trajectory)
             read_tolerances(goal, JOINTS, self._default_tolerances())
         except InvalidTrajectoryError as error:
-            self._node.get_logger().warning(f"rejected a goal: {error}", throttle_duration_sec=1.0)
+            self.refusals.add(ACTION, error.reason, str(error))
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PolygonStamped, PoseStamped
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
@@ -23,6 +24,8 @@ from visualization_msgs.msg import MarkerArray
 
 from pusht_env.render import draw_frame
 from ros_nodes.commands.trajectory_execution import SECOND
+from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
+from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.simulator import simulator_messages as messages
 from ros_nodes.simulator.pusher_controller import PusherController
 from ros_nodes.simulator.simulated_robot import CONTROL_PERIOD, SimulatedRobot
@@ -37,7 +40,7 @@ REPEAT_SECONDS = 0.2
 """How often, in wall time, a lockstep simulation that waits repeats what it observes, for who joins late."""
 
 
-class PushTSimulator(Node):
+class PushTSimulator(ClockGuard, Node):
     """The simulator node. A new one has an episode of the parameter `seed`, which lockstep hides until `~/reset`."""
 
     def __init__(self, **node_arguments: Any) -> None:
@@ -55,6 +58,8 @@ class PushTSimulator(Node):
             self, self._robot, refusal=self._refusal, wake=self._woken.trigger
         )
         wall = Clock(clock_type=ClockType.STEADY_TIME)
+        self._known_refusals = 0
+        self.create_timer(DIAGNOSTIC_PERIOD, self._report, clock=wall)
         if self._lockstep:
             self.create_timer(REPEAT_SECONDS, self._repeat, clock=wall)
         else:
@@ -139,6 +144,7 @@ class PushTSimulator(Node):
         self._coverage = self.create_publisher(Float64, "~/coverage", 10)
         self._reward = self.create_publisher(Float64, "~/reward", 10)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._markers = self.create_publisher(MarkerArray, "~/markers", 10)
         self._image = self.create_publisher(Image, "~/image", 10)
         # Deep, so that a lockstep that runs ahead of its listener loses nothing.
@@ -161,6 +167,21 @@ class PushTSimulator(Node):
 
     def _publish_episode(self) -> None:
         self._episode.publish(messages.episode_status(self._robot.state, self._robot.trajectories))
+
+    def _report(self) -> None:
+        """Say what was refused so far, and warn of what is new."""
+        refusals, clock = self._controller.refusals, self.clock_refusals
+        total = refusals.counts.total() + clock.counts.total()
+        new, self._known_refusals = total - self._known_refusals, total
+        message = diagnostic_message(
+            name=self.get_fully_qualified_name(),
+            hardware_id="PushT",
+            level=DiagnosticStatus.WARN if new else DiagnosticStatus.OK,
+            summary=f"{new} new refusals" if new else f"simulating in mode {self._mode()}",
+            values=refusals.values("rejected_trajectories") | clock.values("rejected_times"),
+            stamp=messages.stamp(self._robot.state.time),
+        )
+        self._diagnostics.publish(message)
 
     def _publish_clock(self, nanoseconds: int) -> None:
         self._clock_publisher.publish(ClockMessage(clock=messages.stamp(nanoseconds)))

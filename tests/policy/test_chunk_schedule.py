@@ -16,7 +16,7 @@ def schedule(synchronous: bool = False, latency: int = 0, margin: int = 0) -> Ch
         period_ns=STEP,
         margin_ns=margin,
         synchronous=synchronous,
-        latency_ns=latency,
+        inference_ns=latency,
     )
 
 

@@ -27,6 +27,8 @@ class ArchiveServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), ArchiveHandler)
         self.content = content
         self.drop_after: int | None = None  # bytes of the body after which the connection is closed
+        self.status = 200
+        self.headers: dict[str, str] | None = None  # instead of the body's length
         self.url = f"http://127.0.0.1:{self.server_port}/pusht.zip"
         self.requests = 0
 
@@ -39,8 +41,10 @@ class ArchiveHandler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.requests += 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
+        self.send_response(self.server.status)
+        length = {"Content-Length": str(len(self.server.content))}
+        for name, value in (length if self.server.headers is None else self.server.headers).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.server.content[: self.server.drop_after])
 

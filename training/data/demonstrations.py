@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from training.data.bounded_zip import open_zip
+from training.data.store_check import check_store
+from training.data.store_files import FolderFiles, StoreError, ZipFiles, folder_store, open_group
+
 # None stands for any length.
 ARRAY_SHAPES: Mapping[str, tuple[int | None, ...]] = {
     "data/state": (None, 5),
@@ -46,7 +50,8 @@ def load_demonstrations(path: str | Path) -> Demonstrations:
     """Reads a store: a zarr folder or a `.zarr.zip`, of zarr format 2 or 3, with or without images.
 
     Raises DemonstrationError when there is no such store, or an array of it is missing, cannot be decoded,
-    has another shape, another length or a value that is not finite, or the episodes do not tile the steps.
+    has another shape, another length or a value that is not finite, or the episodes do not tile the steps. Also for a
+    store that `check_store` refuses, of which nothing is decoded.
     """
     path = Path(path)
     arrays = _read_arrays(path)
@@ -77,25 +82,30 @@ def array_sha256(values: np.ndarray) -> str:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise DemonstrationError(f"{path}: no such file or folder")
-    if path.is_dir():
-        return _read_store(path, str(path))
     try:
-        zipfile.ZipFile(path).close()
+        if not path.exists():
+            raise DemonstrationError(f"{path}: no such file or folder")
+        if path.is_dir():
+            check_store(FolderFiles(path), ARRAY_SHAPES)
+            return _read_store(path, folder_store(path, read_only=True))
+        with open_zip(path) as opened:
+            check_store(ZipFiles(path, opened), ARRAY_SHAPES)
+        with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
+            return _read_store(path, store)
+    except OSError as error:
+        raise DemonstrationError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from error
+    except StoreError as error:
+        raise DemonstrationError(str(error)) from error
     except zipfile.BadZipFile as error:
         raise DemonstrationError(
             f"{path}: not a zarr store (neither a folder nor a whole zip file): {_one_line(error)}"
         ) from error
-    store = zarr.storage.ZipStore(str(path), mode="r")
-    with closing(store):
-        return _read_store(path, store)
 
 
 def _read_store(path: Path, store: Any) -> dict[str, np.ndarray]:
     # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
     try:
-        group = zarr.open_group(store, mode="r")
+        group = open_group(store, mode="r")
     except Exception as error:
         hint = ""
         if zarr.__version__.startswith("2."):

@@ -1,14 +1,13 @@
 """`pcm-download-demonstrations`: fetches the published PushT demonstrations and verifies them.
 
 The archive is the one published with Diffusion Policy (Chi et al., RSS 2023; MIT licence). The store appears under its
-name only once it is complete and verified. Pooch downloads the archive. It cannot resume a download, but the archive is
-only 30 MB. The arrays are verified, not the archive, so that a mirror may pack it differently.
+name only once it is complete and verified. A download is not resumed, but the archive is only 30 MB. The arrays are
+verified, not the archive, so that a mirror may pack it differently. Until they are, nothing in it is trusted: sizes and
+names are checked before it is unpacked, and codecs before the arrays are decoded.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-import pooch
-import requests
-
 from training.command import run_command
+from training.data.bounded_download import DownloadError, check_scheme, fetch
+from training.data.bounded_zip import check_names, check_unpackable, open_zip
 from training.data.demonstrations import DemonstrationError, array_sha256, load_demonstrations
 
 PUBLISHED_URL = "https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip"
@@ -31,15 +29,9 @@ PUBLISHED_SHA256: Mapping[str, str] = {
     "data/keypoint": "d1760465021e02cfc587a4d7b623449861d9c92b42cb1d18e14f6c8e42e3b569",
     "meta/episode_ends": "d4f698dd21760ad0e4ece8c13cea3d44aa632289a52dfb6ae25923d75e98752e",
 }
-SILENCE_SECONDS = 30
-BLOCK_BYTES = 1 << 16
-
-# Otherwise Pooch warns about every download, with a hash that nobody needs.
-pooch.get_logger().setLevel(logging.WARNING)
-
-
-class DownloadError(RuntimeError):
-    """A failure to fetch, unpack or verify the demonstrations. The message says what to do."""
+# The published archive has 30 MB, of some 800 members. A mirror may pack it differently.
+MOST_ARCHIVE_BYTES = 256 << 20
+MOST_UNPACKED_BYTES = 1 << 30
 
 
 class _WrongContent(Exception):
@@ -52,12 +44,12 @@ class DownloadConfig:
 
     output_dir: str
     url: str = PUBLISHED_URL
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
         if not self.output_dir:
             raise ValueError("output_dir must name a folder")
-        if not self.url.startswith(("https://", "http://")):
-            raise ValueError(f"url must start with https:// or http://, got {self.url!r}")
+        check_scheme(self.url, allow_http=self.allow_http)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,18 +58,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def download_demonstrations(config: DownloadConfig) -> Path:
     """`download` with the arguments of the command."""
-    return download(config.url, config.output_dir)
+    return download(config.url, config.output_dir, allow_http=config.allow_http)
 
 
-def download(url: str, output_dir: str | Path, expected_sha256: Mapping[str, str] = PUBLISHED_SHA256) -> Path:
+def download(
+    url: str,
+    output_dir: str | Path,
+    expected_sha256: Mapping[str, str] = PUBLISHED_SHA256,
+    *,
+    allow_http: bool = False,
+) -> Path:
     """Fetches, unpacks and verifies the archive at `url`, unless its store is in `output_dir` already.
 
     Returns:
         The store's path, `<output_dir>/pusht_cchi_v7_replay.zarr`.
 
     Raises:
-        DownloadError: if the server cannot be reached or refuses, the connection drops, the archive is damaged or
-            holds anything else, or the disk is full. Also if a store with other values is there; it is left alone.
+        DownloadError: if the server cannot be reached or refuses, the connection drops, the archive is damaged, too
+            large or holds anything else, or the disk is full. Also if a store with other values is there; it is left
+            alone.
+        ValueError: for a URL that is not https, unless `allow_http`.
     """
     output_dir = Path(output_dir)
     store = output_dir / STORE_NAME
@@ -87,10 +87,13 @@ def download(url: str, output_dir: str | Path, expected_sha256: Mapping[str, str
         except _WrongContent as error:
             raise DownloadError(f"{store}: {error}; move it away to download the published one") from error
         return store
+    check_scheme(url, allow_http=allow_http)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output_dir, prefix=".download-") as folder:
-            unpacked = _unpack(_fetch(url, Path(folder)), Path(folder))
+            archive = Path(folder) / "archive.zip"
+            fetch(url, archive, most_bytes=MOST_ARCHIVE_BYTES, allow_http=allow_http)
+            unpacked = _unpack(archive, Path(folder) / "unpacked")
             _verify(unpacked, expected_sha256)
             unpacked.rename(store)
     except _WrongContent as error:
@@ -123,42 +126,31 @@ def _verify(store: Path, expected_sha256: Mapping[str, str]) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks the archive's store into `folder`; `zipfile` lets no member's name lead out of it."""
+    """Unpacks the archive's store into `folder`, and nothing else that is in it. Returns the store's path."""
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = [name for name in opened.namelist() if STORE_NAME in PurePosixPath(name).parts]
+        with open_zip(archive) as opened:
+            check_names(opened.filelist)
+            root = _store_in(opened)
+            members = [member for member in opened.filelist if member.filename.startswith(f"{root}/")]
+            check_unpackable(members, most_bytes=MOST_UNPACKED_BYTES)
             opened.extractall(folder, members)
-    # RuntimeError is what zipfile raises for an encrypted member or an unknown compression.
+    # RuntimeError is what zipfile raises for what it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise _WrongContent(f"it is damaged or not a zip file: {error}") from error
-    # Found by its metadata: a zip file made on macOS has a second folder of that name, with attributes only.
-    stores = [
-        found.parent for group in (".zgroup", "zarr.json") for found in folder.rglob(f"{STORE_NAME}/{group}")
-    ]
-    if not stores:
-        raise _WrongContent(f"it has no zarr store {STORE_NAME}")
-    return stores[0]
+    return folder / root
 
 
-def _fetch(url: str, folder: Path) -> Path:
-    """Downloads the archive into `folder`."""
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), timeout=SILENCE_SECONDS, chunk_size=BLOCK_BYTES
-    )
-    try:
-        archive = pooch.retrieve(
-            url, known_hash=None, fname="archive.zip", path=folder, downloader=downloader
-        )
-    except requests.HTTPError as error:
-        response = error.response
-        assert response is not None
-        raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason}") from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise DownloadError(f"{url}: cannot be reached: {_one_line(error)}") from error
-    except requests.RequestException as error:
-        raise DownloadError(f"{url}: the connection dropped, repeat: {_one_line(error)}") from error
-    return Path(archive)
+def _store_in(opened: zipfile.ZipFile) -> str:
+    """Folder of the store in an archive.
 
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    Found by its metadata: a zip file made on macOS has a second folder of that name, with attributes only.
+    """
+    parents = {
+        str(path.parent)
+        for path in map(PurePosixPath, opened.namelist())
+        if path.parent.name == STORE_NAME and path.name in (".zgroup", "zarr.json")
+    }
+    if len(parents) != 1:
+        count = f"{len(parents)} zarr stores" if parents else "no zarr store"
+        raise _WrongContent(f"it has {count} {STORE_NAME}")
+    return parents.pop()

@@ -141,7 +141,7 @@ class RunningEpisode:
             period_ns=PERIOD_NS,
             margin_ns=margin_ns,
             synchronous=False,
-            latency_ns=0,
+            inference_ns=0,
         )
         self._observations = [observation]  # before control step 0, 1, …
         self._rewards: list[float] = []

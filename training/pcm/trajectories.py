@@ -5,16 +5,17 @@ A zarr store of N samples, in chunks of a few samples each:
 - `condition` (N, C): normalised observations;
 - `states` (N, K+1, T+1, H, A): the states X⁰ … X^K of Picard iteration, each beginning with the sample's noise;
 - `solution` (N, T+1, H, A): X*, the sequential states from the same noise;
-- `checksum` (chunks,): checksum of each chunk, written after the chunk; 0 where there is none yet.
+- `sha256` (chunks, 3, 32): SHA-256 of these three arrays in each chunk, written after the chunk; zeros where there is
+  none yet. By chunks, so that a build can go on, and training verifies what it reads as it reads it.
 
-All values are float32: the paper's 2000 samples take 0.4 GB, so rounding them would gain nothing.
+All other values are float32: the paper's 2000 samples take 0.4 GB, so rounding them would gain nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-FORMAT = "pcm_policy.trajectories/2"
+from training.data.store_check import Layout, check_layout, check_store
+from training.data.store_files import FolderFiles, StoreError, folder_store, open_group
+
+FORMAT = "pcm_policy.trajectories/3"
 ARRAYS = ("condition", "states", "solution")
+HASH_BYTES = hashlib.sha256().digest_size
 
 
 class TrajectoryError(ValueError):
@@ -45,12 +50,9 @@ class Trajectories:
     states: np.ndarray
     solution: np.ndarray
 
-    def checksum(self) -> int:
-        """CRC-32 of all values, plus 1: never 0, which marks a missing chunk."""
-        crc = 0
-        for name in ARRAYS:
-            crc = zlib.crc32(np.ascontiguousarray(getattr(self, name), dtype="<f4").tobytes(), crc)
-        return crc + 1
+    def sha256(self) -> np.ndarray:
+        """SHA-256 of each array's values, (3, 32) uint8."""
+        return np.stack([_sha256(getattr(self, name)) for name in ARRAYS])
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class TrajectoryStore:
 
     @property
     def chunks(self) -> int:
-        return int(self.arrays["checksum"].shape[0])
+        return int(self.arrays["sha256"].shape[0])
 
     def rows(self, chunk: int) -> range:
         """Numbers of the samples in a chunk."""
@@ -87,7 +89,7 @@ class TrajectoryStore:
         rows = self.rows(chunk)
         for name in ARRAYS:
             self.arrays[name][rows.start : rows.stop] = getattr(trajectories, name)
-        self.arrays["checksum"][chunk] = trajectories.checksum()
+        self.arrays["sha256"][chunk] = trajectories.sha256()
 
     def read(self, chunk: int) -> Trajectories:
         """Read a chunk and check that it is whole.
@@ -99,14 +101,18 @@ class TrajectoryStore:
         where = f"{self.path}: samples {rows.start} to {rows.stop - 1}"
         # zarr-python 2 and 3 and their codecs raise errors of many unrelated types.
         try:
-            expected = int(self.arrays["checksum"][chunk])
+            expected = np.asarray(self.arrays["sha256"][chunk])
             found = Trajectories(*(self.arrays[name][rows.start : rows.stop] for name in ARRAYS))
         except Exception as error:
             raise TrajectoryError(f"{where} cannot be decoded ({type(error).__name__})") from error
-        if expected == 0:
+        if not expected.any():
             raise TrajectoryError(f"{where} are not there yet; run the command that builds the store again")
-        if found.checksum() != expected:
-            raise TrajectoryError(f"{where} are damaged; run the command that builds the store again")
+        differs = (found.sha256() != expected).any(axis=1)
+        if differs.any():
+            damaged = ", ".join(np.array(ARRAYS)[differs])
+            raise TrajectoryError(
+                f"{where} are damaged in {damaged}; run the command that builds the store again"
+            )
         if not all(np.isfinite(getattr(found, name)).all() for name in ARRAYS):
             raise TrajectoryError(f"{where} are not finite")
         return found
@@ -136,23 +142,35 @@ def create_store(
         chunk_size: number of samples in a chunk.
 
     Raises:
-        TrajectoryError: if the path holds anything else than a store of the same identity.
+        TrajectoryError: if the path holds anything else than a store of the same identity, or an array would be larger
+            than a store's may be.
     """
     path, samples = Path(path), shapes["states"][0]
+    chunk_shapes = {name: (chunk_size, *shapes[name][1:]) for name in ARRAYS}
+    try:
+        for name in ARRAYS:
+            check_layout(Layout(shapes[name], chunk_shapes[name], 4), where=f"{path}: array {name}")
+    except StoreError as error:
+        raise TrajectoryError(str(error)) from error
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Under a temporary name until it has all its arrays.
         temporary = path.with_name(f".{path.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        group: Any = zarr.open_group(str(temporary), mode="w")
+        files = folder_store(temporary, read_only=False)
+        group = open_group(files, mode="w")
         group.attrs.update({"format": FORMAT, "identity": dict(identity), "provenance": dict(provenance)})
         arrays: dict[str, dict[str, Any]] = {
-            name: {"shape": shapes[name], "chunks": (chunk_size, *shapes[name][1:]), "dtype": "f4"}
-            for name in ARRAYS
+            name: {"shape": shapes[name], "chunks": chunk_shapes[name], "dtype": "f4"} for name in ARRAYS
         }
-        arrays["checksum"] = {"shape": (-(-samples // chunk_size),), "chunks": (1,), "dtype": "i8"}
+        hashes = (len(ARRAYS), HASH_BYTES)
+        arrays["sha256"] = {
+            "shape": (-(-samples // chunk_size), *hashes),
+            "chunks": (1, *hashes),
+            "dtype": "u1",
+        }
         for name, options in arrays.items():
-            zarr.open_array(str(temporary / name), mode="w", fill_value=0, **options)
+            zarr.open_array(files, path=name, mode="w", fill_value=0, **options)
         temporary.rename(path)
     store = open_store(path)
     for name in sorted(store.identity.keys() | identity.keys()):
@@ -172,19 +190,29 @@ def open_store(path: str | Path) -> TrajectoryStore:
         TrajectoryError: if there is no store that can be read.
     """
     path = Path(path)
-    if not path.exists():
-        raise TrajectoryError(f"{path}: no such store of trajectories")
     try:
-        group: Any = zarr.open_group(str(path), mode="r+")
+        if not path.exists():
+            raise TrajectoryError(f"{path}: no such store of trajectories")
+        if not path.is_dir():
+            raise NotADirectoryError(path)
+        check_store(FolderFiles(path), (*ARRAYS, "sha256"))
+        group = open_group(folder_store(path, read_only=False), mode="r+")
         attributes = dict(group.attrs)
-        arrays = {name: group[name] for name in (*ARRAYS, "checksum")}
+        if attributes.get("format") != FORMAT:
+            raise TrajectoryError(f"{path}: holds format {attributes.get('format')!r}, need {FORMAT!r}")
+        identity, provenance = dict(attributes["identity"]), dict(attributes["provenance"])
+        arrays = {name: group[name] for name in (*ARRAYS, "sha256")}
+    except TrajectoryError:
+        raise
+    except StoreError as error:
+        raise TrajectoryError(str(error)) from error
+    # zarr-python 2 and 3 raise errors of many unrelated types.
     except Exception as error:
         raise TrajectoryError(
             f"{path}: not a readable store of trajectories ({type(error).__name__})"
         ) from error
-    if attributes.get("format") != FORMAT:
-        raise TrajectoryError(f"{path}: holds format {attributes.get('format')!r}, need {FORMAT!r}")
-    return TrajectoryStore(path, attributes["identity"], attributes["provenance"], arrays)
+    _check_shapes(path, arrays)
+    return TrajectoryStore(path, identity, provenance, arrays)
 
 
 def load_trajectories(store: TrajectoryStore) -> Trajectories:
@@ -195,3 +223,32 @@ def load_trajectories(store: TrajectoryStore) -> Trajectories:
     """
     parts = [store.read(chunk) for chunk in range(store.chunks)]
     return Trajectories(*(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS))
+
+
+def _check_shapes(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Raise TrajectoryError if the arrays do not fit together."""
+    samples, *trajectory = arrays["states"].shape
+    size = arrays["states"].chunks[0]
+    expected = {
+        "condition": (samples, *arrays["condition"].shape[1:]),
+        "states": (samples, *trajectory),
+        "solution": (samples, *trajectory[1:]),
+        "sha256": (-(-samples // size), len(ARRAYS), HASH_BYTES),
+    }
+    dimensions = {"condition": 2, "states": 5, "solution": 4, "sha256": 3}
+    for name, array in arrays.items():
+        where, dtype = f"{path}: array {name}", np.dtype("u1" if name == "sha256" else "f4")
+        if array.shape != expected[name] or array.ndim != dimensions[name] or 0 in array.shape:
+            raise TrajectoryError(f"{where} has the shape {array.shape}, which does not fit the other arrays")
+        if array.dtype.newbyteorder("=") != dtype:
+            raise TrajectoryError(f"{where} holds {array.dtype}, expected {dtype}")
+        if array.chunks[0] != (1 if name == "sha256" else size):
+            raise TrajectoryError(
+                f"{where} has chunks of {array.chunks[0]}, which do not fit the other arrays"
+            )
+
+
+def _sha256(values: np.ndarray) -> np.ndarray:
+    """SHA-256 of an array's float32 values, (32,) uint8."""
+    digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").data).digest()
+    return np.frombuffer(digest, np.uint8)

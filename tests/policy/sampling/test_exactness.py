@@ -127,3 +127,51 @@ def test_float32_agrees_with_float64(
         single = sample(policy.network, torch.float32)
         double = sample(copy.deepcopy(policy.network).double(), torch.float64)
     torch.testing.assert_close(single.double(), double, atol=1e-4, rtol=0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    steps=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    jacobian=st.sampled_from(JACOBIANS),
+    start=st.sampled_from(["repeated", "held", "gaussian"]),
+    window=st.sampled_from([None, 3]),
+)
+def test_any_linear_solver_will_do(
+    random_covariance: Callable[[int, int], Tensor],
+    steps: int,
+    seed: int,
+    jacobian: str,
+    start: str,
+    window: int | None,
+) -> None:
+    """Multistep of whatever order: an a and a strictly lower triangular C are all that there is to a solver."""
+    generator = torch.Generator().manual_seed(seed)
+    C = torch.randn(steps + 1, steps, generator=generator, dtype=torch.float64).tril(-1) / steps
+    C.diagonal(-1).add_(1)
+    a = torch.rand(steps + 1, generator=generator, dtype=torch.float64) + 0.1
+    a[0] = 1
+    alphas_cumprod = torch.linspace(0.1, 1, steps + 1, dtype=torch.float64)
+    solver = Solver(torch.arange(steps).flip(0), alphas_cumprod, a, C)
+    covariance = random_covariance(8, seed)
+
+    def denoise(states: Tensor, steps: slice) -> Tensor:
+        return torch.tanh(states + torch.sin(2 * states.roll(1, -2)))
+
+    noise = torch.randn((2, 4, 2), generator=generator, dtype=torch.float64)
+    exact = sample_sequential(denoise, solver, noise)
+    first = exact_states(start)
+    states = make_start(start, solver, covariance=covariance)(denoise, noise, seeded_noise)
+    iterates = picard_iterates(
+        [denoise],
+        solver,
+        states,
+        recurrences=[make_recurrence(jacobian, solver, covariance)],
+        first=first,
+        window=window,
+    )
+    for iterate in iterates:
+        first += 1
+        assert iterate.first == first
+        torch.testing.assert_close(iterate.states[:, : first + 1], exact[:, : first + 1], atol=1e-9, rtol=0)
+    assert first == steps

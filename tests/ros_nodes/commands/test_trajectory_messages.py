@@ -11,7 +11,12 @@ from control_msgs.msg import JointTolerance
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from ros_nodes.commands.trajectory_execution import SECOND, Tolerances
-from ros_nodes.commands.trajectory_messages import InvalidTrajectoryError, read_tolerances, read_trajectory
+from ros_nodes.commands.trajectory_messages import (
+    MOST_POINTS,
+    InvalidTrajectoryError,
+    read_tolerances,
+    read_trajectory,
+)
 
 JOINTS = ("pusher_x", "pusher_y")
 NOW = 100 * SECOND
@@ -70,7 +75,17 @@ def _point(index: int, **values: Any) -> Callable[[JointTrajectory], None]:
         (_joints("pusher_x", "pusher_x"), "joint names must be"),
         (_joints("pusher_x", "elbow"), "joint names must be .* 'elbow'"),
         (_joints("pusher_x", "pusher_y", "elbow"), "joint names must be"),
+        (_joints(*"abcdefgh"), r"joint names must be .*\['a', 'b', 'c'\]$"),
         (lambda trajectory: trajectory.points.clear(), "no points"),
+        (
+            lambda trajectory: setattr(trajectory, "points", [JointTrajectoryPoint()] * (MOST_POINTS + 1)),
+            f"{MOST_POINTS + 1} points, at most {MOST_POINTS}",
+        ),
+        (
+            _point(1, time_from_start=Duration(sec=1, nanosec=SECOND)),
+            "time_from_start of point 1 is impossible",
+        ),
+        (lambda trajectory: setattr(trajectory.header, "stamp", Time(sec=-1)), "stamp is impossible: -1 s"),
         (_point(1, positions=[]), "point 1 has 0 positions for 2 joints"),
         (_point(1, positions=[1.0, 2.0, 3.0]), "point 1 has 3 positions for 2 joints"),
         (_point(0, velocities=[1.0]), "point 0 has 1 velocities for 2 joints"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 import unittest
 from collections.abc import Callable
@@ -11,9 +12,13 @@ import launch_testing
 import launch_testing.asserts
 import node_actions
 import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PolygonStamped
 from launch import LaunchDescription
 from policy_peer import STEP, PolicyPeer, observation
 from policy_test_case import PolicyTestCase
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import JointState
 
 FRAME = "world"
 
@@ -60,6 +65,29 @@ def wrong_frame(policy: PolicyPeer, stamp: int) -> None:
     policy.send_keypoints(stamp, observation(0)[:18], "elsewhere")
 
 
+def huge_polygon(policy: PolicyPeer, stamp: int) -> None:
+    """A million points, serialised: a message of as many Python objects would keep the sender too."""
+    empty = PolygonStamped()
+    empty.header.stamp, empty.header.frame_id = policy.stamp(stamp), FRAME
+    serialized = bytes(serialize_message(empty))
+    assert serialized.endswith(bytes(4)), "the number of points comes last"
+    policy.keypoints.publish(serialized[:-4] + struct.pack("<I", 10**6) + bytes(12 * 10**6))
+
+
+def many_joints(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(stamp, np.zeros(5_000), tuple(f"joint_{number}" for number in range(5_000)))
+
+
+def before_all_clocks(policy: PolicyPeer, stamp: int) -> None:
+    policy.send_pusher(-(10**9), [100.0, 100.0])
+
+
+def stamp_that_wraps(policy: PolicyPeer, stamp: int) -> None:
+    message = JointState(name=["pusher_x", "pusher_y"], position=[100.0, 100.0])
+    message.header.stamp = Time(sec=2**31 - 1, nanosec=2**32 - 1)
+    policy.pusher.publish(message)
+
+
 MALFORMED = (
     nan_joint,
     infinite_keypoint,
@@ -68,6 +96,8 @@ MALFORMED = (
     far_out_of_range,
     missing_joint,
     wrong_frame,
+    before_all_clocks,
+    stamp_that_wraps,
 )
 
 
@@ -128,6 +158,31 @@ class TestRefusedObservations(PolicyTestCase):
             source="keypoints",
             reason="frame",
         )
+
+    def test_a_million_points(self, node, proc_info, proc_output) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        self.refuse(process, huge_polygon, source="keypoints", reason="size")
+
+    def test_thousands_of_joints(self, node, proc_info, proc_output) -> None:
+        self.refuse(
+            node_actions.Process(node, proc_info, proc_output), many_joints, source="pusher", reason="size"
+        )
+
+    def test_stamp_before_all_clocks(self, node, proc_info, proc_output) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        self.refuse(process, before_all_clocks, source="pusher", reason="time")
+
+    def test_stamp_that_no_message_can_hold(self, node, proc_info, proc_output) -> None:
+        process = node_actions.Process(node, proc_info, proc_output)
+        self.refuse(process, stamp_that_wraps, source="pusher", reason="time")
+
+    def test_the_last_stamp_that_a_message_can_hold_is_one(self) -> None:
+        last = 2**31 * 10**9 - 1
+        self.policy.observe(last, observation(0), FRAME)
+        assert self.policy.chunk(0)[0] == last
+        self.policy.observe(self.start, observation(0), FRAME)
+        assert self.policy.chunk(1)[0] == self.start
+        assert self.counted("rejected_observations") == 0
 
     def test_stamps_out_of_order(self) -> None:
         self.policy.observe(self.start, observation(0), FRAME)

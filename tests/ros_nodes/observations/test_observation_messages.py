@@ -24,19 +24,21 @@ def joint_state() -> JointState:
 
 
 def test_joints_are_found_by_name_whatever_their_order() -> None:
-    values = message_values(joint_state(), JOINT_STATE, joints=["c", "a"], fields=["position", "velocity"])
+    values = message_values(
+        joint_state(), JOINT_STATE, joints=["c", "a"], fields=["position", "velocity"], size=4
+    )
     assert values.tolist() == [3.0, 0.3, 1.0, 0.1]
 
 
 def test_a_missing_joint_is_named() -> None:
     with pytest.raises(RejectedObservation, match="joint 'd' is missing") as rejection:
-        message_values(joint_state(), JOINT_STATE, joints=["a", "d"], fields=["position"])
+        message_values(joint_state(), JOINT_STATE, joints=["a", "d"], fields=["position"], size=2)
     assert rejection.value.reason == "joint"
 
 
 def test_a_joint_state_without_the_field_is_refused() -> None:
     with pytest.raises(RejectedObservation, match="0 numbers in effort, need 3") as rejection:
-        message_values(joint_state(), JOINT_STATE, joints=["a"], fields=["effort"])
+        message_values(joint_state(), JOINT_STATE, joints=["a"], fields=["effort"], size=1)
     assert rejection.value.reason == "length"
 
 
@@ -44,7 +46,11 @@ def test_polygons_give_the_fields_of_each_point() -> None:
     message = PolygonStamped()
     message.polygon.points = [Point32(x=1.0, y=2.0, z=3.0), Point32(x=4.0, y=5.0, z=6.0)]
     values = message_values(
-        message, MESSAGE_TYPES["geometry_msgs/PolygonStamped"], joints=[], fields=["point.x", "point.y"]
+        message,
+        MESSAGE_TYPES["geometry_msgs/PolygonStamped"],
+        joints=[],
+        fields=["point.x", "point.y"],
+        size=4,
     )
     assert values.tolist() == [1.0, 2.0, 4.0, 5.0]
 
@@ -55,14 +61,16 @@ def test_poses_give_position_and_yaw(yaw: float) -> None:
     message.pose.position.x = 7.0
     message.pose.orientation.z, message.pose.orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
     values = message_values(
-        message, MESSAGE_TYPES["geometry_msgs/PoseStamped"], joints=[], fields=["yaw", "position.x"]
+        message, MESSAGE_TYPES["geometry_msgs/PoseStamped"], joints=[], fields=["yaw", "position.x"], size=2
     )
     np.testing.assert_allclose(values, [yaw, 7.0], atol=1e-12)
 
 
 def test_arrays_are_taken_as_they_are() -> None:
     message = Float64MultiArray(data=[1.0, float("nan")])
-    values = message_values(message, MESSAGE_TYPES["std_msgs/Float64MultiArray"], joints=[""], fields=[""])
+    values = message_values(
+        message, MESSAGE_TYPES["std_msgs/Float64MultiArray"], joints=[""], fields=[""], size=2
+    )
     np.testing.assert_array_equal(values, [1.0, np.nan])
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -92,6 +94,28 @@ def test_a_prepared_policy_predicts_as_the_policy_with_that_sampler(
 def test_what_is_prepared_is_prepared_once(waiting: Waiting) -> None:
     assert waiting.for_sampler(FIRST) is waiting.first
     assert waiting.for_sampler(SECOND) is waiting.preparation.follow(SECOND)
+
+
+def test_a_policy_that_is_replaced_is_given_up_at_once(waiting: Waiting, observations: torch.Tensor) -> None:
+    """Not when the garbage collector finds it: compiled networks are hundreds of MB that it knows nothing of."""
+    gc.disable()
+    try:
+        for sampler in (SECOND, THIRD, FIRST):
+            plain = waiting.preparation.follow(sampler)
+            plain.predict(observations[:1])
+            replaced = weakref.ref(plain)
+            del plain
+            acting = waiting.for_sampler(sampler)
+            acting.predict(observations[:1])
+            assert acting.sampler == sampler
+            if acting is not replaced():
+                assert replaced() is None
+            replaced = weakref.ref(acting)
+            del acting
+            waiting.for_sampler(SamplerConfig(steps=9))
+            assert replaced() is None
+    finally:
+        gc.enable()
 
 
 def test_until_the_engine_is_ready_the_plain_policy_acts_with_the_new_sampler(

@@ -57,7 +57,7 @@ def on_ros(latencies_ms: Sequence[int], steps: int, margin_ms: int) -> list[tupl
         period_ns=PERIOD_NS,
         margin_ns=margin_ms * MS,
         synchronous=False,
-        latency_ns=0,
+        inference_ns=0,
     )
     trajectory = hold(start(), 0)
     targets = []
