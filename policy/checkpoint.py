@@ -133,13 +133,13 @@ def _check_values(path: Path, metadata: Mapping[str, str], tensors: Mapping[str,
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: weights {name!r} are not finite")
-    if TENSORS_SHA256 not in metadata:
+    if TENSORS_SHA256 not in metadata and HEADER_SHA256 not in metadata:
         warnings.warn(
             f"{path}: an old file without a hash of its weights, which are not verified; save it again",
             stacklevel=3,
         )
         return
-    expected = (metadata.get(HEADER_SHA256), metadata[TENSORS_SHA256])
+    expected = (metadata.get(HEADER_SHA256), metadata.get(TENSORS_SHA256))
     if expected != (_text_sha256(metadata["header"]), tensors_sha256(tensors)):
         raise CheckpointError(f"{path}: damaged, its content has another sha256 than was saved")
 

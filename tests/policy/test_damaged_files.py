@@ -53,6 +53,13 @@ def test_every_flipped_bit_is_noticed(policy: DiffusionPolicy, checkpoint: Path)
             DiffusionPolicy.load(checkpoint)
 
 
+@pytest.mark.parametrize("key", [b'"tensors_sha256"', b'"header_sha256"'])
+def test_a_damaged_name_of_a_hash_does_not_make_an_old_file(checkpoint: Path, key: bytes) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes().replace(key, b'"x' + key[2:]))
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors: damaged"):
+        DiffusionPolicy.load(checkpoint)
+
+
 def test_a_flipped_bit_in_a_pcm_is_noticed(
     policy: DiffusionPolicy, make_pcm: Callable[..., PCM], tmp_path: Path
 ) -> None:
