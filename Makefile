@@ -11,7 +11,7 @@ ROS := $(if $(ROS_DISTRO),,$(if $(ROS_SETUP),source $(ROS_SETUP) &&))
 VENV_OPTIONS := $(if $(ROS_DISTRO)$(ROS_SETUP),--system-site-packages)
 COLCON := $(or $(shell command -v colcon),build/colcon/bin/colcon)
 # On all cores, but not on more than 4: the nodes' tests are many processes each.
-# One more than cores, since tests of processes wait a lot. At most 5: each takes half a gigabyte.
+# One more than cores, since tests of processes wait a lot. At most 5: each takes nearly a gigabyte.
 TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n < 5 ? n : 5 )))
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 SOAK_MINUTES ?= 30
