@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from policy.atomic_write import atomic_write, is_temporary
 from training.provenance import code_version, command_line
 
 MARKER, LOCK, HOLDER = ".pcm_policy.json", ".pcm_policy.lock", ".pcm_policy.holder.json"
+SECONDS_TO_SAY_WHO = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,37 @@ def locked_output_dir(directory: Path, outputs: Outputs, *, overwrite: bool = Fa
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        held = _read_json(directory / HOLDER)
-        holder = "another process"
-        if "process" in held:
-            holder = f"process {held['process']} on {held.get('host')} ({held.get('command')})"
         raise RuntimeError(
-            f"{directory} is in use by {holder}; wait for its end, or choose another output_dir"
+            f"{directory} is in use by {_holder(directory)}; wait for its end, or choose another output_dir"
         ) from error
     try:
         mine = {"process": os.getpid(), "host": socket.gethostname(), "command": outputs.command}
         _write_json(directory / HOLDER, mine)
         yield
     finally:
+        (directory / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(directory: Path) -> str:
+    """Who holds a directory's lock, in words. A holder writes its name right after it has taken the lock."""
+    end = time.monotonic() + SECONDS_TO_SAY_WHO
+    while time.monotonic() < end:
+        held = _read_json(directory / HOLDER)
+        if "process" in held and (held.get("host") != socket.gethostname() or _is_alive(held["process"])):
+            return f"process {held['process']} on {held.get('host')} ({held.get('command')})"
+        time.sleep(0.02)
+    return "another process"
+
+
+def _is_alive(process: Any) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def _is_written_by(outputs: Outputs, name: str) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,36 @@ def test_the_second_of_two_trainings_says_who_has_the_directory(
     assert json.loads((tmp_path / HOLDER).read_text())["process"] == holder.pid
 
 
+def test_who_has_just_taken_the_lock_has_time_to_write_its_name(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    name = (tmp_path / HOLDER).read_text()
+    (tmp_path / HOLDER).unlink()
+    writes = threading.Timer(0.3, lambda: (tmp_path / HOLDER).write_text(name))
+    writes.start()
+    with (
+        pytest.raises(RuntimeError, match=f"in use by process {holder.pid} on"),
+        locked_output_dir(tmp_path, TRAIN_POLICY),
+    ):
+        pass
+    writes.join()
+
+
+def test_the_name_of_a_dead_process_is_not_said(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.output_dir.SECONDS_TO_SAY_WHO", 0.1)
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    held = json.loads((tmp_path / HOLDER).read_text())
+    (tmp_path / HOLDER).write_text(json.dumps({**held, "process": dead.pid}))
+    with (
+        pytest.raises(RuntimeError, match="in use by another process"),
+        locked_output_dir(tmp_path, TRAIN_POLICY),
+    ):
+        pass
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     assert holder.wait() == -signal.SIGKILL
@@ -200,7 +231,7 @@ def test_a_training_of_before_there_were_markers_goes_on(small_demonstrations: P
         "training.steps=5",
     ]
     assert train_policy.main(arguments) == 0
-    for name in (MARKER, LOCK, HOLDER):
+    for name in (MARKER, LOCK):
         (tmp_path / name).unlink()
     assert train_policy.main(arguments) == 0
     assert (tmp_path / MARKER).exists()
