@@ -47,7 +47,6 @@ class Step:
         reward: of the step.
         success: whether the task is done.
         terminated, truncated: as the environment says.
-        info: what else it says.
     """
 
     observation: NDArray[np.float64]
@@ -55,7 +54,6 @@ class Step:
     success: bool
     terminated: bool
     truncated: bool
-    info: Mapping[str, Any]
 
     @property
     def ended(self) -> bool:
@@ -70,16 +68,21 @@ class Environment:
     Args:
         config: which environment.
         task: what is observed and commanded.
-        max_steps: control steps after which an episode is truncated.
+        max_steps: control steps after which an episode is truncated; None for no limit.
         frame_size: side in px of the pictures, where the environment lets it be chosen; None for no pictures.
 
     Raises:
-        ValueError: for an environment that does not exist or cannot be made, that does not observe a part of the task, or
-            takes other actions. The message names the key.
+        ValueError: for an environment that does not exist or cannot be made, that does not observe a part of the task,
+            or takes other actions. The message names the key.
     """
 
     def __init__(
-        self, config: EnvironmentConfig, task: Task, *, max_steps: int, frame_size: int | None = None
+        self,
+        config: EnvironmentConfig,
+        task: Task,
+        *,
+        max_steps: int | None = None,
+        frame_size: int | None = None,
     ) -> None:
         self._config = config
         self._task = task
@@ -90,7 +93,7 @@ class Environment:
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(
                 self._id,
-                max_episode_steps=max_steps,
+                max_episode_steps=-1 if max_steps is None else max_steps,  # -1: no limit of the id's either
                 render_mode=None if frame_size is None else "rgb_array",
                 disable_env_checker=True,
                 **options,
@@ -124,7 +127,6 @@ class Environment:
             success=self._succeeded(info, bool(terminated)),
             terminated=bool(terminated),
             truncated=bool(truncated),
-            info=info,
         )
 
     def frame(self, upcoming: NDArray[np.float64]) -> NDArray[np.uint8]:
