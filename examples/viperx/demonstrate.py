@@ -16,8 +16,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
-from training.data.write_demonstrations import write_demonstrations
 
+from training.data.write_demonstrations import write_demonstrations
 from training.provenance import code_version, command_line
 from viperx.environment import Observation
 from viperx.expert import Expert
@@ -50,7 +50,7 @@ def demonstrate(seed: int, noise: float) -> Rows | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="viperx.demonstrate", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser("viperx.demonstrate", description="Record demonstrations of the expert.")
     parser.add_argument("output", help="folder of the zarr store, where nothing may be yet")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument(

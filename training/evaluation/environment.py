@@ -187,11 +187,10 @@ def _observation_keys(
 ) -> list[str] | None:
     """The keys of an observation in the order of the task's parts; None for one that is a vector as a whole."""
     parts = [part.name for part in task.observation]
-    for part in mapped:
-        if part not in parts:
-            raise ValueError(
-                f"environment.observation.{part}: the task observes no {part!r}, but {', '.join(parts)}"
-            )
+    for unknown in sorted(mapped.keys() - set(parts)):
+        raise ValueError(
+            f"environment.observation.{unknown}: the task observes no {unknown!r}, but {', '.join(parts)}"
+        )
     if not isinstance(space, spaces.Dict):
         if mapped:
             raise ValueError(

@@ -21,8 +21,8 @@ import pytest
 import zarr
 
 from training.data import download_demonstrations
-from training.data.bounded_download import DownloadError, fetch
 from training.data.array_hash import array_sha256
+from training.data.bounded_download import DownloadError, fetch
 from training.data.demonstrations import load_demonstrations
 from training.data.download_demonstrations import STORE_NAME, DownloadConfig, main
 
