@@ -20,8 +20,10 @@ from tqdm import tqdm
 from training.data.write_demonstrations import write_demonstrations
 from training.provenance import code_version, command_line
 from viperx.environment import Observation
-from viperx.expert import Expert
+from viperx.expert import expert_action
 from viperx.task import TASK
+
+BUMPS = 0.04  # how often, as a share of the control steps
 
 Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -30,20 +32,24 @@ def demonstrate(seed: int, noise: float) -> Rows | None:
     """Observations (n, 13) and actions (n, 7) of an episode; None if the expert did not succeed.
 
     Args:
-        seed: of the episode's initial state, and of the noise.
-        noise: standard deviation in rad of what is added to the six joints' commands.
+        seed: of the episode's initial state, and of the disturbances.
+        noise: standard deviation in rad of what is added to the six joints' commands. Now and then it is ten times as
+            large for a while, as if somebody bumped into the arm.
     """
     env = gymnasium.make("viperx/PickPlace-v0")
     observation: Observation
     observation, _ = env.reset(seed=seed)
-    expert, random = Expert(observation), np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     observations, actions, ended = [], [], False
+    bump, bumped_until = np.zeros(6), 0
     while not ended:
-        action = expert.act(observation)
+        action = expert_action(observation)
         observations.append(np.concatenate([observation[part.name] for part in TASK.observation]))
         actions.append(action)
-        disturbance = np.append(random.normal(0.0, noise, 6), 0.0)
-        observation, _, terminated, truncated, _ = env.step(action + disturbance)
+        if random.uniform() < BUMPS:
+            bump, bumped_until = random.normal(0.0, 10 * noise, 6), len(actions) + 3
+        disturbance = random.normal(0.0, noise, 6) + (bump if len(actions) < bumped_until else 0.0)
+        observation, _, terminated, truncated, _ = env.step(action + np.append(disturbance, 0.0))
         ended = terminated or truncated
     env.close()
     return (np.array(observations), np.array(actions)) if terminated else None
@@ -52,11 +58,11 @@ def demonstrate(seed: int, noise: float) -> Rows | None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("viperx.demonstrate", description="Record demonstrations of the expert.")
     parser.add_argument("output", help="folder of the zarr store, where nothing may be yet")
-    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument(
         "--first-seed", type=int, default=0, help="of the first episode; each has the next one"
     )
-    parser.add_argument("--noise", type=float, default=0.02, help="of the joints, in rad")
+    parser.add_argument("--noise", type=float, default=0.01, help="on the joints, in rad")
     options = parser.parse_args(argv)
     origin = {name: value for name, value in vars(options).items() if name != "output"}
     provenance = {"code": code_version(), "command": command_line(), **origin}

@@ -16,22 +16,17 @@ UPPER_ARM, UPPER_ARM_LEAN = math.hypot(*ELBOW), math.atan2(*ELBOW)
 FOREARM = 0.3
 HAND = 0.069744 + 0.135  # from the wrist to between the fingers' tips
 
-FASTEST = 0.03, 0.2  # of the hand, in a control step: m, rad
-ABOVE, GRASP = 0.1, CUBE_SIDE / 2  # heights of the fingers' tips over the table
+FASTEST = 0.04, 0.25  # of the hand, in a control step: m, rad
+ABOVE, GRASP = 0.1, CUBE_SIDE / 2  # heights of the fingers' tips over the table in m
+HELD, MISSED = 0.044, 0.037  # positions of the gripper in m between which it holds the cube
 
 
 def joints_for(x: float, y: float, z: float, *, yaw: float) -> NDArray[np.float64]:
-    """Positions (6,) in rad of the joints that put the fingertips to a place in m, pointing down.
-
-    Raises:
-        ValueError: for a place out of reach.
-    """
+    """Positions (6,) in rad of the joints that put the fingertips, pointing down, to a place in m, or as near as it gets."""
     waist = math.atan2(y, x)
     out, up = math.hypot(x, y), z + HAND - SHOULDER_HEIGHT
     bend = (out**2 + up**2 - UPPER_ARM**2 - FOREARM**2) / (2 * UPPER_ARM * FOREARM)
-    if abs(bend) > 1:
-        raise ValueError(f"the arm does not reach {x:.3f}, {y:.3f}, {z:.3f} m")
-    between = math.acos(bend)
+    between = math.acos(min(max(bend, -1.0), 1.0))
     lean = math.atan2(out, up) - math.atan2(
         FOREARM * math.sin(between), UPPER_ARM + FOREARM * math.cos(between)
     )
@@ -40,49 +35,47 @@ def joints_for(x: float, y: float, z: float, *, yaw: float) -> NDArray[np.float6
     return np.array([waist, shoulder, pitch - shoulder, 0.0, math.pi / 2 - pitch, waist - yaw])
 
 
-class Expert:
-    """Picks the cube up and puts it onto the target: one action an observation, from the beginning of an episode on.
+def expert_action(observation: Observation) -> NDArray[np.float64]:
+    """Target positions (7,) of the joints in rad and of the gripper in m: the next move of picking and placing.
 
-    Its hand moves along straight lines. It goes on to the next phase when the hand is there, and grips or lets go for
-    half a second.
+    It is a function of what is observed alone, so that it goes on from wherever the arm and the cube are: a cube that it
+    has missed or lost is picked up again.
     """
-
-    def __init__(self, observation: Observation) -> None:
-        self._hand = np.array(_hand_pose(observation["arm"]))
-        self._phase = 0
-        self._waited = 0
-
-    def act(self, observation: Observation) -> NDArray[np.float64]:
-        """Target positions (7,) of the joints in rad and of the gripper in m."""
-        cube_x, cube_y, _, cube_yaw = observation["cube"]
-        target_x, target_y = observation["target"]
-        over_cube, over_target = (cube_x, cube_y, cube_yaw), (target_x, target_y, self._hand[3])
-        (x, y, yaw), height, gripper, steps = (
-            (over_cube, ABOVE, OPEN, 0),
-            (over_cube, GRASP, OPEN, 0),
-            ((*self._hand[:2], self._hand[3]), GRASP, CLOSED, 5),
-            ((*self._hand[:2], self._hand[3]), ABOVE, CLOSED, 0),
-            (over_target, ABOVE, CLOSED, 0),
-            (over_target, GRASP + 0.002, CLOSED, 0),
-            ((*self._hand[:2], self._hand[3]), GRASP + 0.002, OPEN, 5),
-            ((*self._hand[:2], self._hand[3]), ABOVE, OPEN, 0),
-        )[self._phase]
-        there = self._move(np.array([x, y, height, yaw]))
-        self._waited += 1
-        if there and self._waited >= steps and self._phase < 7:
-            self._phase, self._waited = self._phase + 1, 0
-        x, y, z, yaw = self._hand
-        return np.array([*joints_for(x, y, z, yaw=yaw), gripper])
-
-    def _move(self, goal: NDArray[np.float64]) -> bool:
-        """Move the hand's target as far towards a goal as it may in one control step."""
-        way = goal - self._hand
-        share = max(np.linalg.norm(way[:3]) / FASTEST[0], abs(way[3]) / FASTEST[1], 1.0)
-        self._hand = self._hand + way / share
-        return bool(share == 1.0)
+    hand = np.array(hand_pose(observation["arm"]))
+    gripper = observation["arm"][-1]
+    cube, cube_yaw = observation["cube"][:3], observation["cube"][3]
+    target = observation["target"]
+    beside_cube = float(np.linalg.norm(cube[:2] - hand[:2]))
+    beside_target = float(np.linalg.norm(cube[:2] - target))
+    between_fingers = beside_cube < 0.02 and abs(cube[2] - hand[2]) < 0.02
+    if beside_target < 0.015 and cube[2] < GRASP + 0.006:
+        return _action(hand, OPEN)
+    if between_fingers and gripper < HELD:
+        return _action(_towards(hand, target, yaw=hand[3], over=beside_target), CLOSED)
+    if gripper < 0.95 * OPEN and not (between_fingers and gripper > MISSED):
+        return _action(hand + np.array([0.0, 0.0, FASTEST[0], 0.0]), OPEN)
+    reaches = beside_cube < 0.012 and hand[2] < GRASP + 0.006
+    return _action(_towards(hand, cube[:2], yaw=cube_yaw, over=beside_cube), CLOSED if reaches else OPEN)
 
 
-def _hand_pose(arm: NDArray[np.float64]) -> tuple[float, float, float, float]:
+def _towards(
+    hand: NDArray[np.float64], place: NDArray[np.float64], *, yaw: float, over: float
+) -> NDArray[np.float64]:
+    """The hand's next pose on its way to the table at a place (2,): up, across, and down once it is over it."""
+    height = GRASP if over < 0.012 else ABOVE
+    freedom = np.clip((hand[2] - GRASP) / (0.5 * ABOVE), 0.1, 1.0) if over > 0.012 else 1.0
+    across = np.append(place - hand[:2], 0.0) * freedom
+    way = np.append(across[:2], [height - hand[2], yaw - hand[3]])
+    share = max(np.linalg.norm(way[:3]) / FASTEST[0], abs(way[3]) / FASTEST[1], 1.0)
+    return hand + way / share
+
+
+def _action(hand: NDArray[np.float64], gripper: float) -> NDArray[np.float64]:
+    x, y, z, yaw = hand
+    return np.array([*joints_for(x, y, z, yaw=yaw), gripper])
+
+
+def hand_pose(arm: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Where the fingertips are: x, y, z in m and yaw in rad, of a hand that points about downwards."""
     waist, shoulder, elbow, _, wrist, rotate, _ = arm
     pitch = shoulder + elbow
