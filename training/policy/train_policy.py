@@ -20,12 +20,14 @@ from training.data.augmentation import AUGMENTATIONS, mirrored
 from training.data.demonstrations import load_demonstrations
 from training.data.windows import Windows, join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
+from training.evaluation.offline.store import HELD_OUT
+from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.evaluation.rollout import run_episodes
 from training.output_dir import check_output_dir
 from training.provenance import code_version, command_line, machine
 from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
-OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors")
+OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors", *FILES)
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 
 
@@ -38,6 +40,7 @@ class TrainPolicyConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out_episodes: int = 6
+    held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
     rollout_episodes: int = 10
     rollout_max_steps: int = 200
@@ -130,6 +133,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     held_out_data = TrainingData.of(
         policy_windows(demonstrations, held_out, config.policy), normalizer, device
     )
+    judged = None
+    if config.held_out_episodes:
+        judged = HeldOutEpisodes.of(demonstrations, held_out, config.policy)
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
@@ -138,6 +144,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     share = this_worker.share(training.batch_size)
     provenance = {
         "data_sha256": demonstrations.sha256,
+        HELD_OUT: held_out.tolist(),
         "code": code_version(),
         "command": command_line(),
         "seed": training.seed,
@@ -162,7 +169,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
         numbers = {}
-        if config.held_out_episodes:
+        if judged is not None:
+            numbers |= judged.errors(policy.with_sampler(config.held_out_sampler))
             rows = torch.arange(len(held_out_data.actions), device=device)
             generator = generator_for(training.seed, 0, device)
             with torch.no_grad():
@@ -192,9 +200,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "held_out_episodes": config.held_out_episodes,
         "augmentation": config.augmentation,
     }
-    columns = ["held_out_loss", "rollout_reward"]
-    with named_as_written("rollout_sampler"):  # fails now, not at the first validation
-        finished_policy(averaged, 0).with_sampler(config.rollout_sampler)
+    columns = ["held_out_loss", "rollout_reward", *(judged.columns if judged is not None else [])]
+    for name in ("held_out_sampler", "rollout_sampler"):
+        with named_as_written(name):  # fails now, not at the first validation
+            finished_policy(averaged, 0).with_sampler(getattr(config, name))
     train(
         network,
         averaged,
@@ -212,6 +221,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         path = output_dir / "policy.safetensors"
         if not path.exists():  # an earlier run wrote it, and it was removed
             finished_policy(averaged, training.steps).save(path)
+        if judged is not None:
+            policy = finished_policy(averaged.eval(), training.steps)
+            print(judged.report(policy.with_sampler(config.held_out_sampler), output_dir))
         print(f"policy: {path}")
 
 

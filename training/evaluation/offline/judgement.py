@@ -60,7 +60,7 @@ def judge(
         raise ValueError("at least one noise seed is needed to judge a policy")
     chunks = demonstrated_chunks(demonstrations, episodes, policy.config)
     judged = np.unique(chunks.episodes)
-    others, whose = _other_actions(demonstrations, judged)
+    others, whose = other_actions(demonstrations, judged)
     mean, ranges = others.mean(0, dtype=np.float64).astype(np.float32), varied_range(others)
     baselines = (
         hold_baseline(task, chunks, mean),
@@ -96,7 +96,7 @@ def judge(
     return Judgement(task, chunks, sampled, errors["policy"], ranges, summary)
 
 
-def _other_actions(
+def other_actions(
     demonstrations: Demonstrations, judged: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], str]:
     """The actions (N, A) of the episodes that are not judged, and whose they are, in words."""

@@ -7,16 +7,14 @@ from pathlib import Path
 from training.evaluation.offline.judgement import Judgement
 from training.evaluation.offline.plot import plot_chunks
 from training.evaluation.offline.table import format_judgement, write_table
-from training.evaluation.summary import write_summary
 
 
 def write_judgement(judgement: Judgement, folder: Path, name: str) -> str:
-    """Write `<name>.csv`, `<name>.png` and `<name>.json` into a folder.
+    """Write `<name>.csv` and `<name>.png` into a folder.
 
     Returns:
         The table for the terminal.
     """
     write_table(folder / f"{name}.csv", judgement.summary)
     plot_chunks(judgement, folder / f"{name}.png")
-    write_summary(folder / f"{name}.json", judgement.summary)
     return format_judgement(judgement.summary)

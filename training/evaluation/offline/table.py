@@ -27,6 +27,8 @@ def format_judgement(summary: dict[str, Any]) -> str:
         f"{summary['steps']} steps of {_listed(summary['episodes'])}, {summary['chunks']} chunks × {seeds} noise "
         f"seed{'s' if seeds > 1 else ''}"
     )
+    if "episodes_are" in summary:
+        lines.append(f"episodes: {summary['episodes_are']}")
     lines += [f"{name}: {meaning}" for name, meaning in summary["baselines"].items()]
     lines.append(f"ranges: of {summary['ranges_of']}")
     return "\n".join([*lines, _verdict(summary["dimensions"])])
