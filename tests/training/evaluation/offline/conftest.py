@@ -47,6 +47,7 @@ def recorded() -> Callable[..., Demonstrations]:
             states=np.zeros((ends[-1], 5), np.float32),
             episode_ends=ends,
             sha256="",
+            task=ARM,
         )
 
     return make

@@ -13,7 +13,7 @@ from training.data.demonstrations import Demonstrations
 from training.evaluation.offline.chunks import sampled_chunks
 from training.evaluation.offline.errors import action_errors
 from training.evaluation.offline.judgement import judge
-from training.evaluation.offline.validation import error_columns, held_out_errors
+from training.evaluation.offline.validation import HeldOutEpisodes
 
 Recorded = Callable[..., Demonstrations]
 
@@ -85,11 +85,12 @@ def test_noise_seeds_are_needed(quick: DiffusionPolicy, recorded: Recorded, arm:
 def test_a_validation_logs_what_the_judgement_of_one_noise_seed_says(
     quick: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
-    judgement = judge(quick, recorded(20, 12, 30), arm, episodes=[1, 2], noise_seeds=[3])
-    numbers = held_out_errors(quick, judgement.chunks, arm, ranges=judgement.ranges, noise_seed=3)
-    assert list(numbers) == error_columns(arm) == ["held_out_error", *(
-        f"held_out_error/{name}" for name in ("shoulder", "elbow", "gripper")
-    )]  # fmt: skip
+    demonstrations = recorded(20, 12, 30)
+    judgement = judge(quick, demonstrations, arm, episodes=[1, 2], noise_seeds=[0])
+    held_out = HeldOutEpisodes.of(demonstrations, np.array([1, 2]), quick.config)
+    numbers = held_out.errors(quick)
+    names = ("", "/shoulder", "/elbow", "/gripper")
+    assert list(numbers) == held_out.columns == [f"held_out_error{name}" for name in names]
     overall, *dimensions = numbers.values()
     assert overall == pytest.approx(judgement.summary["overall"]["policy"]["mean"])
     rows = judgement.summary["dimensions"]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.task import Command, Part, Task
+from training.data.demonstrations import load_demonstrations
+from training.evaluation.offline.store import judge_store, task_mismatch
+
+
+def other_parts(arm: Task, **changes: Any) -> Task:
+    tool, joints = arm.observation
+    return replace(arm, observation=(tool, replace(joints, **changes)))
+
+
+def other_action(arm: Task, **changes: Any) -> Task:
+    return replace(arm, action=replace(arm.action, **changes))
+
+
+def test_names_units_order_and_rate_must_fit_and_what_does_not_is_named(arm: Task) -> None:
+    tool, joints = arm.observation
+    found = {
+        "observes the parts tool, the checkpoint's task has tool, arm": replace(arm, observation=(tool,)),
+        "observes the parts arm, tool, the checkpoint's task has tool, arm": replace(
+            arm, observation=(joints, tool)
+        ),
+        "part 'arm' has 1 numbers, the checkpoint's task has 2": other_parts(
+            arm, names=("a",), units=("rad",)
+        ),
+        "number 1 of part 'arm' is wrist (rad), of the checkpoint's task elbow (rad)": other_parts(
+            arm, names=("shoulder", "wrist")
+        ),
+        "number 0 of part 'arm' is shoulder (deg), of the checkpoint's task shoulder (rad)": other_parts(
+            arm, units=("deg", "deg")
+        ),
+        "number 2 of the action is gripper (%), of the checkpoint's task gripper (m)": other_action(
+            arm, units=("rad", "rad", "%")
+        ),
+        "the rate is 50 Hz, of the checkpoint's task 20 Hz": replace(arm, rate=50),
+    }
+    assert {said: task_mismatch(task, arm) for said, task in found.items()} == {said: said for said in found}
+
+
+def test_a_name_and_limits_need_not_fit(arm: Task) -> None:
+    assert task_mismatch(replace(arm, name="another"), arm) == ""
+    assert task_mismatch(other_action(arm, lower=(None, -1, 0), upper=(None, 1, 1)), arm) == ""
+
+
+@pytest.mark.parametrize(
+    ("provenance", "asked", "episodes", "said"),
+    [
+        ({"held_out_episodes": [4, 1]}, None, [1, 4], "held out by its training"),
+        ({"held_out_episodes": [4, 1]}, [4], [4], "held out by its training"),
+        ({"held_out_episodes": [4, 1]}, [3, 4], [3, 4], "it was trained on 1 of these 2"),
+        ({"held_out_episodes": []}, None, list(range(6)), "it was trained on 6 of these 6"),
+        ({}, None, list(range(6)), "the checkpoint does not say which"),
+        ({"held_out_episodes": [99]}, [2], [2], "the checkpoint does not say which"),
+        ({"held_out_episodes": "all"}, [2], [2], "the checkpoint does not say which"),
+        ({"data_sha256": "f" * 64, "held_out_episodes": [1]}, None, list(range(6)), "it was not trained on"),
+    ],
+)
+def test_by_default_the_episodes_are_judged_that_training_held_out(
+    untrained: DiffusionPolicy,
+    small_demonstrations: Path,
+    provenance: dict[str, Any],
+    asked: list[int] | None,
+    episodes: list[int],
+    said: str,
+) -> None:
+    sha256 = load_demonstrations(small_demonstrations).sha256
+    policy = replace(untrained, provenance={"data_sha256": sha256, **provenance})
+    policy = policy.with_sampler(SamplerConfig("sequential", "ddim", 1))
+    summary = judge_store(policy, small_demonstrations, episodes=asked, noise_seeds=[0]).summary
+    assert summary["episodes"] == episodes
+    assert said in summary["episodes_are"]
+
+
+def test_a_store_of_another_task_is_refused_by_the_name_of_the_part(
+    untrained: DiffusionPolicy, small_demonstrations: Path
+) -> None:
+    part = Part(name="arm", names=("shoulder",), units=("rad",))
+    action = Command(names=("shoulder",), units=("rad",), lower=(None,), upper=(None,))
+    policy = replace(untrained, task=Task(name="arm", rate=20, observation=(part,), action=action))
+    with pytest.raises(
+        ValueError, match=r"small\.zarr: observes the parts .*, the checkpoint's task has arm$"
+    ):
+        judge_store(policy, small_demonstrations, episodes=None, noise_seeds=[0])
+
+
+def test_an_episode_that_is_not_there_is_named_with_the_store(
+    untrained: DiffusionPolicy, small_demonstrations: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"small\.zarr: there is no episode 6: the demonstrations have 6"):
+        judge_store(untrained, small_demonstrations, episodes=[6], noise_seeds=[0])
