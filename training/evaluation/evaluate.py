@@ -41,7 +41,7 @@ NAMES = (
     *(f"{JUDGED}.{ending}" for ending in ("csv", "png")),
 )
 MOST_NOISE_SEEDS = 1000
-OF_DEMONSTRATIONS = ("demonstrated_episodes", "noise_seeds")
+OF_DEMONSTRATIONS = ("task", "demonstrated_episodes", "noise_seeds")
 OF_ROLLOUTS = ("episodes", "first_seed", "max_steps", "batch_size", "recorded_episodes", "engine", "latency")
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
@@ -64,6 +64,7 @@ class EvaluateConfig:
     recorded_episodes: int = 10
     engine: str = "auto"
     demonstrations: str | None = None
+    task: str | None = None
     demonstrated_episodes: list[int] | None = None
     noise_seeds: int = 5
     device: str = "auto"
@@ -149,7 +150,13 @@ def _evaluate_on_demonstrations(
     policy: DiffusionPolicy, demonstrations: str, *, config: EvaluateConfig, origin: dict[str, Any]
 ) -> str:
     seeds = range(config.noise_seed, config.noise_seed + config.noise_seeds)
-    judgement = judge_store(policy, demonstrations, episodes=config.demonstrated_episodes, noise_seeds=seeds)
+    judgement = judge_store(
+        policy,
+        demonstrations,
+        task=config.task,
+        episodes=config.demonstrated_episodes,
+        noise_seeds=seeds,
+    )
     output_dir = Path(config.output_dir)
     claim_output_dir(output_dir, OUTPUTS)
     write_summary(output_dir / "summary.json", {**judgement.summary, **origin})

@@ -43,7 +43,6 @@ class Judgement:
 def judge(
     policy: DiffusionPolicy,
     demonstrations: Demonstrations,
-    task: Task,
     *,
     episodes: Sequence[int] | NDArray[np.int64],
     noise_seeds: Sequence[int],
@@ -58,6 +57,7 @@ def judge(
     """
     if not noise_seeds:
         raise ValueError("at least one noise seed is needed to judge a policy")
+    task = demonstrations.task
     chunks = demonstrated_chunks(demonstrations, episodes, policy.config)
     judged = np.unique(chunks.episodes)
     others, whose = other_actions(demonstrations, judged)

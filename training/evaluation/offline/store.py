@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from policy import DiffusionPolicy
-from policy.task import Task
 from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.evaluation.offline.judgement import Judgement, judge
 
@@ -17,19 +16,29 @@ HELD_OUT = "held_out_episodes"
 
 
 def judge_store(
-    policy: DiffusionPolicy, path: str | Path, *, episodes: Sequence[int] | None, noise_seeds: Sequence[int]
+    policy: DiffusionPolicy,
+    path: str | Path,
+    *,
+    task: str | None = None,
+    episodes: Sequence[int] | None = None,
+    noise_seeds: Sequence[int],
 ) -> Judgement:
     """Judge a policy on episodes of a store, by default those that its training held out.
 
     The summary's `episodes_are` says how they were chosen, and how many the policy was trained on.
 
+    Args:
+        policy: with the sampler to judge it by.
+        path: of the store.
+        task: how to read a store that does not say it itself, see `load_demonstrations`.
+        episodes: indices of those to judge by.
+        noise_seeds: each chunk is sampled with all of them.
+
     Raises:
         ValueError: for a store that cannot be read or is of another task, naming the part, or episodes that are not
             there. The message names the file.
     """
-    demonstrations = load_demonstrations(path)
-    if mismatch := task_mismatch(demonstrations.task, policy.task):
-        raise ValueError(f"{path}: {mismatch}")
+    demonstrations = load_demonstrations(path, task=task, policy_task=policy.task)
     chosen, why = _chosen_episodes(demonstrations, policy.provenance, episodes)
     try:
         judgement = judge(
@@ -39,33 +48,6 @@ def judge_store(
         raise ValueError(f"{path}: {error}") from error
     summary = {**judgement.summary, "episodes_are": why, "data_sha256": demonstrations.sha256}
     return replace(judgement, summary=summary)
-
-
-def task_mismatch(found: Task, needed: Task) -> str:
-    """How demonstrations differ from what a policy was trained for, in one line; empty if they fit.
-
-    A task's name and the limits of its actions do not matter.
-    """
-    have, need = ([part.name for part in task.observation] for task in (found, needed))
-    if have != need:
-        return f"observes the parts {', '.join(have)}, the checkpoint's task has {', '.join(need)}"
-    described = [
-        (f"part {mine.name!r}", mine, its)
-        for mine, its in zip(found.observation, needed.observation, strict=True)
-    ]
-    for name, mine, its in [*described, ("the action", found.action, needed.action)]:
-        numbers = [
-            [f"{one} ({unit})" for one, unit in zip(each.names, each.units, strict=True)]
-            for each in (mine, its)
-        ]
-        if len(numbers[0]) != len(numbers[1]):
-            return f"{name} has {len(numbers[0])} numbers, the checkpoint's task has {len(numbers[1])}"
-        for index, (have_one, need_one) in enumerate(zip(*numbers, strict=True)):
-            if have_one != need_one:
-                return f"number {index} of {name} is {have_one}, of the checkpoint's task {need_one}"
-    if found.rate != needed.rate:
-        return f"the rate is {found.rate:g} Hz, of the checkpoint's task {needed.rate:g} Hz"
-    return ""
 
 
 def _chosen_episodes(

@@ -66,6 +66,6 @@ class HeldOutEpisodes:
     def report(self, policy: DiffusionPolicy, folder: Path) -> str:
         """Judge with several noise seeds beside the baselines, write `FILES` into a folder, return the table."""
         episodes = np.unique(self.chunks.episodes)
-        judgement = judge(policy, self.demonstrations, self.task, episodes=episodes, noise_seeds=NOISE_SEEDS)
+        judgement = judge(policy, self.demonstrations, episodes=episodes, noise_seeds=NOISE_SEEDS)
         write_summary(folder / f"{NAME}.json", judgement.summary)
         return write_judgement(judgement, folder, NAME)

@@ -26,7 +26,7 @@ ARM = Task(
         upper=(None, None, 0.1),
     ),
 )
-SHAPES = PolicyConfig(observation_dim=4, action_dim=3, down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+SHAPES = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +42,11 @@ def recorded() -> Callable[..., Demonstrations]:
         rng = np.random.default_rng(0)
         ends = np.cumsum(lengths)
         return Demonstrations(
+            task=ARM,
             observations=rng.uniform(-1, 1, (ends[-1], ARM.observation_dim)).astype(np.float32),
             actions=rng.uniform(-1, 1, (ends[-1], ARM.action_dim)).astype(np.float32),
-            states=np.zeros((ends[-1], 5), np.float32),
             episode_ends=ends,
             sha256="",
-            task=ARM,
         )
 
     return make
@@ -58,4 +57,4 @@ def arm_policy() -> DiffusionPolicy:
     """Untrained."""
     torch.manual_seed(0)
     normalizer = Normalizer(Range(-torch.ones(4), torch.ones(4)), Range(-torch.ones(3), torch.ones(3)))
-    return DiffusionPolicy(SHAPES.build_network().eval(), SHAPES, normalizer)
+    return DiffusionPolicy(SHAPES.build_network(ARM).eval(), ARM, SHAPES, normalizer)

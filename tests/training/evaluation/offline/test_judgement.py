@@ -27,7 +27,7 @@ def test_the_summary_holds_what_the_samples_and_the_baselines_are_off_by(
     quick: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
     demonstrations = recorded(20, 12, 30, 8)
-    judgement = judge(quick, demonstrations, arm, episodes=[2, 0], noise_seeds=(4, 5))
+    judgement = judge(quick, demonstrations, episodes=[2, 0], noise_seeds=(4, 5))
     summary = judgement.summary
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["episodes"] == [0, 2]
@@ -56,7 +56,7 @@ def test_the_summary_holds_what_the_samples_and_the_baselines_are_off_by(
 def test_a_single_episode_has_no_interval_and_its_own_mean(
     quick: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
-    summary = judge(quick, recorded(20), arm, episodes=[0], noise_seeds=[0]).summary
+    summary = judge(quick, recorded(20), episodes=[0], noise_seeds=[0]).summary
     assert summary["baselines"]["mean"].endswith("the judged episodes themselves (there are no others)")
     assert summary["dimensions"][0]["policy"]["mean_absolute"]["low"] is None
     assert summary["overall"]["policy"]["low"] is None
@@ -67,26 +67,26 @@ def test_a_dimension_that_never_varies_has_an_error_but_no_share(
 ) -> None:
     demonstrations = recorded(20, 20)
     demonstrations.actions[:, 2] = 0.5
-    summary = judge(quick, demonstrations, arm, episodes=[0], noise_seeds=[0]).summary
+    summary = judge(quick, demonstrations, episodes=[0], noise_seeds=[0]).summary
     assert summary["dimensions"][2]["range"] is None
     assert summary["dimensions"][2]["hold"]["mean_absolute"]["mean"] == 0
     shares = [row["hold"]["mean_absolute"]["mean"] / row["range"] for row in summary["dimensions"][:2]]
     assert summary["overall"]["hold"]["mean"] == pytest.approx(np.mean(shares))
     still = replace(demonstrations, actions=np.full_like(demonstrations.actions, 0.5))
-    summary = judge(quick, still, arm, episodes=[0], noise_seeds=[0]).summary
+    summary = judge(quick, still, episodes=[0], noise_seeds=[0]).summary
     assert summary["overall"]["policy"] == {"mean": None, "low": None, "high": None}
 
 
 def test_noise_seeds_are_needed(quick: DiffusionPolicy, recorded: Recorded, arm: Task) -> None:
     with pytest.raises(ValueError, match="at least one noise seed is needed"):
-        judge(quick, recorded(20), arm, episodes=[0], noise_seeds=[])
+        judge(quick, recorded(20), episodes=[0], noise_seeds=[])
 
 
 def test_a_validation_logs_what_the_judgement_of_one_noise_seed_says(
     quick: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
     demonstrations = recorded(20, 12, 30)
-    judgement = judge(quick, demonstrations, arm, episodes=[1, 2], noise_seeds=[0])
+    judgement = judge(quick, demonstrations, episodes=[1, 2], noise_seeds=[0])
     held_out = HeldOutEpisodes.of(demonstrations, np.array([1, 2]), quick.config)
     numbers = held_out.errors(quick)
     names = ("", "/shoulder", "/elbow", "/gripper")

@@ -24,7 +24,7 @@ Recorded = Callable[..., Demonstrations]
 @pytest.fixture(scope="module")
 def judgement(arm_policy: DiffusionPolicy, recorded: Recorded, arm: Task) -> Judgement:
     policy = arm_policy.with_sampler(SamplerConfig("sequential", "ddim", 2))
-    return judge(policy, recorded(40, 40, 25), arm, episodes=[0, 2], noise_seeds=[0, 1])
+    return judge(policy, recorded(40, 40, 25), episodes=[0, 2], noise_seeds=[0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_every_dimension_has_a_panel_with_its_name_and_unit(
     arm_policy: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
     policy = arm_policy.with_sampler(SamplerConfig("sequential", "ddim", 2))
-    judgement = judge(policy, recorded(40), arm, episodes=[0], noise_seeds=[0, 1])
+    judgement = judge(policy, recorded(40), episodes=[0], noise_seeds=[0, 1])
     panels = [axes for axes in chunks_figure(judgement).axes if axes.axison]
     assert [(axes.get_title(), axes.get_ylabel()) for axes in panels] == [
         ("shoulder", "rad"),
@@ -125,6 +125,6 @@ def test_of_a_long_episode_the_beginning_is_shown_and_said(
     arm_policy: DiffusionPolicy, recorded: Recorded, arm: Task
 ) -> None:
     policy = arm_policy.with_sampler(SamplerConfig("sequential", "ddim", 1))
-    figure = chunks_figure(judge(policy, recorded(8 * 70), arm, episodes=[0], noise_seeds=[0]))
+    figure = chunks_figure(judge(policy, recorded(8 * 70), episodes=[0], noise_seeds=[0]))
     assert f"the first {MOST_CHUNKS} of 70 chunks" in figure.get_suptitle()
     assert len(np.asarray(figure.axes[0].get_lines()[0].get_xdata())) == 8 * MOST_CHUNKS
