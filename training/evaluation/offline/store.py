@@ -41,9 +41,7 @@ def judge_store(
     demonstrations = load_demonstrations(path, task=task, policy_task=policy.task)
     chosen, why = _chosen_episodes(demonstrations, policy.provenance, episodes)
     try:
-        judgement = judge(
-            policy, demonstrations, demonstrations.task, episodes=chosen, noise_seeds=noise_seeds
-        )
+        judgement = judge(policy, demonstrations, episodes=chosen, noise_seeds=noise_seeds)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     summary = {**judgement.summary, "episodes_are": why, "data_sha256": demonstrations.sha256}
