@@ -33,7 +33,7 @@ class RecordKeys(Node):
 
     def __init__(self, recorder: str = "recorder") -> None:
         super().__init__("record_keys")
-        self._clients = {
+        self._callers = {
             service: self.create_client(Trigger, f"{recorder}/{service}") for service in KEYS.values()
         }
         self._recorder = self.resolve_topic_name(recorder)
@@ -49,7 +49,7 @@ class RecordKeys(Node):
         """What a key does; the recorder's answer."""
         if key not in KEYS:
             return HELP
-        client = self._clients[KEYS[key]]
+        client = self._callers[KEYS[key]]
         if not client.service_is_ready():
             return f"no recorder answers as {self._recorder}"
         future = client.call_async(Trigger.Request())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,8 @@ class Keys:
 
     def wait_for(self, text: str) -> None:
         def is_shown() -> bool:
-            try:
+            with suppress(OSError):  # nothing new, or the process has ended
                 self.shown += os.read(self.terminal, 65536).decode(errors="replace")
-            except (BlockingIOError, OSError):  # nothing new, or the process has ended
-                pass
             return text in self.shown
 
         self.graph.spin_until(is_shown, f"{text!r} in the terminal, which shows {self.shown!r}")
@@ -66,6 +65,9 @@ def keys(graph: Any) -> Iterator[Keys]:
 def test_keys_start_save_and_discard_episodes_of_a_launched_recorder(
     graph: Any, keys: Keys, tmp_path: Path
 ) -> None:
+    keys.wait_for("s: start an episode, e: end and save it, d: discard it, q: quit")
+    keys.press("s")
+    keys.wait_for("no recorder answers as /left/recorder")
     launched = graph.start(
         "ros2",
         "launch",
@@ -76,9 +78,6 @@ def test_keys_start_save_and_discard_episodes_of_a_launched_recorder(
         "insist:=true",
         "storage:=sqlite3",
     )
-    keys.wait_for("s: start an episode, e: end and save it, d: discard it, q: quit")
-    keys.press("s")
-    keys.wait_for("no recorder answers as /left/recorder")
     keys.wait_for("idle | 0 saved, 0 discarded | keypoints: nothing received on block/keypoints")
     keys.press("s")
     keys.wait_for("recording episode_0000, although keypoints: nothing received")
@@ -115,17 +114,16 @@ def test_keys_need_a_terminal(graph: Any) -> None:
     assert process.stdout.startswith("record_keys needs a terminal; without one: ros2 service call")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["output:=out"], "record.launch.py needs robot:=…"),
-        (["robot:=nowhere.yaml", "output:=out"], "the recorder cannot record; the reason is in its log above"),
-    ],
-)
-def test_a_launch_that_cannot_record_ends_with_an_error(
-    graph: Any, arguments: list[str], message: str
-) -> None:
-    launched = graph.start("ros2", "launch", LAUNCH_FILE, *arguments)
-    graph.spin_until(lambda: launched.poll() is not None, "the launch ends")
-    assert launched.returncode == 1
-    assert message in graph.output(launched)
+def test_a_launch_that_cannot_record_ends_with_an_error(graph: Any) -> None:
+    cases = {
+        "record.launch.py needs robot:=…": ["output:=out"],
+        "the recorder cannot record; the reason is in its log above": ["robot:=nowhere.yaml", "output:=out"],
+    }
+    launches = {
+        message: graph.start("ros2", "launch", LAUNCH_FILE, *arguments)
+        for message, arguments in cases.items()
+    }
+    for message, launched in launches.items():
+        graph.spin_until(lambda launched=launched: launched.poll() is not None, "the launch ends")
+        assert launched.returncode == 1
+        assert message in graph.output(launched)

@@ -53,16 +53,15 @@ class Recording:
     def wait_until_ready(self) -> None:
         """Until nothing is wrong with the topics."""
         self.graph.spin_until(
-            lambda: self.statuses and self.statuses[-1].message in ("idle", "recording"), "the recorder is ready"
+            lambda: self.statuses and self.statuses[-1].message in ("idle", "recording"),
+            "the recorder is ready",
         )
 
     def wait_for_messages(self, count: int) -> None:
         self.graph.spin_until(lambda: int(self.values().get("messages", 0)) >= count, f"{count} messages")
 
     def wait_for_fault(self, part: str) -> None:
-        self.graph.spin_until(
-            lambda: self.statuses and part in self.statuses[-1].message, f"status {part!r}"
-        )
+        self.graph.spin_until(lambda: self.statuses and part in self.statuses[-1].message, f"status {part!r}")
 
 
 @pytest.fixture
@@ -98,16 +97,19 @@ def test_episodes_are_saved_discarded_and_read_back(simulated: Recording, graph:
         assert not (recording.output / name).exists()
         succeeded, said = recording.call(verdict)
         assert succeeded
+        assert "nothing from" not in said
         assert said.startswith("saved" if verdict == "save" else f"discarded {name}")
         assert (recording.output / name).exists() is (verdict == "save")
         graph.spin_until(lambda: recording.values()["state"] == "idle", "it is idle")
     assert (recording.values()["saved"], recording.values()["discarded"]) == ("2", "1")
-    assert graph.stop(recording.process) == 0
+    assert recording.call("start")[0]
+    assert graph.stop(recording.process, signal.SIGTERM) == 0
     assert sorted(path.name for path in recording.output.iterdir()) == [
         ".recorder.lock",
         "episode_0000",
         "episode_0001",
-    ]
+    ]  # not the episode that it was interrupted in
+    assert "discarded episode_0002" in graph.output(recording.process)
     robot, store = load_robot(ROBOT), get_typestore(Stores.ROS2_JAZZY)
     positions = {
         (message.header.stamp.sec, message.header.stamp.nanosec): tuple(message.position)
@@ -134,16 +136,10 @@ def test_episodes_are_saved_discarded_and_read_back(simulated: Recording, graph:
                     np.testing.assert_array_equal(values, [first_command, 0.1])
         assert seen.keys() == {"/block/keypoints", "/joint_states", COMMANDS}
         assert seen[COMMANDS] == 1
+        assert "Topic: /joint_states | Type: sensor_msgs/msg/JointState" in graph.run(
+            "ros2", "bag", "info", bag
+        )
         assert min(seen["/block/keypoints"], seen["/joint_states"]) >= 4
-
-
-def test_ros2_bag_reads_what_was_recorded(simulated: Recording, graph: Any) -> None:
-    simulated.wait_until_ready()
-    assert simulated.call("start")[0]
-    simulated.wait_for_messages(4)
-    assert "nothing from command" in simulated.call("save")[1]
-    said = graph.run("ros2", "bag", "info", str(simulated.output / "episode_0000"))
-    assert "Topic: /joint_states | Type: sensor_msgs/msg/JointState" in said
 
 
 def test_a_topic_that_is_silent_is_said_before_an_episode_begins(
@@ -187,15 +183,6 @@ def test_a_topic_that_is_too_slow_or_stamped_wrongly_is_said(
         return send(header=late) and "max_age is 0.500 s (is use_sim_time" in recording.statuses[-1].message
 
     graph.spin_until(is_late, "it is too old")
-
-
-def test_an_interrupted_episode_leaves_nothing(simulated: Recording, graph: Any) -> None:
-    simulated.wait_until_ready()
-    assert simulated.call("start")[0]
-    simulated.wait_for_messages(4)
-    assert graph.stop(simulated.process, signal.SIGTERM) == 0
-    assert [path.name for path in simulated.output.iterdir()] == [".recorder.lock"]
-    assert "discarded episode_0000" in graph.output(simulated.process)
 
 
 def test_what_a_killed_recorder_left_is_removed_and_its_folder_free(
