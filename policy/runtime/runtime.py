@@ -102,6 +102,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Prediction:
         """See `DiffusionPolicy.predict`.
 
@@ -112,7 +113,12 @@ class Runtime:
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
             return self.policy.predict(
-                observations, noise=noise, generator=generator, previous=previous, executed=executed
+                observations,
+                noise=noise,
+                generator=generator,
+                previous=previous,
+                executed=executed,
+                delay=delay,
             )
 
     def predict_chunk(
@@ -123,6 +129,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Tensor:
         """See `DiffusionPolicy.predict_chunk`.
 
@@ -130,7 +137,12 @@ class Runtime:
             ValueError: as there, and for another batch size.
         """
         return self.predict(
-            observations, noise=noise, generator=generator, previous=previous, executed=executed
+            observations,
+            noise=noise,
+            generator=generator,
+            previous=previous,
+            executed=executed,
+            delay=delay,
         ).chunk
 
     @torch.no_grad()
