@@ -22,7 +22,7 @@ HELD, MISSED = 0.044, 0.037  # positions of the gripper in m between which it ho
 
 
 def joints_for(x: float, y: float, z: float, *, yaw: float) -> NDArray[np.float64]:
-    """Positions (6,) in rad of the joints that put the fingertips to a place in m, or as near as it gets, pointing down."""
+    """Positions (6,) in rad of the joints that put the fingertips to a place in m, pointing down."""
     waist = math.atan2(y, x)
     out, up = math.hypot(x, y), z + HAND - SHOULDER_HEIGHT
     bend = (out**2 + up**2 - UPPER_ARM**2 - FOREARM**2) / (2 * UPPER_ARM * FOREARM)
@@ -38,8 +38,8 @@ def joints_for(x: float, y: float, z: float, *, yaw: float) -> NDArray[np.float6
 def expert_action(observation: Observation) -> NDArray[np.float64]:
     """Target positions (7,) of the joints in rad and of the gripper in m: the next move of picking and placing.
 
-    It is a function of what is observed alone, so that it goes on from wherever arm and cube are: a cube that it has missed
-    or lost is picked up again.
+    It is a function of what is observed alone, so that it goes on from wherever arm and cube are: a cube that it has
+    missed or lost is picked up again.
     """
     hand = np.array(hand_pose(observation["arm"]))
     gripper = observation["arm"][-1]

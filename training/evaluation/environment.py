@@ -12,9 +12,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from policy.task import Task
+from training.pusht.task import difference_from_pusht
 
-OWN = {"pusht": "pusht_env:pusht_env/PushT-v0"}
-"""Environments of tasks, by the task's name: what `EnvironmentConfig.id` is where none is given."""
+PUSHT = "pusht_env:pusht_env/PushT-v0"
+"""The environment of the task pusht: what `EnvironmentConfig.id` is where none is given."""
 
 SUCCESS_KEYS = ("is_success", "success")
 TERMINATED = "terminated"
@@ -84,8 +85,9 @@ class Environment:
         max_steps: int | None = None,
         frame_size: int | None = None,
     ) -> None:
+        self.task = task
         self._config = config
-        self._task = task
+        self._held = commanded_positions(task)
         self._id = environment_id(config, task)
         options = dict(config.options)
         if config.id is None:
@@ -107,6 +109,17 @@ class Environment:
         except ValueError:
             self._env.close()
             raise
+
+    @property
+    def records(self) -> bool:
+        """Whether it draws pictures."""
+        return self._env.render_mode is not None
+
+    def position(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where the commanded numbers (A,) are, by an observation (O,); NaN where the task does not observe them."""
+        if self._held is None:
+            return np.full(self.task.action_dim, np.nan)
+        return observation[self._held]
 
     def reset(self, seed: int) -> NDArray[np.float64]:
         """Begin the episode of a seed; its first observation (O,)."""
@@ -169,9 +182,12 @@ def environment_id(config: EnvironmentConfig, task: Task) -> str:
     """
     if config.id is not None:
         return config.id
-    if task.name not in OWN:
-        raise ValueError(f"task {task.name!r} has no environment of its own: environment.id=… names one")
-    return OWN[task.name]
+    if difference := difference_from_pusht(task):
+        raise ValueError(
+            f"task {task.name!r} has no environment of its own: environment.id=… names one; "
+            f"it is not PushT ({difference})"
+        )
+    return PUSHT
 
 
 def commanded_positions(task: Task) -> list[int] | None:

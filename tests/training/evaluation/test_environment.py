@@ -7,9 +7,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from policy.task import Command, Part, Task
+from policy.task import Command
 from slider_env import TASK, Slider
-from training.evaluation.environment import Environment, EnvironmentConfig, commanded_positions
+from training.data.task_file import load_task
+from training.evaluation.environment import PUSHT, Environment, EnvironmentConfig, commanded_positions
 
 SLIDER = EnvironmentConfig("slider_env:Slider-v0", {"goal": "goal_position"})
 
@@ -76,10 +77,6 @@ def test_pictures_are_the_environments() -> None:
     assert environment.frame(np.zeros((0, 3))).shape == (32, 48, 3)
 
 
-def part(name: str, size: int) -> Part:
-    return Part(name=name, names=tuple(f"{name}_{index}" for index in range(size)), units=("",) * size)
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -106,7 +103,10 @@ def part(name: str, size: int) -> Part:
             {"observation": {"goal": "phase"}},
             "'phase' of environment 'slider_env:Slider-v0' is Discrete(3), but the part 'goal' needs 3 numbers",
         ),
-        ({"id": None}, "task 'slide' has no environment of its own: environment.id=… names one"),
+        (
+            {"id": None},
+            "task 'slide' has no environment of its own: environment.id=… names one; it is not PushT (",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(changes: dict[str, Any], line: str) -> None:
@@ -142,22 +142,14 @@ def test_an_environment_without_pictures_is_refused_when_one_is_drawn(
 
 def test_a_vector_is_all_parts_in_their_order() -> None:
     env = gymnasium.make("pusht_env/PushT-v0")
-    task = Task(
-        name="pusht",
-        rate=10,
-        observation=(part("block", 18), part("pusher", 2)),
-        action=Command(
-            names=("pusher_0", "pusher_1"), units=("px",) * 2, lower=(0.0,) * 2, upper=(512.0,) * 2
-        ),
-    )
+    task = load_task("pusht").task
     environment = Environment(EnvironmentConfig(), task, max_steps=5)
-    assert environment.reset(seed=7).tolist() == env.reset(seed=7)[0].tolist()
-    with pytest.raises(ValueError, match=r"observes \(20,\), but the task's parts need 19 numbers"):
-        Environment(
-            EnvironmentConfig(),
-            replace(task, observation=(part("block", 17), part("pusher", 2))),
-            max_steps=5,
-        )
+    observation = environment.reset(seed=7)
+    assert observation.tolist() == env.reset(seed=7)[0].tolist()
+    assert environment.position(observation).tolist() == observation[18:].tolist()
+    less = replace(task, observation=task.observation[:1])
+    with pytest.raises(ValueError, match=r"observes \(20,\), but the task's parts need 18 numbers"):
+        Environment(EnvironmentConfig(PUSHT), less, max_steps=5)
     with pytest.raises(
         ValueError, match=r"environment.observation is for a dict, but environment 'pusht_env"
     ):
