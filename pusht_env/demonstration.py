@@ -15,9 +15,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from pusht_env.block import keypoint_observation
 from pusht_env.env import SUCCESS_COVERAGE, PushTEnv
-from pusht_env.physics import PUSHER_RADIUS, WORKSPACE_SIZE
+from pusht_env.physics import PUSHER_RADIUS, WORKSPACE_SIZE, PushTPhysics
 
 REACH = 2 * PUSHER_RADIUS
 """How near the pointer must come to the pusher before it is followed, in px. As for the published demonstrations."""
@@ -91,7 +90,6 @@ class Demonstration:
         seed: of its initial state.
         states: `(T, 5)` float32: pusher x, y and block x, y in px, block angle in rad, before each step.
         actions: `(T, 2)` float32, px: target position of the pusher in each step.
-        keypoints: `(T, 9, 2)` float32, px: the block's keypoints before each step.
         n_contacts: `(T, 1)` float32: contact points per physics step in the step before.
         reward: largest of its control steps.
         is_success: whether its last step was a success.
@@ -100,7 +98,6 @@ class Demonstration:
     seed: int
     states: NDArray[np.float32]
     actions: NDArray[np.float32]
-    keypoints: NDArray[np.float32]
     n_contacts: NDArray[np.float32]
     reward: float
     is_success: bool
@@ -158,11 +155,10 @@ def find_seed(state: NDArray[np.floating], candidates: Iterable[int]) -> int | N
     Args:
         state: `(5,)`, the first row of an episode.
     """
-    env = PushTEnv(obs_type="state")
     wanted = np.asarray(state, np.float32)
     for seed in candidates:
-        env.reset(seed=seed)
-        if np.array_equal(env.state.astype(np.float32), wanted):
+        physics = PushTPhysics.from_seed(seed)
+        if np.array_equal(np.float32([*physics.pusher_position, *physics.block_pose]), wanted):
             return seed
     return None
 
@@ -215,13 +211,10 @@ def _is_near(pointer: tuple[float, float] | None, state: NDArray[np.float64]) ->
 
 
 def _demonstration(seed: int, outcome: _Outcome) -> Demonstration:
-    states = np.stack([row.state for row in outcome.rows])  # (T, 5)
-    keypoints = keypoint_observation(states)[:, :-2].reshape(len(states), -1, 2)  # (T, 9, 2)
     return Demonstration(
         seed=seed,
-        states=states.astype(np.float32),
+        states=np.stack([row.state for row in outcome.rows]).astype(np.float32),
         actions=np.stack([row.action for row in outcome.rows]),
-        keypoints=keypoints.astype(np.float32),
         n_contacts=np.array([[row.contacts] for row in outcome.rows], np.float32),
         reward=outcome.reward,
         is_success=outcome.is_success,

@@ -72,18 +72,13 @@ def test_a_person_who_does_as_a_published_demonstration_records_it_again(demonst
     store = zarr.open_group(str(demonstrations_path), mode="r")
     ends = np.asarray(store["meta/episode_ends"]).tolist()
     rows = slice(ends[19], ends[20])
-    published = {
-        name: np.asarray(store[f"data/{name}"][rows])
-        for name in ("state", "action", "keypoint", "n_contacts")
-    }
+    published = {name: np.asarray(store[f"data/{name}"][rows]) for name in ("state", "action", "n_contacts")}
     hand = Script([*map(Gesture, map(tuple, published["action"].tolist())), ask(Request.KEEP)])
 
     (recorded,) = demonstrate(hand, [20], max_steps=1000)
 
     np.testing.assert_array_equal(recorded.actions, published["action"])
     np.testing.assert_array_equal(recorded.states, published["state"])
-    assert recorded.keypoints.shape == published["keypoint"].shape
-    assert np.abs(recorded.keypoints - published["keypoint"]).max() < 0.1
     # The published ones are of a physics engine that was of another opinion in some steps.
     assert recorded.n_contacts.shape == published["n_contacts"].shape
     assert np.mean(recorded.n_contacts == published["n_contacts"]) > 0.9
