@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import gymnasium as gym
@@ -149,15 +150,15 @@ def test_the_command_runs_in_real_time_until_the_person_quits(
 ) -> None:
     path = tmp_path / "my.zarr"
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    ended = threading.Event()
+    ended, pusher = threading.Event(), pusher_of(0)
 
     def act() -> None:
         """Insists, since nobody knows when the window is there."""
         while not ended.wait(0.05):
-            if pygame.display.get_init() and pygame.display.get_surface():
+            with suppress(pygame.error):  # there is none yet, or no more
                 if path.exists():
                     pygame.event.post(pygame.event.Event(pygame.QUIT))
-                pygame.event.post(pygame.event.Event(pygame.MOUSEMOTION, pos=pusher_of(0)))
+                pygame.event.post(pygame.event.Event(pygame.MOUSEMOTION, pos=pusher))
                 pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RETURN))
 
     person = threading.Thread(target=act)
