@@ -32,7 +32,7 @@ def accuracy_measure(
 
     Args:
         base: the policy.
-        observations: (B, observation_steps, observation_dim).
+        observations: (B, observation_steps, observation_dim) in px.
         seed: of the noises.
         reference_steps: T of the sequential DDIM that all are compared with.
 
@@ -78,7 +78,7 @@ def time_in_turns(
 
     Args:
         make_policies: every second turn takes them in reverse, so that none always follows the same one.
-        observations: (B, observation_steps, observation_dim), of which each call gets another one.
+        observations: (B, observation_steps, observation_dim) in px, of which each call gets another one.
         turn: number of the turn.
         calls: of each policy.
 

@@ -60,7 +60,7 @@ class Setting:
 
     Attributes:
         policy: with a covariance.
-        observations: (B, observation_steps, observation_dim).
+        observations: (B, observation_steps, observation_dim) in px.
         iterations: how many to follow at most.
         seed: of the noises, the same for all.
     """
