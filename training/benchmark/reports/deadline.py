@@ -26,6 +26,7 @@ from training.benchmark.measurements import percentiles
 from training.benchmark.report import held_out_observations, load_policy, write_report
 from training.benchmark.row_cache import Row
 from training.benchmark.tables import markdown_table
+from training.pusht.task import difference_from_pusht
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
@@ -75,7 +76,7 @@ def report(config: BenchmarkConfig) -> None:
     Raises:
         OSError: if this user may not have the priority.
         EngineError: for an engine whose library is not installed.
-        ValueError: without demonstrations, if the policy's observations are not PushT's.
+        ValueError: without demonstrations, for a policy of another task than PushT.
     """
     options = config.deadline
     os.nice(options.nice)  # before any thread begins, since threads inherit it
@@ -150,17 +151,16 @@ def initial_observations(policy: DiffusionPolicy) -> list[Tensor]:
     """What a policy of PushT observes as episodes begin, each (1, observation_steps, observation_dim) in px.
 
     Raises:
-        ValueError: if it observes something else.
+        ValueError: for a policy of another task.
     """
+    if difference := difference_from_pusht(policy.task):
+        raise ValueError(
+            "demonstrations=… is required by report=deadline for a policy of another task than PushT: "
+            f"{difference}"
+        )
     env = gymnasium.make("pusht_env/PushT-v0", disable_env_checker=True)
     states = [torch.from_numpy(env.reset(seed=100_000 + i)[0]).float() for i in range(OBSERVATIONS)]
     env.close()
-    found, known = policy.config.observation_dim, len(states[0])
-    if found != known:
-        raise ValueError(
-            "demonstrations=… is required by report=deadline for a policy of another task than PushT: "
-            f"this one observes {found} numbers, PushT has {known}"
-        )
     return [state.expand(1, policy.config.observation_steps, -1) for state in states]
 
 
