@@ -158,7 +158,7 @@ def find_seed(state: NDArray[np.floating], candidates: Iterable[int]) -> int | N
     wanted = np.asarray(state, np.float32)
     for seed in candidates:
         physics = PushTPhysics.from_seed(seed)
-        if np.array_equal(np.float32([*physics.pusher_position, *physics.block_pose]), wanted):
+        if np.array_equal(np.array([*physics.pusher_position, *physics.block_pose], np.float32), wanted):
             return seed
     return None
 
