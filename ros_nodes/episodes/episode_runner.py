@@ -216,8 +216,7 @@ class EpisodeRunner(ClockGuard, Node):
         values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout=timeout).values
         read = [parameter_value_to_python(value) for value in values]
         return {
-            # Lists come as arrays, which JSON does not know.
-            name: value if isinstance(value, (bool, int, float, str)) else list(value)
+            name: _for_json(value)
             for name, value in zip(request.names, read, strict=True)
             if value is not None
         }
@@ -279,6 +278,13 @@ class EpisodeRunner(ClockGuard, Node):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+
+def _for_json(value: Any) -> Any:
+    """A parameter's value: lists come as arrays, which JSON does not know, nor a limit that is NaN (the task's own)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (bool, int, str)) else [_for_json(each) for each in value]
 
 
 def _number(text: str) -> float | str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from policy.robot.times import SECOND
 from policy.task import Task
-from ros_nodes.commands.trajectory_execution import SECOND, Position
+from ros_nodes.commands.trajectory_execution import Position
 from ros_nodes.simulator.simulated_robot import Moment
 from training.evaluation.environment import Environment, EnvironmentConfig, Step, commanded_positions
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.robot.times import SECOND
 from pusht_env.env import SUCCESS_COVERAGE, PushTEnv
 from pusht_env.physics import CONTROL_HZ
-from ros_nodes.commands.trajectory_execution import SECOND, Position
+from ros_nodes.commands.trajectory_execution import Position
 from ros_nodes.simulator.simulated_robot import Moment
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ros_nodes.commands.trajectory_execution import SECOND, Position, Trajectory, hold
+from policy.robot.times import SECOND
+from ros_nodes.commands.trajectory_execution import Position, Trajectory, hold
 
 RESET_JUMP = SECOND
 """How far the clock jumps at a reset, in nanoseconds, so that nobody takes two episodes for one."""

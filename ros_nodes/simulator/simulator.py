@@ -21,7 +21,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray
 from std_srvs.srv import Trigger
 
-from ros_nodes.commands.trajectory_execution import SECOND
+from policy.robot.times import SECOND
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
 from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.simulator import simulator_messages as messages

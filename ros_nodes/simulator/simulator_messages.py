@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 
-from ros_nodes.commands.trajectory_execution import SECOND
+from policy.robot.times import SECOND
 from ros_nodes.simulator.simulated_robot import RobotState
 
 FRAME = "world"

@@ -16,7 +16,7 @@ TASK = Task(
     rate=5,
     observation=(
         Part(name="goal", names=("goal_a", "goal_b", "goal_c"), units=UNITS),
-        Part(name="joints", names=NAMES, units=UNITS),
+        Part(name="arm", names=NAMES, units=UNITS),
     ),
     action=Command(names=NAMES, units=UNITS, lower=(-1.0,) * 3, upper=(1.0,) * 3),
 )
@@ -35,7 +35,7 @@ class Slider(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.observation_space = gymnasium.spaces.Dict(
             {
                 "goal_position": gymnasium.spaces.Box(-1.0, 1.0, (3,)),
-                "joints": gymnasium.spaces.Box(-1.0, 1.0, (3,)),
+                "arm": gymnasium.spaces.Box(-1.0, 1.0, (3,)),
                 "camera": gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8),
                 "phase": gymnasium.spaces.Discrete(3),
             }
@@ -64,7 +64,7 @@ class Slider(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _observation(self) -> dict[str, Any]:
         camera = np.zeros((4, 4, 3), np.uint8)
-        return {"joints": self._joints, "goal_position": self._goal, "camera": camera, "phase": 0}
+        return {"arm": self._joints, "goal_position": self._goal, "camera": camera, "phase": 0}
 
 
 register(id="Slider-v0", entry_point=Slider, max_episode_steps=50)

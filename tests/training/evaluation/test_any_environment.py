@@ -113,7 +113,7 @@ def test_demonstrations_become_a_policy_that_acts_there(
             [],
             "error: task 'slide' has no environment of its own: environment.id=… names one; it is not PushT (",
         ),
-        (ARGUMENTS[:1], "error: environment 'slider_env:Slider-v0' observes no 'goal', but camera"),
+        (ARGUMENTS[:1], "error: environment 'slider_env:Slider-v0' observes no 'goal', but arm, camera"),
         (
             [*ARGUMENTS, "environment.success=solved"],
             "error: info of environment 'slider_env:Slider-v0' has no solved",

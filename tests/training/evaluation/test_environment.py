@@ -88,12 +88,12 @@ def test_pictures_are_the_environments() -> None:
         ({"options": {"colour": 1}}, "environment 'slider_env:Slider-v0' cannot be made: TypeError: "),
         (
             {"observation": {}},
-            "environment 'slider_env:Slider-v0' observes no 'goal', but camera, goal_position, joints, phase: "
+            "environment 'slider_env:Slider-v0' observes no 'goal', but arm, camera, goal_position, phase: "
             "environment.observation.goal=… names which one the part 'goal' is",
         ),
         (
-            {"observation": {"goal": "goal_position", "arm": "joints"}},
-            "environment.observation.arm: the task observes no 'arm', but goal, joints",
+            {"observation": {"goal": "goal_position", "wrist": "arm"}},
+            "environment.observation.wrist: the task observes no 'wrist', but goal, arm",
         ),
         (
             {"observation": {"goal": "camera"}},
