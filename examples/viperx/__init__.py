@@ -1,9 +1,9 @@
-"""A six-joint arm that puts a cube onto a target: importing this registers `viperx/PickPlace-v0` with gymnasium."""
+"""A six-joint arm that presses two buttons: importing this registers `viperx/PressButtons-v0` with gymnasium."""
 
 from gymnasium.envs.registration import register
 
 register(
-    id="viperx/PickPlace-v0",
-    entry_point="viperx.environment:PickPlaceEnv",
-    max_episode_steps=150,
+    id="viperx/PressButtons-v0",
+    entry_point="viperx.environment:PressButtonsEnv",
+    max_episode_steps=100,
 )

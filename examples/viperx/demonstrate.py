@@ -1,6 +1,6 @@
 """Record demonstrations of the scripted expert as a store that pcm-train-policy reads.
 
-    python -m viperx.demonstrate viperx.zarr --episodes 200
+    python -m viperx.demonstrate viperx.zarr --episodes 300
 
 The arm does not quite do what the expert commands: a little noise on its joints shows the policy how to come back.
 Recorded is what the expert commanded. Episodes without success are dropped.
@@ -23,33 +23,27 @@ from viperx.environment import Observation
 from viperx.expert import expert_action
 from viperx.task import TASK
 
-BUMPS = 0.04  # how often, as a share of the control steps
-
 Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def demonstrate(seed: int, noise: float) -> Rows | None:
-    """Observations (n, 13) and actions (n, 7) of an episode; None if the expert did not succeed.
+    """Observations (n, 11) and actions (n, 6) of an episode; None if the expert did not succeed.
 
     Args:
-        seed: of the episode's initial state, and of the disturbances.
-        noise: standard deviation in rad of what is added to the six joints' commands. Now and then it is ten times as
-            large for a while, as if somebody bumped into the arm.
+        seed: of the episode's initial state, and of the noise.
+        noise: standard deviation in rad of what is added to the joints' commands.
     """
-    env = gymnasium.make("viperx/PickPlace-v0")
+    env = gymnasium.make("viperx/PressButtons-v0")
     observation: Observation
     observation, _ = env.reset(seed=seed)
     random = np.random.default_rng(seed)
     observations, actions, ended = [], [], False
-    bump, bumped_until = np.zeros(6), 0
     while not ended:
         action = expert_action(observation)
         observations.append(np.concatenate([observation[part.name] for part in TASK.observation]))
         actions.append(action)
-        if random.uniform() < BUMPS:
-            bump, bumped_until = random.normal(0.0, 10 * noise, 6), len(actions) + 3
-        disturbance = random.normal(0.0, noise, 6) + (bump if len(actions) < bumped_until else 0.0)
-        observation, _, terminated, truncated, _ = env.step(action + np.append(disturbance, 0.0))
+        noisy = action + random.normal(0.0, noise, len(action))
+        observation, _, terminated, truncated, _ = env.step(noisy)
         ended = terminated or truncated
     env.close()
     return (np.array(observations), np.array(actions)) if terminated else None
@@ -62,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--first-seed", type=int, default=0, help="of the first episode; each has the next one"
     )
-    parser.add_argument("--noise", type=float, default=0.01, help="on the joints, in rad")
+    parser.add_argument("--noise", type=float, default=0.02, help="on the joints, in rad")
     options = parser.parse_args(argv)
     origin = {name: value for name, value in vars(options).items() if name != "output"}
     provenance = {"code": code_version(), "command": command_line(), **origin}

@@ -1,4 +1,4 @@
-"""The scene in MuJoCo: a ViperX 300 of gym-aloha, a table, a cube and a target."""
+"""The scene in MuJoCo: a ViperX 300 of gym-aloha, a table and two buttons."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wris
 FINGERS = ("left_finger", "right_finger")
 
 TIMESTEP = 0.002  # s
-CUBE_SIDE, CUBE_MASS = 0.04, 0.05  # m, kg
-TARGET_RADIUS = 0.05  # m
+BUTTONS = {"first": "0.3 0.7 0.35 1", "second": "0.85 0.3 0.25 1"}  # colours
+BUTTON_RADIUS, BUTTON_TOP, BUTTON_TRAVEL = 0.04, 0.032, 0.012  # m
 
 # Stiffness in N·m/rad (fingers: N/m) and reflected inertia in kg·m² (fingers: kg) of each servo. The servos are ours:
 # those of gym-aloha stop up to 0.06 rad short of their target, for the friction that it gives the joints.
@@ -36,6 +36,10 @@ def build_model() -> mujoco.MjModel:
         ModuleNotFoundError: without gym-aloha, whose meshes, inertias and joint limits it takes.
     """
     assets = _assets()
+    buttons = "".join(_button(name, color) for name, color in BUTTONS.items())
+    excluded = "".join(
+        f'<exclude body1="world" body2="{name}"/>' for name in BUTTONS
+    )  # it sinks into the table
     spec = mujoco.MjSpec.from_string(
         f"""
         <mujoco model="viperx">
@@ -51,17 +55,12 @@ def build_model() -> mujoco.MjModel:
             <light pos="0.5 -0.5 1.5" dir="-0.2 0.4 -1"/>
             <geom name="table" type="box" size="0.5 0.5 0.02" pos="0.2 0 -0.02" rgba="0.85 0.8 0.72 1"/>
             <camera name="scene" pos="0.79 -0.84 0.585" xyaxes="0.819 0.574 0 -0.242 0.346 0.906"/>
-            <body name="target" mocap="true">
-              <geom type="cylinder" size="{TARGET_RADIUS} 0.0005" rgba="0.3 0.75 0.4 1" contype="0" conaffinity="0"/>
-            </body>
-            <body name="cube">
-              <freejoint name="cube"/>
-              <inertial pos="0 0 0" mass="{CUBE_MASS}" diaginertia="{3 * f"{CUBE_MASS * CUBE_SIDE**2 / 6} "}"/>
-              <geom name="cube" type="box" size="{3 * f"{CUBE_SIDE / 2} "}" condim="4" friction="1 0.005 0.0001"
-                    rgba="0.85 0.25 0.2 1"/>
-            </body>
+            {buttons}
             <include file="{assets / f"{ARM}.xml"}"/>
           </worldbody>
+          <contact>
+            {excluded}
+          </contact>
         </mujoco>
         """
     )
@@ -82,6 +81,17 @@ def build_model() -> mujoco.MjModel:
         )
         servo.set_to_position(kp=stiffness, dampratio=1.0)
     return spec.compile()
+
+
+def _button(name: str, color: str) -> str:
+    """A disk that a spring of 300 N/m holds up, and that 4 N push down."""
+    return f"""
+      <body name="{name}" pos="0 0 {BUTTON_TOP - 0.012}">
+        <joint name="{name}" type="slide" axis="0 0 1" limited="true" range="{-BUTTON_TRAVEL} 0" stiffness="300"
+               damping="5"/>
+        <inertial pos="0 0 0" mass="0.05" diaginertia="0.00003 0.00003 0.00005"/>
+        <geom name="{name}" type="cylinder" size="{BUTTON_RADIUS} 0.012" rgba="{color}"/>
+      </body>"""
 
 
 def _assets() -> Path:

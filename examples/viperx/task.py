@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from policy.task import Command, Part, Task
-from viperx.environment import CONTROL_HZ, HIGH, JOINTS, LOW
+from viperx.environment import CONTROL_HZ, HIGH, LOW
+from viperx.scene import ARM_JOINTS
 
-JOINT_UNITS = ("rad",) * 6 + ("m",)
+UNITS = ("rad",) * len(ARM_JOINTS)
 
 TASK = Task(
-    name="viperx_pick_place",
+    name="viperx_press_buttons",
     rate=CONTROL_HZ,
     observation=(
-        Part(name="arm", names=JOINTS, units=JOINT_UNITS),
-        Part(name="cube", names=("x", "y", "z", "yaw"), units=("m", "m", "m", "rad")),
-        Part(name="target", names=("x", "y"), units=("m", "m")),
+        Part(name="arm", names=ARM_JOINTS, units=UNITS),
+        Part(name="first", names=("x", "y"), units=("m", "m")),
+        Part(name="second", names=("x", "y"), units=("m", "m")),
+        Part(name="lit", names=("first",), units=("",)),
     ),
-    action=Command(names=JOINTS, units=JOINT_UNITS, lower=LOW, upper=HIGH),
+    action=Command(names=ARM_JOINTS, units=UNITS, lower=LOW, upper=HIGH),
 )

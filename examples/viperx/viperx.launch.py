@@ -33,7 +33,7 @@ ARGUMENTS = (
     ("episodes", "20", "number of episodes"),
     ("first_seed", "100000", "initial state of the first episode; one more per episode"),
     ("noise_seed", "0", "seed of the policy's noises"),
-    ("max_steps", "150", "control steps of 0.1 s per episode"),
+    ("max_steps", "100", "control steps of 0.1 s per episode"),
     ("mode", "lockstep", "lockstep: deterministic, and as fast as it goes; or realtime"),
     ("output_dir", "outputs/viperx_ros", "where summary.json is written"),
 )
@@ -62,7 +62,7 @@ def _start(context: LaunchContext) -> list[Action]:
             {
                 "mode": value["mode"],
                 "checkpoint": value["checkpoint"],
-                "environment.id": "viperx:viperx/PickPlace-v0",
+                "environment.id": "viperx:viperx/PressButtons-v0",
             }
         ],
     )
