@@ -25,23 +25,23 @@ class PressButtonsEnv(gym.Env[Observation, ArrayLike]):
     """Press two buttons that lie somewhere on the table, the first one first, with the shut gripper.
 
     ## Action space
-    `Box` of 6: target positions of the joints in rad, to be reached in one control step of 0.1 s. Beyond a joint's limits
-    it is moved to the limit.
+    `Box` of 6: target positions of the joints in rad, to be reached in one control step of 0.1 s. Beyond a joint's
+    limits it is moved to the limit.
 
     ## Observation space
-    A `Dict`: `arm` (6,), positions of the joints in rad; `first` and `second` (2,), x, y of the buttons in m; `lit` (1,), 1
-    once the first one was pressed, else 0.
+    A `Dict`: `arm` (6,), positions of the joints in rad; `first` and `second` (2,), x, y of the buttons in m; `lit`
+    (1,), 1 once the first one was pressed, else 0.
 
     ## Reward
     0.5 once the first button was pressed, 1 when the second one is pressed after it.
 
     ## Starting state
-    Buttons and arm are drawn from the seed: both in a ring sector in front of the arm, at least 0.15 m apart; each joint up
-    to 0.1 rad from its home.
+    Buttons and arm are drawn from the seed: both in a ring sector in front of the arm, at least 0.15 m apart; each
+    joint up to 0.1 rad from its home.
 
     ## Episode end
-    Success: the second button is pressed after the first one. `gymnasium.make` truncates after 100 steps, or as many as its
-    `max_episode_steps`.
+    Success: the second button is pressed after the first one. `gymnasium.make` truncates after 100 steps, or as many as
+    its `max_episode_steps`.
 
     Args:
         render_mode: `"rgb_array"`, or `None`.

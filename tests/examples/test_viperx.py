@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-yaml = pytest.importorskip("yaml")
+pytest.importorskip("yaml")
 pytest.importorskip("mujoco")
 if find_spec("gym_aloha") is None:
     pytest.skip("needs gym-aloha, see examples/viperx", allow_module_level=True)
+
+import yaml
 
 from training.data.demonstrations import load_demonstrations
 from training.evaluation.environment import Environment, EnvironmentConfig, commanded_positions
@@ -78,8 +80,8 @@ def test_joints_go_where_they_are_sent_within_their_limits(env: PressButtonsEnv)
     np.testing.assert_allclose(fingertips(observation["arm"]), place, atol=2e-3)
     for _ in range(15):
         observation = env.step(np.full(6, 10.0))[0]
-    assert (observation["arm"] <= np.array(HIGH) + 0.05).all()
-    assert (observation["arm"] >= np.array(LOW) - 0.05).all()
+    assert (observation["arm"] <= np.array(HIGH) + 0.1).all()
+    assert (observation["arm"] >= np.array(LOW) - 0.1).all()
     with pytest.raises(ValueError, match="action must be 6 finite joint positions"):
         env.step(np.full(6, np.nan))
 
