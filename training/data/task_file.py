@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from policy.task import Task, TaskError, task_from_values
 from training.data.store_arrays import RowShape
 
-SHIPPED = files("training.conf") / "task"
+SHIPPED = files("training.conf") / "tasks"
 PART_KEYS, ACTION_KEYS = ("name", "names", "units"), ("names", "units", "lower", "upper")
 SOURCE_KEYS = ("array", "shape", "columns")
 

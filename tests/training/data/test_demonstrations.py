@@ -117,7 +117,7 @@ SMALL = small_arrays()
 BAD_VALUES: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "lengths disagree": (
         {"action": SMALL["data/action"][:-1]},
-        "array data/action has 44 steps, but data/state has 45",
+        "array data/action has 44 steps, but data/keypoint has 45",
     ),
     "nan": (
         {"state": edited(SMALL["data/state"], lambda v: v.__setitem__((slice(7, 9), 3), np.nan))},
