@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from training.data.array_hash import array_sha256
 from training.data.bounded_zip import open_zip
 from training.data.store_check import check_store
 from training.data.store_files import FolderFiles, StoreError, ZipFiles, folder_store, open_group
@@ -72,13 +73,6 @@ def load_demonstrations(path: str | Path) -> Demonstrations:
         episode_ends=arrays["meta/episode_ends"],
         sha256=hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest(),
     )
-
-
-def array_sha256(values: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and little-endian C-order bytes."""
-    little_endian = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    header = f"{little_endian.dtype.str} {values.shape} ".encode()
-    return hashlib.sha256(header + little_endian.tobytes()).hexdigest()
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 from training.command import run_command
 from training.data.bounded_download import DownloadError, check_scheme, fetch
 from training.data.bounded_zip import check_names, check_unpackable, open_zip
-from training.data.demonstrations import DemonstrationError, array_sha256, load_demonstrations
+from training.data.array_hash import array_sha256
+from training.data.demonstrations import DemonstrationError, load_demonstrations
 
 PUBLISHED_URL = "https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip"
 STORE_NAME = "pusht_cchi_v7_replay.zarr"

@@ -22,7 +22,8 @@ import zarr
 
 from training.data import download_demonstrations
 from training.data.bounded_download import DownloadError, fetch
-from training.data.demonstrations import array_sha256, load_demonstrations
+from training.data.array_hash import array_sha256
+from training.data.demonstrations import load_demonstrations
 from training.data.download_demonstrations import STORE_NAME, DownloadConfig, main
 
 # The fixture of `conftest.py`: starts a server of the given bytes, whose answers its attributes change.
