@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
@@ -37,33 +36,54 @@ def bags_in(path: Path) -> list[Path]:
 
 
 def bag_messages(
-    path: Path, wanted: Mapping[str, str], *, advance: Callable[[float], None] = lambda share: None
+    path: Path, wanted: Mapping[str, tuple[str, ...]], *, advance: Callable[[float], None] = lambda share: None
 ) -> Iterator[tuple[str, Message, int]]:
     """Topic, message and time of arrival in ns of each message of some topics, in the order of arrival.
 
     Args:
-        wanted: topics as the bag's with a leading slash, and their types, such as ``sensor_msgs/JointState``.
+        wanted: names of topics, and the types allowed, such as ``sensor_msgs/JointState``. A name without a leading slash is
+            taken as one below the root, as a node does.
         advance: called with each share of the bag that is done.
 
     Raises:
         BagError: for a bag that is damaged or of an unknown version, or a topic that is not in it or of another type.
     """
-    with _reading():
-        with Reader(path) as reader:
-            connections = _connections(reader, wanted)
-            total = max(1, sum(connection.msgcount for connection in connections))
-            for connection, received_ns, data in _checked(reader.messages(connections)):
-                topic = _slashed(connection.topic)
-                yield topic, _message(topic, connection.msgtype, data), received_ns
-                advance(1 / total)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
+    rooted = {f"/{name.lstrip('/')}": name for name in wanted}
+    # What a damaged bag makes `rosbags` raise has no common type.
     try:
-        yield
+        with Reader(path) as reader:
+            connections = [c for c in reader.connections if f"/{c.topic.lstrip('/')}" in rooted]
+            _check_topics(reader, connections, wanted)
+            total = max(1, sum(connection.msgcount for connection in connections))
+            for connection, received_ns, data in reader.messages(connections):
+                name = rooted[f"/{connection.topic.lstrip('/')}"]
+                yield name, _message(name, connection.msgtype, data), received_ns
+                advance(1 / total)
     except BagError:
         raise
-    # What a damaged bag makes `rosbags` raise has no common type.
     except Exception as error:
         raise BagError(f"cannot be read: {one_line(error)}") from error
+
+
+def _check_topics(reader: Reader, connections: Sequence[Connection], wanted: Mapping[str, tuple[str, ...]]) -> None:
+    found = {f"/{connection.topic.lstrip('/')}": connection for connection in connections}
+    for name, kinds in wanted.items():
+        connection = found.get(f"/{name.lstrip('/')}")
+        if connection is None:
+            there = sorted({connection.topic for connection in reader.connections})
+            some = ", ".join(there[:20]) + (", …" if len(there) > 20 else "")
+            raise BagError(f"topic {name} is missing, there are {some or 'none'}")
+        if type_name(connection.msgtype) not in kinds:
+            raise BagError(
+                f"topic {name} is of the type {type_name(connection.msgtype)}, need {' or '.join(kinds)}"
+            )
+        serialization = getattr(connection.ext, "serialization_format", "cdr")
+        if serialization != "cdr":
+            raise BagError(f"topic {name} is serialized as {serialization!r:.40}, allowed is cdr")
+
+
+def _message(name: str, msgtype: str, data: bytes) -> Message:
+    try:
+        return TYPES.deserialize_cdr(data, type_name(msgtype).replace("/", "/msg/"))
+    except Exception as error:
+        raise BagError(f"topic {name}: a message of {len(data)} bytes is no {type_name(msgtype)}: {one_line(error)}") from error

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training.importing.lerobot_metadata import Metadata, Rows, read_metadata
 from training.importing.parquet_rows import TableError, TableReader
 from training.importing.recording import (
+    Advance,
     Choice,
     Episode,
     EpisodeError,
@@ -42,7 +43,7 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
     metadata = read_metadata(path)
     features, source = metadata.features, str(metadata.file)
     numbers = [name for name, feature in features.items() if NUMBERS.fullmatch(feature.kind)]
-    action = choice.action or "action"
+    action = choice.actions or "action"
     if action not in numbers:
         raise RecordingError(f"{source}: no column {action!r} of numbers, there are {', '.join(numbers)}")
     observed = [name for name in features if name.startswith("observation.")]
@@ -80,7 +81,7 @@ class _Reader:
         read = dict.fromkeys((*columns.values(), action, *rows))
         self._tables = TableReader({name: len(metadata.features[name].names) for name in read})
 
-    def read(self, index: int) -> Iterator[Episode]:
+    def read(self, index: int, advance: Advance) -> Iterator[Episode]:
         episode, rows = self._rows[index]
         if rows is None:
             raise EpisodeError(

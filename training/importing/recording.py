@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,26 @@ class Episode:
     actions: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """What an episode lacks, or a piece that is too short to be one.
+
+    Attributes:
+        name: of the recorded episode, then ``#`` and what.
+        reason: why.
+    """
+
+    name: str
+    reason: str
+
+
+Item: TypeAlias = Episode | EpisodeError | Dropped
+"""What reading gives. An `EpisodeError` is one after which the next episode can still be read."""
+
+Advance: TypeAlias = Callable[[float], None]
+"""Is told each share of an episode that has been read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """A recording that was opened.
@@ -43,8 +64,9 @@ class Recording:
         path: file or folder.
         format: its name for people, such as ``LeRobot v2.1``.
         task: what was observed and commanded.
-        episodes: names of what it holds.
-        read: function (index of a name) → its episodes: one, or several where a bag is cut. It raises EpisodeError.
+        episodes: names of the recorded episodes: tables, groups or bags.
+        read: function (index of a name, advance) → what it gives: one episode of that name, or where a bag is cut several,
+            with ``#`` and a number behind it. It raises EpisodeError if there is no going on in it.
         left_out: what is in the recording and not imported, each with the reason.
     """
 
@@ -52,7 +74,7 @@ class Recording:
     format: str
     task: Task
     episodes: Sequence[str]
-    read: Callable[[int], Iterator[Episode]]
+    read: Callable[[int, Advance], Iterator[Item]]
     left_out: Sequence[str] = ()
 
 
@@ -63,14 +85,18 @@ class Choice:
     Attributes:
         name: of the task; empty for the name of the source.
         parts: what becomes a part of the observation, named as in the recording or as the part; empty for all numbers.
-        action: column of the actions; empty for the format's own.
+        actions: column of the actions, or for bags, where they come from; empty for the format's own.
         rate: control steps a second, in Hz, for a recording that does not say.
+        robot: for bags, the robot's file.
+        split: for bags, where they are cut.
     """
 
     name: str = ""
     parts: tuple[str, ...] = ()
-    action: str = ""
+    actions: str = ""
     rate: float | None = None
+    robot: str = ""
+    split: str = "none"
 
 
 def make_task(

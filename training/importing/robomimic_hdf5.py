@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from policy.task import FASTEST, MOST_NUMBERS, SLOWEST
 from training.importing.recording import (
+    Advance,
     Choice,
     Episode,
     EpisodeError,
@@ -63,7 +64,7 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
         RecordingError: for a file that is missing or damaged, has no episodes, or none with observations, lacks a column
             or the rate, or has another one.
     """
-    action = choice.action or "actions"
+    action = choice.actions or "actions"
     with _opened(path) as file:
         names, rate = _episodes(path, file), _rate(path, file, choice.rate)
         layout = _first_layout(path, file, names, action=action)
@@ -76,7 +77,7 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
         source=str(path),
     )
 
-    def read(index: int) -> Iterator[Episode]:
+    def read(index: int, advance: Advance) -> Iterator[Episode]:
         with _opened(path) as file:
             yield _episode(path, file, names[index], columns=columns, action=action, layout=layout)
 
