@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-SECOND = 1_000_000_000
-"""In nanoseconds."""
-
 Position = tuple[float, ...]
 
 
