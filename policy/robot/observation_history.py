@@ -185,10 +185,7 @@ class ObservationHistory:
         if len(newest) < len(self._sources):
             return None
         stamp = min(newest)
-        for source in self._sources.values():
-            if abs(_nearest(source, stamp)[0] - stamp) > source.slice.max_age_ns:
-                return None
-        return stamp
+        return None if self.silent(stamp) else stamp
 
     def sample(self, stamp_ns: int) -> NDArray[np.float64]:
         """The history that ends at `newest_stamp`: (steps, observation_dim), oldest first.
@@ -204,6 +201,13 @@ class ObservationHistory:
                 first = source.slice.first
                 observations[row, first : first + source.slice.size] = _nearest(source, time)[1]
         return observations
+
+    def silent(self, stamp_ns: int) -> str | None:
+        """The first source without a measurement within its max_age of a time, or None. `sample` does not ask."""
+        for name, source in self._sources.items():
+            if not source.buffer or abs(_nearest(source, stamp_ns)[0] - stamp_ns) > source.slice.max_age_ns:
+                return name
+        return None
 
     def ages(self, now_ns: int) -> dict[str, float | None]:
         """Age of the newest measurement of each source in s, None where there is none."""

@@ -36,7 +36,10 @@ def bags_in(path: Path) -> list[Path]:
 
 
 def bag_messages(
-    path: Path, wanted: Mapping[str, tuple[str, ...]], *, advance: Callable[[float], None] = lambda share: None
+    path: Path,
+    wanted: Mapping[str, tuple[str, ...]],
+    *,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Message, int]]:
     """Topic, message and time of arrival in ns of each message of some topics, in the order of arrival.
 
@@ -65,7 +68,9 @@ def bag_messages(
         raise BagError(f"cannot be read: {one_line(error)}") from error
 
 
-def _check_topics(reader: Reader, connections: Sequence[Connection], wanted: Mapping[str, tuple[str, ...]]) -> None:
+def _check_topics(
+    reader: Reader, connections: Sequence[Connection], wanted: Mapping[str, tuple[str, ...]]
+) -> None:
     found = {f"/{connection.topic.lstrip('/')}": connection for connection in connections}
     for name, kinds in wanted.items():
         connection = found.get(f"/{name.lstrip('/')}")
@@ -86,4 +91,6 @@ def _message(name: str, msgtype: str, data: bytes) -> Message:
     try:
         return TYPES.deserialize_cdr(data, type_name(msgtype).replace("/", "/msg/"))
     except Exception as error:
-        raise BagError(f"topic {name}: a message of {len(data)} bytes is no {type_name(msgtype)}: {one_line(error)}") from error
+        raise BagError(
+            f"topic {name}: a message of {len(data)} bytes is no {type_name(msgtype)}: {one_line(error)}"
+        ) from error

@@ -81,7 +81,9 @@ class ControlSteps:
         self._sizes = {part.slice.name: part.slice.size for part in filled_parts(robot, task)}
         self._period_ns = control_period_ns(robot, task)
         self._next_ns: int | None = None  # time of the next step
-        self._waiting: deque[tuple[int, NDArray[np.float64]]] = deque()  # times and observations without actions
+        self._waiting: deque[tuple[int, NDArray[np.float64]]] = (
+            deque()
+        )  # times and observations without actions
         self._commands: deque[_Command] = deque()
         self._stamps: dict[str, int] = {}  # of each source's newest message
         self.left_out: Counter[str] = Counter()
@@ -163,7 +165,9 @@ class ControlSteps:
         for source in sources:
             if source.name not in self._stamps:
                 count, reason = self.left_out[source.topic], self.reasons.get(source.topic)
-                because = f"none of its {count} messages can be used: {reason}" if reason else "it has no messages"
+                because = (
+                    f"none of its {count} messages can be used: {reason}" if reason else "it has no messages"
+                )
                 return f"topic {source.topic}: {because}"
         newest = ", ".join(f"{source.topic} {self._stamps[source.name] / SECOND:.3f} s" for source in sources)
         return f"topics are never stamped within max_age of each other; newest stamps: {newest}"
@@ -237,9 +241,7 @@ class ControlSteps:
                 f"topic {topic}: {self._task.rate:g} Hz cannot be kept, no topic has more than "
                 f"{most / self._sampled * self._task.rate:.3g} Hz"
             )
-        yield Stretch(
-            observations=np.stack(rows), actions=np.stack(actions), start_ns=start_ns, end=reason
-        )
+        yield Stretch(observations=np.stack(rows), actions=np.stack(actions), start_ns=start_ns, end=reason)
 
     def _check_forwards(self, source: Source, step_ns: int) -> None:
         if step_ns < 0:

@@ -63,9 +63,7 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
         task=task,
         episodes=[str(index) for index in metadata.episodes],
         read=_Reader(metadata, columns, action).read,
-        left_out=[
-            f"{name} ({features[name].kind})" for name in observed if name not in columns.values()
-        ],
+        left_out=[f"{name} ({features[name].kind})" for name in observed if name not in columns.values()],
     )
 
 

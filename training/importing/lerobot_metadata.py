@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -173,7 +173,9 @@ def _rows_3(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
                 raise RecordingError(
                     f"{file}: episode {index} has length {length}, but the rows {first} … {end - 1}"
                 )
-            found.append((index, _table(path, info, {"chunk_index": chunk, "file_index": number}), first, length))
+            found.append(
+                (index, _table(path, info, {"chunk_index": chunk, "file_index": number}), first, length)
+            )
     begins: dict[str, int] = {}
     for _, table, first, _ in found:
         begins[table] = min(first, begins.get(table, first))

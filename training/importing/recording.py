@@ -18,7 +18,15 @@ class RecordingError(ValueError):
 
 
 class EpisodeError(ValueError):
-    """An episode that cannot be imported; others may be. The message names the file, the episode and the column."""
+    """An episode that cannot be imported; others may be. The message names the file, the episode and the column.
+
+    Attributes:
+        name: of the episode.
+    """
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +203,16 @@ def check_times(times: NDArray, rate: float, where: str) -> None:
     """
     times = np.asarray(times, dtype=np.float64)
     if not np.isfinite(times).all():
-        raise EpisodeError(f"{where} is {times[~np.isfinite(times)][0]} in row {int(np.argmin(np.isfinite(times)))}")
+        raise EpisodeError(
+            f"{where} is {times[~np.isfinite(times)][0]} in row {int(np.argmin(np.isfinite(times)))}"
+        )
     steps = np.diff(times)
     backwards = np.flatnonzero(steps <= 0)
     if backwards.size:
         row = int(backwards[0]) + 1
-        raise EpisodeError(f"{where} runs backwards: {times[row]:g} s in row {row} after {times[row - 1]:g} s")
+        raise EpisodeError(
+            f"{where} runs backwards: {times[row]:g} s in row {row} after {times[row - 1]:g} s"
+        )
     uneven = np.flatnonzero(np.abs(steps * rate - 1) > 0.5)
     if uneven.size:
         row = int(uneven[0]) + 1

@@ -168,7 +168,11 @@ def _layout(file: Any, name: str, action: str) -> _Layout:
         else:
             observed[key] = _width(dataset)
     dataset = _member(group, action)
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub" or dataset.ndim not in (1, 2):
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.dtype.kind not in "fiub"
+        or dataset.ndim not in (1, 2)
+    ):
         raise _ColumnError(f"{action} is no table of numbers")
     return _Layout(observed=observed, action=_width(dataset), left_out=left_out)
 

@@ -62,7 +62,9 @@ def open_rosbag(path: Path, choice: Choice) -> Recording:
     if not choice.robot:
         raise RecordingError(f"{path}: bags need robot=…, the file of the policy node's parameters")
     if choice.parts:
-        raise RecordingError(f"{path}: the parts are those of {choice.robot}; parts=… is for other recordings")
+        raise RecordingError(
+            f"{path}: the parts are those of {choice.robot}; parts=… is for other recordings"
+        )
     if choice.actions not in ("", COMMAND, NEXT_OBSERVATION):
         raise RecordingError(
             f"{path}: actions of bags must be {COMMAND} or {NEXT_OBSERVATION}, got {choice.actions!r}"
@@ -219,7 +221,9 @@ class _Episodes:
         if not held:
             problem = self._steps.obstacle()
         elif len(held) > 1:
-            problem = f"gap after {_end_s(held[0], self._plan):.3f} s: {held[0].end}; split={AT_GAPS} cuts there"
+            problem = (
+                f"gap after {_end_s(held[0], self._plan):.3f} s: {held[0].end}; split={AT_GAPS} cuts there"
+            )
         elif len(held[0].actions) < 2:
             problem = "only one step"
         else:
@@ -227,13 +231,13 @@ class _Episodes:
             return
         if not self._marked:
             raise StepError(problem)
-        yield EpisodeError(f"{self._bag}: episode {name}: {problem}")
+        yield EpisodeError(f"{self._bag}: episode {name}: {problem}", name)
 
     def _cut(self, stretch: Stretch) -> Iterator[Item]:
         name = f"{self._bag.name}#{self._number}"
         self._number += 1
         if len(stretch.actions) < 2:
-            yield Dropped(name, f"only one step, then {stretch.end or 'the end'}")
+            yield Dropped(f"{name} piece", f"only one step, then {stretch.end or 'the end'}")
             return
         yield self._episode(name, stretch)
         if stretch.end:
