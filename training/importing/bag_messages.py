@@ -44,7 +44,7 @@ def bag_messages(
     """Topic, message and time of arrival in ns of each message of some topics, in the order of arrival.
 
     Args:
-        wanted: names of topics, and the types allowed, such as ``sensor_msgs/JointState``. A name without a leading slash is
+        wanted: topics, and the types allowed, such as ``sensor_msgs/JointState``. A name without a leading slash is
             taken as one below the root, as a node does.
         advance: called with each share of the bag that is done.
 

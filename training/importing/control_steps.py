@@ -100,8 +100,8 @@ class ControlSteps:
             now_ns: when it arrived.
 
         Raises:
-            StepError: for numbers that are not finite, arrays of other lengths, a time that no clock shows, time that runs
-                backwards, or topics that are all too slow.
+            StepError: for numbers that are not finite, arrays of other lengths, a time that no clock shows, time that
+                runs backwards, or topics that are all too slow.
         """
         name = source.name
         try:

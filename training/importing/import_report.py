@@ -60,16 +60,21 @@ def _lines(imported: Imported) -> Iterator[str]:
     yield from _ranges(imported.path, task)
     for what in recording.left_out:
         yield f"left out: {what}"
+    if gaps := sum(name.endswith(" gap") for name, _ in imported.dropped):
+        yield f"{gaps} gaps"
     if imported.bad_episodes:
         yield f"{imported.bad_episodes} episodes could not be imported"
-    yield from _some([f"dropped {name}: {reason}" for name, reason in imported.dropped], MOST_LINES // 10)
+    yield from _some([f"dropped {name}: {reason}" for name, reason in imported.dropped], MOST_LINES // 20)
     yield f"written: {imported.path}"
 
 
 def _ranges(path: Path, task: Task) -> Iterator[str]:
     """A line for each number: its range in the store. Memory is bounded."""
     group = open_group(folder_store(path, read_only=True), mode="r")
-    names, units, lower, upper = [], [], [], []
+    names: list[str] = []
+    units: list[str] = []
+    lower: list[float] = []
+    upper: list[float] = []
     columns = [(part.name, part.names, part.units) for part in task.observation]
     for array, numbers, their_units in [*columns, ("action", task.action.names, task.action.units)]:
         smallest, largest = np.inf, -np.inf

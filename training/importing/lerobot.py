@@ -1,6 +1,6 @@
 """LeRobot datasets of the versions v2.1 and v3.0, read without the package `lerobot`.
 
-Source: the layouts that huggingface/lerobot writes. v2.1 has a table for each episode, v3.0 has tables of many episodes.
+Source: the layouts that huggingface/lerobot writes. v2.1 has a table for each episode, v3.0 tables of many episodes.
 Pictures are left out.
 """
 

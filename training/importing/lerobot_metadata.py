@@ -141,7 +141,7 @@ def _rows_2(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
         index = _whole(file, f"line {number}: episode_index", values.get("episode_index"))
         length = _whole(file, f"line {number}: length", values.get("length"))
         table = _table(path, info, {"episode_chunk": index // chunk, "episode_index": index})
-        _add(rows, index, Rows(table=table, first=0, count=length, alone=True), file)
+        _add(rows, index, Rows(table=table, first=0, count=length, alone=True), file=file)
     return rows
 
 
@@ -181,11 +181,16 @@ def _rows_3(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
         begins[table] = min(first, begins.get(table, first))
     rows: dict[int, Rows | None] = {}
     for index, table, first, length in found:
-        _add(rows, index, Rows(table=table, first=first - begins[table], count=length, alone=False), folder)
+        _add(
+            rows,
+            index,
+            Rows(table=table, first=first - begins[table], count=length, alone=False),
+            file=folder,
+        )
     return rows
 
 
-def _add(rows: dict[int, Rows | None], index: int, found: Rows, file: Path) -> None:
+def _add(rows: dict[int, Rows | None], index: int, found: Rows, *, file: Path) -> None:
     if index in rows:
         raise RecordingError(f"{file}: episode {index} is there twice")
     if len(rows) >= MOST_EPISODES:

@@ -29,15 +29,15 @@ class TableReader:
 
     def __init__(self, columns: Mapping[str, int]) -> None:
         self._columns = dict(columns)
-        self._path: Path | None = None
-        self._close()
+        self._opened: tuple[Path, pq.ParquetFile] | None = None
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._batch: pa.RecordBatch | None = None  # what is left of the newest one
+        self._position = 0  # its first row
 
     def row_count(self, path: Path) -> int:
         """Rows of a table. Raises TableError, as `rows` does."""
         with _table_errors():
-            self._open(path)
-            assert self._file is not None
-            return int(self._file.metadata.num_rows)
+            return int(self._file(path).metadata.num_rows)
 
     def rows(self, path: Path, *, first: int, count: int) -> dict[str, NDArray]:
         """The rows `first` … `first + count - 1` of each column, (count, d) in the table's type.
@@ -51,61 +51,53 @@ class TableReader:
             raise TableError(f"has {there} rows, not the rows {first} … {first + count - 1}")
         with _table_errors():
             try:
-                table = pa.Table.from_batches(list(self._take(first, count)))
+                table = pa.Table.from_batches(list(self._take(self._file(path), first, count)))
             except BaseException:
                 self._batches = None  # what comes after a damaged place may be whole
                 raise
             return {name: _numbers(name, table.column(name), size) for name, size in self._columns.items()}
 
-    def _take(self, first: int, count: int) -> Iterator[pa.RecordBatch]:
+    def _take(self, file: pq.ParquetFile, first: int, count: int) -> Iterator[pa.RecordBatch]:
         if self._batches is None or first < self._position:
-            self._start(first)
-        assert self._batches is not None
+            self._batches, self._position = self._batches_from(file, first)
+            self._batch = None
         while count:
-            if self._held is None or not self._held.num_rows:
-                self._held = next(self._batches, None)
-                if self._held is None:
+            if self._batch is None or not self._batch.num_rows:
+                self._batch = next(self._batches, None)
+                if self._batch is None:
                     raise TableError(f"ends at row {self._position}")
-            skipped = min(first - self._position, self._held.num_rows)
-            taken = min(count, self._held.num_rows - skipped)
+            skipped = min(first - self._position, self._batch.num_rows)
+            taken = min(count, self._batch.num_rows - skipped)
             if taken:
-                yield self._held.slice(skipped, taken)
-            self._held = self._held.slice(skipped + taken)
+                yield self._batch.slice(skipped, taken)
+            self._batch = self._batch.slice(skipped + taken)
             self._position += skipped + taken
             first, count = first + taken, count - taken
 
-    def _start(self, first: int) -> None:
-        """Begin with the row group that a row is in."""
-        assert self._file is not None
-        metadata = self._file.metadata
+    def _batches_from(self, file: pq.ParquetFile, first: int) -> tuple[Iterator[pa.RecordBatch], int]:
+        """Batches from the row group on that a row is in, and the first row of that group."""
+        metadata = file.metadata
         ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
         group = int(np.searchsorted(ends, first, side="right"))
-        self._position = int(ends[group - 1]) if group else 0
-        self._held = None
-        self._batches = self._file.iter_batches(
+        batches = file.iter_batches(
             batch_size=BATCH_ROWS,
             row_groups=list(range(group, metadata.num_row_groups)),
             columns=list(self._columns),
             use_threads=False,
         )
+        return batches, int(ends[group - 1]) if group else 0
 
-    def _open(self, path: Path) -> None:
-        if path == self._path:
-            return
-        self._close()
+    def _file(self, path: Path) -> pq.ParquetFile:
+        if self._opened is not None and self._opened[0] == path:
+            return self._opened[1]
+        self._opened = self._batches = None
         file = pq.ParquetFile(path)
         there = file.schema_arrow.names
         for name in self._columns:
             if name not in there:
                 raise TableError(f"column {name!r} is missing, there are {', '.join(there)}")
-        self._file, self._path = file, path
-
-    def _close(self) -> None:
-        self._file: pq.ParquetFile | None = None
-        self._path = None
-        self._batches: Iterator[pa.RecordBatch] | None = None
-        self._held: pa.RecordBatch | None = None
-        self._position = 0  # row that the held batch begins with
+        self._opened = path, file
+        return file
 
 
 @contextmanager

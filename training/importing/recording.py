@@ -73,8 +73,8 @@ class Recording:
         format: its name for people, such as ``LeRobot v2.1``.
         task: what was observed and commanded.
         episodes: names of the recorded episodes: tables, groups or bags.
-        read: function (index of a name, advance) → what it gives: one episode of that name, or where a bag is cut several,
-            with ``#`` and a number behind it. It raises EpisodeError if there is no going on in it.
+        read: function (index of a name, advance) → one episode of that name, or several where a bag is cut, each
+            with ``#`` and a number behind the name. It raises EpisodeError if there is no going on in it.
         left_out: what is in the recording and not imported, each with the reason.
     """
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
     """Open a file.
 
     Raises:
-        RecordingError: for a file that is missing or damaged, has no episodes, or none with observations, lacks a column
+        RecordingError: for a file that is missing or damaged, has no episode with observations, lacks a column
             or the rate, or has another one.
     """
     action = choice.actions or "actions"
@@ -72,8 +72,8 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
     task = make_task(
         choice.name or path.stem,
         rate=rate,
-        parts={part: tuple(map(str, range(layout.observed[key]))) for part, key in columns.items()},
-        action=tuple(map(str, range(layout.action))),
+        parts={part: _names(layout.observed[key]) for part, key in columns.items()},
+        action=_names(layout.action),
         source=str(path),
     )
 
@@ -126,18 +126,16 @@ def _words(name: str) -> list[str]:
 
 def _rate(path: Path, file: Any, wanted: float | None) -> float:
     """The rate in Hz: as the environment's arguments say, or as it is wanted."""
-    said = None
-    try:
+    said: object = None
+    with suppress(*DAMAGED, RecursionError):
         said = json.loads(file["data"].attrs["env_args"])["env_kwargs"]["control_freq"]
-    except (*DAMAGED, RecursionError):
-        pass
     if isinstance(said, bool) or not isinstance(said, int | float) or not SLOWEST <= said <= FASTEST:
-        said = None
-    if wanted is None and said is None:
-        raise RecordingError(f"{path}: env_args say no control_freq; rate=… (Hz) is required")
-    if wanted is not None and said is not None and wanted != said:
+        if wanted is None:
+            raise RecordingError(f"{path}: env_args say no control_freq; rate=… (Hz) is required")
+        return wanted
+    if wanted is not None and wanted != said:
         raise RecordingError(f"{path}: env_args say control_freq {said:g}, rate={wanted:g} cannot be kept")
-    return float(said if wanted is None else wanted)
+    return float(said)
 
 
 def _first_layout(path: Path, file: Any, names: list[str], *, action: str) -> _Layout:
@@ -146,7 +144,7 @@ def _first_layout(path: Path, file: Any, names: list[str], *, action: str) -> _L
     for name in names:
         try:
             return _layout(file, name, action)
-        except _ColumnError as error:
+        except _ColumnError as error:  # noqa: PERF203
             first = first or error
     raise RecordingError(f"{path}: episode {names[0]}: {first}")
 
@@ -192,13 +190,13 @@ def _episode(
     except _ColumnError as error:
         raise EpisodeError(f"{where}: {error}") from error
     parts = {
-        part: finite_float32(values, f"{where}: obs/{columns[part]}", range(values.shape[1]))
+        part: finite_float32(values, f"{where}: obs/{columns[part]}", _names(values.shape[1]))
         for part, values in observed.items()
     }
     return Episode(
         name=name,
         parts=parts,
-        actions=finite_float32(actions, f"{where}: {action}", range(actions.shape[1])),
+        actions=finite_float32(actions, f"{where}: {action}", _names(actions.shape[1])),
     )
 
 
@@ -241,6 +239,11 @@ def _member(group: Any, key: str, *, required: bool = True) -> Any:
         there = ", ".join(group) if isinstance(group, h5py.Group) else ""
         raise _ColumnError(f"{key} is missing, there are {there or 'none'}")
     return found
+
+
+def _names(size: int) -> tuple[str, ...]:
+    """Names of numbers that have none."""
+    return tuple(map(str, range(size)))
 
 
 def _width(dataset: Any) -> int:

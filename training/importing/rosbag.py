@@ -6,7 +6,7 @@ A bag is an episode, or it is cut where messages are missing, or where a topic s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,13 +138,11 @@ def _sizes(robot: Robot, bags: list[Path]) -> dict[str, int]:
         if source.size is not None or source.kind.count is None:
             continue
         for bag in bags:
-            with closing(bag_messages(bag, {source.topic: (source.type,)})) as messages:
-                try:
-                    first = next(messages, None)
-                except BagError:  # said when its turn comes
-                    continue
-            if first is not None:
-                sizes[source.name] = source.kind.count(first[1], source.fields)
+            with suppress(BagError):  # said when its turn comes
+                for _, message, _ in bag_messages(bag, {source.topic: (source.type,)}):
+                    sizes[source.name] = source.kind.count(message, source.fields)
+                    break
+            if source.name in sizes:
                 break
     return sizes
 
