@@ -160,6 +160,8 @@ def chosen_columns(columns: Sequence[str], wanted: Sequence[str], *, source: str
         found = [name] if name in columns else by_part.get(part, [])
         if not found:
             raise RecordingError(f"{source}: no part {name!r}, there are {', '.join(columns) or 'none'}")
+        if part in chosen and chosen[part] == found[0]:
+            raise RecordingError(f"{source}: parts=[…] names the part {part!r} twice")
         if len(found) > 1 or part in chosen:
             raise RecordingError(
                 f"{source}: {' and '.join(by_part[part])} would both be the part {part!r}; choose by parts=[…]"

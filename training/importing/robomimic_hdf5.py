@@ -209,11 +209,11 @@ def _steps(group: Any, action: str) -> int:
     if not steps:
         raise _ColumnError(f"{action} is empty")
     try:
-        said = group.attrs.get("num_samples", steps)
-        if int(said) != steps:
-            raise _ColumnError(f"{action} has {steps} steps, num_samples says {int(said)}")
-    except (OSError, TypeError, OverflowError) as error:
+        said = int(group.attrs.get("num_samples", steps))
+    except (*DAMAGED, OverflowError) as error:
         raise _ColumnError(f"num_samples cannot be read: {one_line(error)}") from error
+    if said != steps:
+        raise _ColumnError(f"{action} has {steps} steps, num_samples says {said}")
     return steps
 
 
@@ -236,7 +236,8 @@ def _member(group: Any, key: str, *, required: bool = True) -> Any:
     except DAMAGED as error:
         raise _ColumnError(f"{key} cannot be read: {one_line(error)}") from error
     if found is None and required:
-        there = ", ".join(group) if isinstance(group, h5py.Group) else ""
+        around = group.get(key.rpartition("/")[0] or ".")
+        there = ", ".join(around) if isinstance(around, h5py.Group) else ""
         raise _ColumnError(f"{key} is missing, there are {there or 'none'}")
     return found
 
