@@ -28,6 +28,7 @@ from policy.sampling.switching import Switch, SwitchingSchedule, switching_sched
 from policy.sampling.warm_start import noise_effect, warm_guess
 from policy.solvers import SOLVERS, Solver
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from policy.task import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DiffusionPolicy:
 
     Attributes:
         network: noise predictor, in evaluation mode.
-        config: shapes and widths.
+        task: what is observed and commanded.
+        config: steps and widths.
         normalizer: ranges of the training data, on the network's device.
         provenance: origin of the policy: data hash, commit, seed, command.
         sampler: sampler as it was asked for; see `resolved_sampler`.
@@ -48,6 +50,7 @@ class DiffusionPolicy:
     """
 
     network: ConditionalUnet1D
+    task: Task
     config: PolicyConfig
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +75,14 @@ class DiffusionPolicy:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        parts = PolicyParts(self.network, self.config, self.normalizer, self.provenance, self.covariance)
+        parts = PolicyParts(
+            self.network,
+            self.task,
+            self.config,
+            self.normalizer,
+            provenance=self.provenance,
+            covariance=self.covariance,
+        )
         save_policy_parts(path, parts)
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
@@ -192,7 +202,7 @@ class DiffusionPolicy:
         """Predict: the chunk, the whole horizon, and what they cost.
 
         Args:
-            observations: (B, observation_steps, observation_dim), oldest first, in px.
+            observations: (B, observation_steps, D), oldest first, in the units of the task's parts.
             noise: (B, H, A); by default drawn.
             generator: source of all noise, for repeatable answers. With one for each sample, its answer does not
                 depend on the rest of the batch. Their device may differ from the policy's.
@@ -207,8 +217,8 @@ class DiffusionPolicy:
         """
         called = self.clock()
         config = self.config
-        check_tensor(observations, "observations", (config.observation_steps, config.observation_dim))
-        shape = (len(observations), config.horizon, config.action_dim)
+        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        shape = (len(observations), config.horizon, self.task.action_dim)
         reference = self.solver.a
         if noise is None:
             noise = draw_noise(shape, generator, reference)
@@ -263,7 +273,7 @@ class DiffusionPolicy:
         """The chunk to execute from the newest observation on. Arguments and errors: see `predict`.
 
         Returns:
-            (B, action_steps, A) target positions in px, finite and inside the range of the training data.
+            (B, action_steps, A) commands in the task's units, finite and inside the range of the training data.
         """
         return self.predict(
             observations, noise=noise, generator=generator, previous=previous, executed=executed

@@ -23,6 +23,7 @@ from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.sampling import SamplerConfig
 from policy.solvers import Solver
+from policy.task import Task
 
 ENGINES: Mapping[str, MakeEngine] = {
     "eager": eager,
@@ -87,6 +88,10 @@ class Runtime:
         self._warm_up()
 
     @property
+    def task(self) -> Task:
+        return self.policy.task
+
+    @property
     def config(self) -> PolicyConfig:
         return self.policy.config
 
@@ -148,8 +153,8 @@ class Runtime:
             first = policy.predict(observations, generator=generator)
             policy.predict(observations, generator=generator, previous=first)
             if self.sampler.stop.tolerance > 0:  # it can leave any number of steps
-                condition = solver.a.new_zeros(self.batch_size, config.cond_dim)
-                shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
+                condition = solver.a.new_zeros(self.batch_size, config.cond_dim(self.task))
+                shape = (self.batch_size, solver.steps, config.horizon, self.task.action_dim)
                 states = solver.a.new_zeros(shape)
                 for network in list(self._prepared):
                     denoise = self.policy.bind_network(network, solver, condition)

@@ -71,9 +71,9 @@ class ActionLoop:
         policy: DiffusionPolicy,
         on_failure: Callable[[Exception], None],
     ) -> None:
-        config = policy.config
-        if len(settings.joints.names) != config.action_dim:
-            raise ValueError(f"{len(settings.joints.names)} joints, the policy commands {config.action_dim}")
+        config, joints, commanded = policy.config, len(settings.joints.names), policy.task.action_dim
+        if joints != commanded:
+            raise ValueError(f"{joints} joints, the policy commands {commanded}")
         self.statistics = PolicyStatistics()
         self.history = _history(settings, policy)
         self._node = node

@@ -196,6 +196,7 @@ class BenchmarkConfig:
 
     report: str = MISSING
     demonstrations: str | None = None
+    task: str | None = None
     checkpoint: str = MISSING
     output_dir: str = MISSING
     pcm: list[str] = field(default_factory=list)

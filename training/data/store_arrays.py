@@ -1,4 +1,7 @@
-"""Arrays and attributes of a zarr store, read whole and checked: none is decoded of a store that `check_store` refuses."""
+"""Arrays and attributes of a zarr store, read whole and checked.
+
+Nothing is decoded of a store that `check_store` refuses.
+"""
 
 from __future__ import annotations
 
