@@ -194,16 +194,19 @@ class ObservationHistory:
         """
         if self._start is None:
             self._start = stamp_ns
-        observations = np.empty((self._steps, self._dim))
-        for row in range(self._steps):
-            time = max(stamp_ns - (self._steps - 1 - row) * self._period_ns, self._start)
-            for source in self._sources.values():
-                first = source.slice.first
-                observations[row, first : first + source.slice.size] = _nearest(source, time)[1]
-        return observations
+        times = (stamp_ns - ago * self._period_ns for ago in reversed(range(self._steps)))
+        return np.stack([self.observation(max(time, self._start)) for time in times])
+
+    def observation(self, stamp_ns: int) -> NDArray[np.float64]:
+        """The observation (observation_dim,) at a time: of each source, the nearest measurement that is still held."""
+        observation = np.empty(self._dim)
+        for source in self._sources.values():
+            first = source.slice.first
+            observation[first : first + source.slice.size] = _nearest(source, stamp_ns)[1]
+        return observation
 
     def silent(self, stamp_ns: int) -> str | None:
-        """The first source without a measurement within its max_age of a time, or None. `sample` does not ask."""
+        """The first source without a measurement within its max_age of a time, or None."""
         for name, source in self._sources.items():
             if not source.buffer or abs(_nearest(source, stamp_ns)[0] - stamp_ns) > source.slice.max_age_ns:
                 return name

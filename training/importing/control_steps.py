@@ -77,9 +77,12 @@ class ControlSteps:
     def __init__(self, robot: Robot, task: Task, *, observed: Sequence[int] | None = None) -> None:
         self._robot, self._task = robot, task
         self._observed = None if observed is None else list(observed)
-        self._history = observation_history(robot, task)
-        self._sizes = {part.slice.name: part.slice.size for part in filled_parts(robot, task)}
         self._period_ns = control_period_ns(robot, task)
+        # Steps are taken when all sources have passed them. Until then no measurement that one needs may be forgotten.
+        longest = max(robot.restart_gap, *(2 * source.max_age for source in robot.sources))
+        held = math.ceil(longest * SECOND / self._period_ns) + 1
+        self._history = observation_history(robot, task, steps=held)
+        self._sizes = {part.slice.name: part.slice.size for part in filled_parts(robot, task)}
         self._next_ns: int | None = None  # time of the next step
         self._waiting: deque[tuple[int, NDArray[np.float64]]] = (
             deque()
@@ -189,7 +192,7 @@ class ControlSteps:
                 topic = next(source.topic for source in self._robot.sources if source.name == silent)
                 yield from self.end(f"topic {topic} is silent for longer than twice its max_age")
                 self._next_ns = newest
-            self._waiting.append((self._next_ns, self._history.sample(self._next_ns)[0]))
+            self._waiting.append((self._next_ns, self._history.observation(self._next_ns)))
             self._next_ns += self._period_ns
             self._sampled += 1
         yield from self._act(newest - LATEST)
