@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def bags_in(path: Path) -> list[Path]:
     """The bags of a source, by name: itself, or those in the folder."""
     if is_bag(path):
         return [path]
-    return sorted((found for found in path.iterdir() if is_bag(found)), key=lambda found: found.name)
+    inside = path.iterdir() if path.is_dir() else ()
+    return sorted((found for found in inside if is_bag(found)), key=lambda found: found.name)
 
 
 def bag_messages(
@@ -58,10 +60,21 @@ def bag_messages(
             connections = [c for c in reader.connections if f"/{c.topic.lstrip('/')}" in rooted]
             _check_topics(reader, connections, wanted)
             total = max(1, sum(connection.msgcount for connection in connections))
+            promised: Counter[str] = Counter()
+            for connection in connections:
+                promised[rooted[f"/{connection.topic.lstrip('/')}"]] += connection.msgcount
+            missing = promised.copy()
             for connection, received_ns, data in reader.messages(connections):
                 name = rooted[f"/{connection.topic.lstrip('/')}"]
+                missing[name] -= 1
                 yield name, _message(name, connection.msgtype, data), received_ns
                 advance(1 / total)
+            # A damaged index hides messages without an error.
+            for name, lost in missing.items():
+                if lost > 0:
+                    raise BagError(
+                        f"topic {name} has {promised[name] - lost} messages, its metadata say {promised[name]}"
+                    )
     except BagError:
         raise
     except Exception as error:

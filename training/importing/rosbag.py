@@ -99,7 +99,9 @@ def _plan(robot: Robot, bags: list[Path], choice: Choice, *, name: str) -> _Plan
     for source in sources:
         if wanted.setdefault(source.topic, (source.type,)) != (source.type,):
             raise RobotError(f"topic {source.topic} is {wanted[source.topic][0]} and {source.type}")
-    if choice.split not in (WHOLE, AT_GAPS) and choice.split not in wanted:
+    if choice.split not in (WHOLE, AT_GAPS):
+        if choice.split.lstrip("/") in {topic.lstrip("/") for topic in wanted}:
+            raise RobotError(f"split={choice.split} tells of observations or commands, not of episodes")
         wanted[choice.split] = MARKERS
     return _Plan(
         robot=robot,
