@@ -103,6 +103,7 @@ setup(
             "episode_runner = ros_nodes.episodes.episode_runner:main",
             "pcm-benchmark = training.benchmark.run:main",
             "pcm-build-trajectories = training.pcm.build_trajectories:main",
+            "pcm-demonstrate-pusht = training.pusht.demonstrate_pusht:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
@@ -111,6 +112,8 @@ setup(
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
+            "record_keys = ros_nodes.recorder.record_keys:main",
+            "recorder_node = ros_nodes.recorder.recorder_node:main",
         ],
     },
 )

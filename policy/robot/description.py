@@ -54,6 +54,8 @@ class Source:
     )
 
     def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise RobotError(f"a source must have a simple name, such as arm, got {self.name!r}")
         check_options(self, f"{self.name}.")
         object.__setattr__(self, "type", type_name(self.type))
         if self.type not in MESSAGE_TYPES:
@@ -168,9 +170,9 @@ class Robot:
         _check_distinct("observation_sources", names)
         taken = {*RESERVED, *(option.name for option in fields(self))}
         for source in self.sources:
-            if not source.name.isidentifier() or source.name in taken:
+            if source.name in taken:
                 raise RobotError(
-                    f"observation_sources must be simple names that no other key has, got {source.name!r}"
+                    f"observation_sources must be names that no other key has, got {source.name!r}"
                 )
             if not source.kind.observed:
                 raise RobotError(f"{source.name}.type {source.type} tells commands, not observations")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.robot.description import Robot, RobotError, Source
+from policy.robot.joint_limits import JointLimits
 from policy.robot.observation_history import ObservationHistory, SourceSlice
 from policy.robot.times import SECOND
 from policy.task import Command, Part, Task
@@ -24,15 +25,6 @@ class FilledPart:
 
     source: Source
     slice: SourceSlice
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommandedJoints:
-    """The joints that a task's actions are for, with their limits, (A,) each."""
-
-    names: tuple[str, ...]
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
 
 
 def filled_parts(robot: Robot, task: Task) -> tuple[FilledPart, ...]:
@@ -77,12 +69,13 @@ def _check_part(part: Part, source: Source) -> None:
     _check_order(f"part {part.name!r}", part.names, source.number_names(part.size))
 
 
-def commanded_joints(robot: Robot, task: Task) -> CommandedJoints:
+def commanded_joints(robot: Robot, task: Task) -> JointLimits:
     """The joints that the task's actions are for, with the robot's limits, or else the task's.
 
     Raises:
-        RobotError: for joints or limits that are not as many as the actions, joints in another order, limits that do
-            not increase, or a joint for which neither the robot nor the task knows a limit.
+        RobotError: for joints or limits that are not as many as the actions, joints in another order, or a joint for
+            which neither the robot nor the task knows a limit.
+        ValueError: for limits that do not increase.
     """
     action = task.action
     names = robot.joints or action.names
@@ -93,10 +86,7 @@ def commanded_joints(robot: Robot, task: Task) -> CommandedJoints:
         )
     _check_order("joints", action.names, names)
     lower, upper = (_limits(robot, action, key) for key in ("lower", "upper"))
-    for name, low, high in zip(names, lower, upper, strict=True):
-        if not low < high:
-            raise RobotError(f"limits of joint {name!r} must increase, got {low:g} … {high:g}")
-    return CommandedJoints(names=names, lower=lower, upper=upper)
+    return JointLimits(names, lower, upper)
 
 
 def _limits(robot: Robot, action: Command, key: str) -> tuple[float, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from policy.robot.times import SECOND as SECOND  # in which the times here are told
+
 Position = tuple[float, ...]
 
 

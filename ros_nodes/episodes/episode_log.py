@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy.robot.times import SECOND
+from ros_nodes.commands.trajectory_execution import SECOND
 from ros_nodes.simulator.simulated_robot import CONTROL_PERIOD
 from training.evaluation.episode import Episode
 

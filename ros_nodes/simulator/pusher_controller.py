@@ -13,8 +13,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from policy.robot.times import SECOND
-from ros_nodes.commands.trajectory_execution import Outcome, Tolerances, Trajectory, judge
+from ros_nodes.commands.trajectory_execution import SECOND, Outcome, Tolerances, Trajectory, judge
 from ros_nodes.commands.trajectory_messages import (
     InvalidTrajectoryError,
     nanoseconds,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.robot.times import SECOND
 from pusht_env.env import SUCCESS_COVERAGE, PushTEnv
 from pusht_env.physics import CONTROL_HZ
-from ros_nodes.commands.trajectory_execution import Position, Trajectory, hold
+from ros_nodes.commands.trajectory_execution import SECOND, Position, Trajectory, hold
 
 CONTROL_PERIOD = SECOND // CONTROL_HZ
 """Duration of a control step in nanoseconds."""

@@ -13,9 +13,9 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import ColorRGBA, Float64MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 from visualization_msgs.msg import Marker, MarkerArray
 
-from policy.robot.times import SECOND
 from pusht_env.block import BAR, GOAL_POSE, STEM, to_world
 from pusht_env.physics import PUSHER_RADIUS, WALL_CORNERS
+from ros_nodes.commands.trajectory_execution import SECOND
 from ros_nodes.simulator.simulated_robot import RobotState
 
 JOINTS = ("pusher_x", "pusher_y")

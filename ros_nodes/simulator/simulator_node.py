@@ -22,8 +22,8 @@ from std_msgs.msg import Float64, Float64MultiArray
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from policy.robot.times import SECOND
 from pusht_env.render import draw_frame
+from ros_nodes.commands.trajectory_execution import SECOND
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
 from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.simulator import simulator_messages as messages
