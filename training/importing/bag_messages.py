@@ -30,11 +30,18 @@ def is_bag(path: Path) -> bool:
 
 
 def bags_in(path: Path) -> list[Path]:
-    """The bags of a source, by name: itself, or those in the folder."""
-    if is_bag(path):
-        return [path]
-    inside = path.iterdir() if path.is_dir() else ()
-    return sorted((found for found in inside if is_bag(found)), key=lambda found: found.name)
+    """The bags of a source, by name: itself, or those in the folder, also those whose metadata are missing."""
+    if is_bag(path) or not path.is_dir():
+        return [path] if is_bag(path) else []
+    inside = (found for found in path.iterdir() if not found.name.startswith("."))
+    return sorted(
+        (found for found in inside if is_bag(found) or _is_unfinished(found)), key=lambda found: found.name
+    )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a folder is a bag whose recorder did not come to its end."""
+    return path.is_dir() and any(file.suffix in STORAGES for file in path.iterdir())
 
 
 def bag_messages(
@@ -53,6 +60,8 @@ def bag_messages(
     Raises:
         BagError: for a bag that is damaged or of an unknown version, or a topic that is not in it or of another type.
     """
+    if path.is_dir() and not is_bag(path):
+        raise BagError(f"{METADATA} is missing, as the recording did not end; `ros2 bag reindex` makes it")
     rooted = {f"/{name.lstrip('/')}": name for name in wanted}
     # What a damaged bag makes `rosbags` raise has no common type.
     try:

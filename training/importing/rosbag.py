@@ -80,7 +80,10 @@ def open_rosbag(path: Path, choice: Choice) -> Recording:
         try:
             yield from _read(bag, plan, advance)
         except (BagError, StepError) as error:
-            raise EpisodeError(f"{bag}: {error}") from error
+            command = plan.robot.command
+            has_none = command is not None and str(error).startswith(f"topic {command.topic} is missing")
+            hint = f"; actions={NEXT_OBSERVATION} needs none" if has_none else ""
+            raise EpisodeError(f"{bag}: {error}{hint}") from error
 
     return Recording(
         path=path, format="rosbag2", task=plan.task, episodes=[bag.name for bag in bags], read=read

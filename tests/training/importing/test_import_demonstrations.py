@@ -158,7 +158,7 @@ def test_the_report_says_what_was_found(tmp_path: Path, capsys: pytest.CaptureFi
     table = source / "data/chunk-000/episode_000002.parquet"
     assert lines[-4:] == [
         "left out: observation.images.front (video)",
-        "1 episodes could not be imported",
+        "1 episode could not be imported",
         f"dropped 2: {table}: episode 2: column 'action' holds string, allowed are numbers",
         f"written: {output}",
     ]
@@ -169,7 +169,7 @@ def test_gaps_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     arguments = [f"{key}={value}" for key, value in options.items()]
     assert command.main([*arguments, f"output={tmp_path / 'out.zarr'}"]) == 0
     out = capsys.readouterr().out
-    assert "3 episodes of 4 … 4 steps, 12 steps at 10 Hz, 1.2 s" in out
+    assert "3 episodes of 4 steps, 12 steps at 10 Hz, 1.2 s" in out
     assert "\n2 gaps\n" in out
     assert "dropped bag#0 gap: after 1700000000.300 s: topic joint_states is silent for 0.7 s\n" in out
 

@@ -210,7 +210,11 @@ DAMAGED_FILES = {
         ],
         "cannot be read: .*'zip' is not supported",
     ),
-    "no metadata": (lambda bag: (bag / "metadata.yaml").write_text("{"), "cannot be read"),
+    "bad metadata": (lambda bag: (bag / "metadata.yaml").write_text("{"), "cannot be read"),
+    "no metadata": (
+        lambda bag: (bag / "metadata.yaml").unlink(),
+        "metadata.yaml is missing, as the recording did not end",
+    ),
 }
 
 
@@ -292,7 +296,10 @@ DAMAGED_MESSAGES: dict[str, tuple[Callable[[list[Sent]], list[Sent]], str]] = {
         without("/gripper/width"),
         "topic /gripper/width is missing, there are /arm/target, /joint_states",
     ),
-    "no command": (without("/arm/target"), "topic arm/target is missing, there are /gripper/width"),
+    "no command": (
+        without("/arm/target"),
+        "topic arm/target is missing, there are /gripper/width, /joint_states; actions=next_observation needs none",
+    ),
     "other type": (
         lambda sent: [
             (now, topic, message("std_msgs/Float64", data=0.0) if topic == "/gripper/width" else content)
