@@ -24,6 +24,7 @@ from policy.sampling import SamplerConfig
 from policy.sampling.deadline import Clock
 from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
+from policy.sampling.start import Draw
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
 from policy.sampling.warm_start import noise_effect, warm_guess
 from policy.solvers import SOLVERS, Solver
@@ -218,29 +219,65 @@ class DiffusionPolicy:
         executed = config.action_steps if executed is None else executed
         if executed < 1:
             raise ValueError(f"executed must be at least 1, got {executed}")
-        noise, guess = noise.to(reference), None
+        before = None
         if previous is not None and self.sampler.parallel.warm_start != "none" and executed < config.horizon:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
+            before = previous.actions.to(reference), previous.noise.to(reference)
+        prediction = self.predict_unchecked(
+            observations.to(reference),
+            noise.to(reference),
+            draw=partial(draw_noise, generator=generator, like=reference),
+            previous=before,
+            executed=executed,
+            called=called,
+        )
+        if not prediction.actions.isfinite().all():
+            raise RuntimeError(
+                "the prediction is not finite: the weights of the policy or its PCM are unusable"
+            )
+        return prediction
+
+    def predict_unchecked(
+        self,
+        observations: Tensor,
+        noise: Tensor,
+        *,
+        draw: Draw,
+        previous: tuple[Tensor, Tensor] | None = None,
+        executed: int,
+        called: float | None = None,
+    ) -> Prediction:
+        """What `predict` computes between its checks, on the policy's device and in its precision.
+
+        With a sampler of fixed depth it is a pure function of tensors: no value of them is read, and no shape depends on
+        one. So it can become a graph; see `policy.runtime.chunk_function`.
+
+        Args:
+            observations: (B, observation_steps, observation_dim).
+            noise: (B, H, A).
+            draw: source of further noise.
+            previous: actions (B, H, A) of the previous chunk and the noise (B, H, A) that they came from, for a warm
+                start.
+            executed: control steps since the previous chunk's observations, fewer than the horizon has.
+            called: time at which the inference began, on the clock for deadlines; by default now.
+        """
+        guess = None
+        if previous is not None:
             noise, guess = warm_guess(
-                self.normalizer.action.normalize(previous.actions.to(reference)),
-                previous.noise.to(reference),
+                self.normalizer.action.normalize(previous[0]),
+                previous[1],
                 noise=noise,
                 executed=executed,
                 keeps_noise=self.sampler.parallel.warm_start == "actions_and_noise",
                 effect=self._noise_effect,
             )
-        condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
+        condition = self.normalizer.observation.normalize(observations).flatten(1)
         count = EvaluationCount()
-        draw = partial(draw_noise, generator=generator, like=reference)
         sample = self.sample(self._switch(condition, count), noise, draw, guess=guess, called=called)
         actions = self.normalizer.action.unnormalize(sample.actions)
-        if not actions.isfinite().all():
-            raise RuntimeError(
-                "the prediction is not finite: the weights of the policy or its PCM are unusable"
-            )
-        first = config.observation_steps - 1
+        config, first = self.config, self.config.observation_steps - 1
         return Prediction(
             chunk=actions[:, first : first + config.action_steps],
             actions=actions,
