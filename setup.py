@@ -46,9 +46,15 @@ engines = [
     "onnxruntime>=1.20,<2",
     "onnxscript>=0.2,<1",
 ]
+# pcm-export.
+export = [
+    *train,
+    *engines,
+    "nncf>=3.0,<4",
+]
 test = [
     *reports,
-    *engines,
+    *export,
     "diffusers>=0.31,<1",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
@@ -81,7 +87,7 @@ setup(
     ],
     python_requires=">=3.10,<3.14",
     install_requires=robot,
-    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "test": test},
+    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "export": export, "test": test},
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episodes.episode_runner:main",
@@ -89,6 +95,7 @@ setup(
             "pcm-build-trajectories = training.pcm.build_trajectories:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
+            "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",

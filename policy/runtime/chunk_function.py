@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from policy.diffusion_policy import DiffusionPolicy
-from policy.networks.unet import ConditionalUnet1D
-from policy.runtime.binding import PreparedNetwork, bind_to_engine
-from policy.runtime.engine import EngineError
-from policy.runtime.torch_engines import eager
+from policy.prediction import Prediction
+from policy.runtime.binding import bind_to_engine
+from policy.runtime.engine import EngineError, Evaluate, ModulatedUnet
+from policy.sampling import SamplerConfig
 from policy.sampling.start import Draw
 
 START_CHOICES = ("cold", "warm")
@@ -32,67 +33,77 @@ class ChunkFunction(nn.Module):
             start.
         executed: for ``warm``, number of control steps from the previous chunk's observations to these; by default
             `action_steps`.
+        network_dtype: precision of the networks; by default the policy's own. Everything else keeps the policy's.
 
     Attributes:
-        inputs: name of each input → its shape without the batch.
-        outputs: names of the outputs.
         policy: policy whose answer this is.
+        inputs, outputs: name of each input and output → its shape without the batch.
+        depth: number of sequential network evaluations.
+        network_evaluations: number of all network evaluations of one sample.
 
     Raises:
         EngineError: for a sampler without a fixed depth, or a start that it does not have.
         ValueError: if the policy cannot be sampled that way.
     """
 
-    def __init__(self, policy: DiffusionPolicy, *, start: str = "cold", executed: int | None = None) -> None:
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        *,
+        start: str = "cold",
+        executed: int | None = None,
+        network_dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         config, sampler = policy.config, policy.sampler
         executed = config.action_steps if executed is None else executed
-        if not sampler.has_fixed_depth:
-            limit = "tolerance" if sampler.stop.tolerance else "deadline_ms"
-            raise EngineError(
-                f"a graph needs a sampler of fixed depth, and sampler.stop.{limit}={getattr(sampler.stop, limit):g} "
-                f"may stop at any; use sampler.stop.iterations with sampler.stop.{limit}=0"
-            )
-        if start not in START_CHOICES:
-            raise EngineError(f"start must be one of {', '.join(START_CHOICES)}, got {start!r}")
-        if start == "warm" and sampler.parallel.warm_start == "none":
-            raise EngineError("start=warm needs sampler.parallel.warm_start=actions or actions_and_noise")
+        _check_start(sampler, start)
         if start == "warm" and not 1 <= executed < config.horizon:
             raise EngineError(f"executed must be in 1 … {config.horizon - 1}, got {executed}")
-        self.executed = executed
-        prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
-        bind = bind_to_engine(eager, prepared, threads=1, horizon=config.horizon)
+        self.start, self.executed = start, executed
         self.policy = policy.with_sampler(sampler)
+        self.networks = networks = nn.ModuleList()  # so that an export knows their weights as weights
+
+        def make_engine(unet: ModulatedUnet, threads: int) -> Evaluate:
+            evaluated = unet if network_dtype is None else copy.deepcopy(unet).to(network_dtype)
+            networks.append(evaluated)
+            if network_dtype is None:
+                return evaluated
+            return lambda sample, film: evaluated(sample.to(network_dtype), film.to(network_dtype)).to(sample)
+
+        bind = bind_to_engine(make_engine, {}, threads=1, horizon=config.horizon)
         self.bound = replace(policy, bind_network=bind).with_sampler(sampler)
         sequence = (config.horizon, config.action_dim)
-        inputs: dict[str, tuple[int, ...]] = {
+        self.inputs = {
             "observations": (config.observation_steps, config.observation_dim),
             "noise": sequence,
         }
         if start == "warm":
-            inputs |= {"previous_actions": sequence, "previous_noise": sequence}
-        self.inputs: Mapping[str, tuple[int, ...]] = inputs
-        self.outputs = ["chunk", "actions", "residual"]
+            self.inputs |= {"previous_actions": sequence, "previous_noise": sequence}
+        prediction = self._run_once()
+        self.depth, self.network_evaluations = prediction.depth, prediction.network_evaluations
+        self.outputs: dict[str, tuple[int, ...]] = {
+            "chunk": (config.action_steps, config.action_dim),
+            "actions": sequence,
+            "residual": (),
+        }
         if start == "warm" and sampler.parallel.warm_start == "actions_and_noise":
-            self.outputs.append("actions_noise")
-        self._find_further_noise()
-        self.networks = nn.ModuleList(prepared)  # so that an export knows their weights as weights
+            self.outputs["actions_noise"] = sequence
+        if policy.pcm is not None and sampler.uses_pcm:
+            self.networks.append(policy.pcm.network)  # evaluated as it is at weights that have no merged copy
 
     @torch.no_grad()
-    def _find_further_noise(self) -> None:
-        """Run once: prepares all networks, and shows what further noise the sampler draws."""
+    def _run_once(self) -> Prediction:
+        """Prepare all networks, and see what further noise the sampler draws."""
         reference = self.policy.solver.a
-        asked: list[tuple[int, ...]] = []
 
         def draw(shape: tuple[int, ...]) -> Tensor:
-            asked.append(tuple(shape[1:]))
+            assert "further_noise" not in self.inputs, "a sampler draws once at most"
+            self.inputs["further_noise"] = tuple(shape[1:])
             return reference.new_zeros(shape)
 
         inputs = {name: reference.new_zeros(1, *shape) for name, shape in self.inputs.items()}
-        self._predict(inputs, draw)
-        for shape in asked:
-            self.inputs = {**self.inputs, "further_noise": shape}
-        assert len(asked) <= 1, asked
+        return self._predict(inputs, draw)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs, for tensors (B, …) in the order of `inputs`, on the policy's device and in its precision.
@@ -102,24 +113,24 @@ class ChunkFunction(nn.Module):
             start that keeps its noise, the noise (B, H, A) that the actions came from.
         """
         named = dict(zip(self.inputs, inputs, strict=True))
-        return self._predict(named, lambda shape: named["further_noise"])
-
-    def _predict(self, inputs: Mapping[str, Tensor], draw: Draw) -> tuple[Tensor, ...]:
-        previous = None
-        if "previous_actions" in inputs:
-            previous = inputs["previous_actions"], inputs["previous_noise"]
-        prediction = self.bound.predict_unchecked(
-            inputs["observations"], inputs["noise"], draw=draw, previous=previous, executed=self.executed
-        )
-        named = {
+        prediction = self._predict(named, lambda shape: named["further_noise"])
+        found = {
             "chunk": prediction.chunk,
             "actions": prediction.actions,
             "residual": prediction.residual,
             "actions_noise": prediction.noise,
         }
-        return tuple(named[name] for name in self.outputs)
+        return tuple(found[name] for name in self.outputs)
 
-    def example(self, batch_size: int) -> tuple[Tensor, ...]:
+    def _predict(self, inputs: Mapping[str, Tensor], draw: Draw) -> Prediction:
+        previous = None
+        if self.start == "warm":
+            previous = inputs["previous_actions"], inputs["previous_noise"]
+        return self.bound.predict_unchecked(
+            inputs["observations"], inputs["noise"], draw=draw, previous=previous, executed=self.executed
+        )
+
+    def zeros(self, batch_size: int) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the inputs."""
         reference = self.policy.solver.a
         return tuple(reference.new_zeros(batch_size, *shape) for shape in self.inputs.values())
@@ -135,7 +146,20 @@ def export_chunk_function(function: ChunkFunction, *, batch_size: int | None = N
     """
     dynamic = None
     if batch_size is None:
-        dynamic = ([{0: Dim("batch", min=1, max=LARGEST_BATCH)}] * len(function.inputs),)
-    return torch.export.export(
-        function, function.example(batch_size or 2), dynamic_shapes=dynamic, strict=False
-    )
+        dynamic = (({0: Dim("batch", min=1, max=LARGEST_BATCH)},) * len(function.inputs),)
+    inputs = function.zeros(batch_size or 2)
+    return torch.export.export(function.eval(), inputs, dynamic_shapes=dynamic, strict=False)
+
+
+def _check_start(sampler: SamplerConfig, start: str) -> None:
+    for name in ("tolerance", "deadline_ms"):
+        value = getattr(sampler.stop, name)
+        if value > 0:
+            raise EngineError(
+                f"a graph needs a sampler of fixed depth, and sampler.stop.{name}={value:g} may end it at any; limit it "
+                "by sampler.stop.iterations instead"
+            )
+    if start not in START_CHOICES:
+        raise EngineError(f"start must be one of {', '.join(START_CHOICES)}, got {start!r}")
+    if start == "warm" and sampler.parallel.warm_start == "none":
+        raise EngineError("start=warm needs sampler.parallel.warm_start=actions or actions_and_noise")

@@ -193,11 +193,6 @@ class SamplerConfig:
     def uses_pcm(self) -> bool:
         return self.method == "pcm"
 
-    @property
-    def has_fixed_depth(self) -> bool:
-        """Whether its network evaluations do not depend on what they give, nor on time."""
-        return self.stop.tolerance == 0 and self.stop.deadline_ms == 0
-
     def resolved(self, defaults: SamplerDefaults | None = None) -> SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
 
