@@ -87,7 +87,14 @@ setup(
     ],
     python_requires=">=3.10,<3.14",
     install_requires=robot,
-    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "export": export, "test": test},
+    extras_require={
+        "sim": sim,
+        "train": train,
+        "reports": reports,
+        "engines": engines,
+        "export": export,
+        "test": test,
+    },
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episodes.episode_runner:main",

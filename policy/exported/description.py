@@ -82,7 +82,9 @@ class Description:
         return json.dumps({"format": EXPORT_FORMAT, **values})
 
 
-def describe(function: ChunkFunction, *, unit: str, precision: str, provenance: Mapping[str, Any]) -> Description:
+def describe(
+    function: ChunkFunction, *, unit: str, precision: str, provenance: Mapping[str, Any]
+) -> Description:
     """The description of a chunk function.
 
     Args:

@@ -63,7 +63,9 @@ class ExportedPolicy:
         given = {"observations": observations, "noise": noise}
         if description.start == "warm":
             if previous is None:
-                raise ValueError("this file has start=warm and needs a previous prediction; begin with one of start=cold")
+                raise ValueError(
+                    "this file has start=warm and needs a previous prediction; begin with one of start=cold"
+                )
             if executed not in (None, description.executed):
                 raise ValueError(f"executed must be {description.executed}, as exported, got {executed}")
             given |= {"previous_actions": previous.actions, "previous_noise": previous.noise}
@@ -73,9 +75,7 @@ class ExportedPolicy:
             if len(given[tensor.name]) != batch:
                 sizes = f"{len(given[tensor.name])}, observations have {batch}"
                 raise ValueError(f"{tensor.name} has batch size {sizes}")
-        arrays = {
-            name: np.ascontiguousarray(value.float().cpu().numpy()) for name, value in given.items()
-        }
+        arrays = {name: np.ascontiguousarray(value.float().cpu().numpy()) for name, value in given.items()}
         names = [tensor.name for tensor in description.outputs]
         found = dict(zip(names, map(torch.from_numpy, self.run(arrays)), strict=True))
         if not found["actions"].isfinite().all():

@@ -77,7 +77,13 @@ def _onnx_model(program: ExportedProgram, function: ChunkFunction, opset: int) -
             verbose=False,
         )
     assert exported is not None
-    return exported.model_proto
+    model = exported.model_proto
+    named = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param == named:
+                size.dim_param = "batch"
+    return model
 
 
 @contextmanager
@@ -144,7 +150,9 @@ def save_graph(graph: Graph, path: Path) -> None:
         require_library("openvino", "openvino").save_model(graph.model, path, compress_to_fp16=False)
 
 
-def open_graph(path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = ()) -> tuple[Description, Run]:
+def open_graph(
+    path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = ()
+) -> tuple[Description, Run]:
     """Open a file of `write_exported`.
 
     Args:

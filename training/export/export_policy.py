@@ -186,7 +186,9 @@ def _rewards(config: ExportConfig, policy: DiffusionPolicy, exported: ExportedPo
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     cold = policy.with_sampler(exported.sampler)
     rewards = {
-        name: summarize(run_episodes(server, seeds, config.max_steps, noise_seed=config.seed))["mean_max_reward"]
+        name: summarize(run_episodes(server, seeds, config.max_steps, noise_seed=config.seed))[
+            "mean_max_reward"
+        ]
         for name, server in (("policy_reward", cold), ("reward", exported))
     }
     return {"episodes": config.episodes, "max_steps": config.max_steps, **rewards}
@@ -195,7 +197,9 @@ def _rewards(config: ExportConfig, policy: DiffusionPolicy, exported: ExportedPo
 def _run(config: ExportConfig) -> None:
     description = export_policy(config)
     checked = description.checked
-    print(f"largest difference from the policy: {checked['largest_difference']:.2g} (normalised actions, residual)")
+    print(
+        f"largest difference from the policy: {checked['largest_difference']:.2g} (normalised actions, residual)"
+    )
     print(f"error, 95th percentile: {checked['error_p95']:.2g}")
     if config.episodes:
         rewards = f"{checked['reward']:.3f}, of the policy {checked['policy_reward']:.3f}"
