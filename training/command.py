@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from importlib.resources import files
 from textwrap import wrap
-from typing import TypeVar
+from typing import TypeVar, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -89,6 +89,9 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         files(CONF) / presets
     ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
+    for name, type_ in get_type_hints(config_type).items():
+        if get_origin(type_) is dict:  # whose keys are the user's
+            overrides = [re.sub(rf"^{name}\.", f"++{name}.", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
         composed = compose(config_name, list(overrides))
     assert isinstance(composed, DictConfig)

@@ -10,6 +10,7 @@ from typing import Any
 from policy.config import PolicyConfig
 from policy.runtime.chunk_function import ChunkFunction
 from policy.sampling import SamplerConfig, sampler_from_options, sampler_options
+from policy.task import Task, task_from_values, task_values
 
 EXPORT_FORMAT = "pcm_policy.exported_policy/1"
 METADATA_KEY = "pcm_policy"
@@ -39,14 +40,25 @@ class GraphTensor:
     Attributes:
         name: of the input or output.
         shape: without the batch, which is the first dimension, of any size.
-        unit: of its numbers; empty for numbers without one.
         meaning: in words.
+        numbers, units: name and unit of each number along the last dimension; empty if they have none.
     """
 
     name: str
     shape: tuple[int, ...]
-    unit: str
     meaning: str
+    numbers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "numbers", "units"):  # JSON knows only lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def __str__(self) -> str:
+        numbers = [
+            f"{name} [{unit}]" if unit else name for name, unit in zip(self.numbers, self.units, strict=True)
+        ]
+        return f"{self.meaning}: {', '.join(numbers)}" if numbers else self.meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +66,22 @@ class Description:
     """What an exported policy says of itself.
 
     Attributes:
+        task: what is observed and commanded.
         config: shapes of the policy.
         sampler: its sampler, resolved.
-        start, executed, depth, network_evaluations: see `ChunkFunction`.
+        start, executed, delay, depth, network_evaluations: see `ChunkFunction`.
         precision: of the networks, one of `PRECISIONS`. All inputs and outputs are float32.
         inputs, outputs: of the graph, in order.
         provenance: hashes of the files that it was made from, code and command.
         checked: how far it is from the policy, and rewards, as measured when it was written.
-        task: task as JSON, or None if the checkpoint knows none.
     """
 
+    task: Task
     config: PolicyConfig
     sampler: SamplerConfig
     start: str
     executed: int
+    delay: int
     depth: int
     network_evaluations: int
     precision: str
@@ -75,41 +89,52 @@ class Description:
     outputs: tuple[GraphTensor, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checked: Mapping[str, Any] = field(default_factory=dict)
-    task: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
-        values = asdict(self) | {"sampler": {name: value for name, _, value in sampler_options(self.sampler)}}
-        return json.dumps({"format": EXPORT_FORMAT, **values})
+        sampler = {name: value for name, _, value in sampler_options(self.sampler)}
+        return json.dumps(
+            {"format": EXPORT_FORMAT, **asdict(self), "task": task_values(self.task), "sampler": sampler}
+        )
 
 
-def describe(
-    function: ChunkFunction, *, unit: str, precision: str, provenance: Mapping[str, Any]
-) -> Description:
+def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str, Any]) -> Description:
     """The description of a chunk function.
 
     Args:
         function: chunk function.
-        unit: unit of observations and actions.
         precision: one of `PRECISIONS`.
         provenance: where it comes from.
     """
     policy = function.policy
-    sampler = policy.resolved_sampler
+    task, sampler = policy.task, policy.resolved_sampler
     if function.start == "cold":
-        sampler = replace(sampler, parallel=replace(sampler.parallel, warm_start="none"))
-    units = dict.fromkeys(("observations", "previous_actions", "chunk", "actions"), unit)
+        parallel = replace(sampler.parallel, warm_start="none")
+        sampler = replace(sampler, hand_over="replace", parallel=parallel)
+    observed = {
+        "numbers": task.number_names,
+        "units": tuple(unit for part in task.observation for unit in part.units),
+    }
+    commanded = {"numbers": task.action.names, "units": task.action.units}
+    known = {
+        "observations": observed,
+        "previous_actions": commanded,
+        "chunk": commanded,
+        "actions": commanded,
+    }
 
     def described(shapes: Mapping[str, tuple[int, ...]]) -> tuple[GraphTensor, ...]:
         return tuple(
-            GraphTensor(name=name, shape=shape, unit=units.get(name, ""), meaning=MEANINGS[name])
+            GraphTensor(name=name, shape=shape, meaning=MEANINGS[name], **known.get(name, {}))
             for name, shape in shapes.items()
         )
 
     return Description(
+        task=task,
         config=policy.config,
         sampler=sampler,
         start=function.start,
         executed=function.executed,
+        delay=function.delay,
         depth=function.depth,
         network_evaluations=function.network_evaluations,
         precision=precision,
@@ -136,14 +161,14 @@ def description_from_json(text: str | None, source: str) -> Description:
         found = values.pop("format")
         if found != EXPORT_FORMAT:
             raise ExportError(
-                f"{source}: has format {str(found)[:80]!r}, need {EXPORT_FORMAT!r}; export it again with this version"
+                f"{source}: has format {str(found)[:80]!r}, need {EXPORT_FORMAT!r}; "
+                "export it again with this version"
             )
+        values["task"] = task_from_values(values["task"])
         values["config"] = PolicyConfig(**values["config"])
         values["sampler"] = sampler_from_options(values["sampler"])
         for name in ("inputs", "outputs"):
-            values[name] = tuple(
-                GraphTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[name]
-            )
+            values[name] = tuple(GraphTensor(**tensor) for tensor in values[name])
         return Description(**values)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ExportError(f"{source}: bad metadata ({error})") from error

@@ -14,6 +14,7 @@ from policy.exported.description import Description
 from policy.exported.graph_files import Run, open_graph
 from policy.prediction import Generators, Prediction, check_tensor, draw_noise
 from policy.sampling import SamplerConfig
+from policy.task import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class ExportedPolicy:
         return self.description.config
 
     @property
+    def task(self) -> Task:
+        return self.description.task
+
+    @property
     def sampler(self) -> SamplerConfig:
         return self.description.sampler
 
@@ -45,19 +50,20 @@ class ExportedPolicy:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int | None = None,
     ) -> Prediction:
         """See `DiffusionPolicy.predict`.
 
         Raises:
-            ValueError: as there; for another `executed` than the file was exported for; for a file with a warm start and
-                no previous prediction, or one from which another number of steps was executed.
+            ValueError: as there. For a file with ``start=warm`` also if there is no previous prediction, or for another
+                `executed` or `delay` than it was exported for.
             RuntimeError: for a prediction that is not finite.
         """
         config, description = self.config, self.description
-        check_tensor(observations, "observations", (config.observation_steps, config.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
         batch = len(observations)
         reference = torch.zeros(())
-        sequence = (batch, config.horizon, config.action_dim)
+        sequence = (batch, config.horizon, self.task.action_dim)
         noise = draw_noise(sequence, generator, reference) if noise is None else noise
         check_tensor(noise, "noise", sequence[1:])
         given = {"observations": observations, "noise": noise}
@@ -66,8 +72,9 @@ class ExportedPolicy:
                 raise ValueError(
                     "this file has start=warm and needs a previous prediction; begin with one of start=cold"
                 )
-            if executed not in (None, description.executed):
-                raise ValueError(f"executed must be {description.executed}, as exported, got {executed}")
+            for name, value in (("executed", executed), ("delay", delay)):
+                if value not in (None, getattr(description, name)):
+                    raise ValueError(f"{name} must be {getattr(description, name)}, as exported, got {value}")
             given |= {"previous_actions": previous.actions, "previous_noise": previous.noise}
         for tensor in description.inputs:
             if tensor.name == "further_noise":
@@ -97,10 +104,16 @@ class ExportedPolicy:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int | None = None,
     ) -> Tensor:
         """See `DiffusionPolicy.predict_chunk`."""
         return self.predict(
-            observations, noise=noise, generator=generator, previous=previous, executed=executed
+            observations,
+            noise=noise,
+            generator=generator,
+            previous=previous,
+            executed=executed,
+            delay=delay,
         ).chunk
 
 

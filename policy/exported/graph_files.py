@@ -114,7 +114,7 @@ def describe_graph(graph: Graph, description: Description) -> None:
     entry.key, entry.value = METADATA_KEY, text
     tensors = (*description.inputs, *description.outputs)
     for value, tensor in zip((*model.graph.input, *model.graph.output), tensors, strict=True):
-        value.doc_string = f"{tensor.meaning} [{tensor.unit or '1'}]"
+        value.doc_string = str(tensor)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _open_onnx(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[De
         if provider not in library.get_available_providers():
             available = ", ".join(library.get_available_providers())
             raise ExportError(
-                f"ONNX Runtime has no {provider} here; it has {available} (CUDA and TensorRT: pip install onnxruntime-gpu)"
+                f"ONNX Runtime has no {provider} here, only {available}; pip install onnxruntime-gpu"
             )
     options = library.SessionOptions()
     options.intra_op_num_threads = threads

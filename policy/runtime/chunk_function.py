@@ -30,9 +30,10 @@ class ChunkFunction(nn.Module):
     Args:
         policy: policy with a sampler of fixed depth.
         start: ``cold``: from noise alone; ``warm``: from the previous chunk as well, which needs a sampler with a warm
-            start.
+            start or a hand-over.
         executed: for ``warm``, number of control steps from the previous chunk's observations to these; by default
             `action_steps`.
+        delay: for ``warm`` and a hand-over, see `DiffusionPolicy.predict`.
         network_dtype: precision of the networks; by default the policy's own. Everything else keeps the policy's.
 
     Attributes:
@@ -52,6 +53,7 @@ class ChunkFunction(nn.Module):
         *,
         start: str = "cold",
         executed: int | None = None,
+        delay: int = 0,
         network_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +62,9 @@ class ChunkFunction(nn.Module):
         _check_start(sampler, start)
         if start == "warm" and not 1 <= executed < config.horizon:
             raise EngineError(f"executed must be in 1 … {config.horizon - 1}, got {executed}")
-        self.start, self.executed = start, executed
+        if delay < 0:
+            raise EngineError(f"delay must not be negative, got {delay}")
+        self.start, self.executed, self.delay = start, executed, delay
         self.policy = policy.with_sampler(sampler)
         self.networks = networks = nn.ModuleList()  # so that an export knows their weights as weights
 
@@ -73,9 +77,9 @@ class ChunkFunction(nn.Module):
 
         bind = bind_to_engine(make_engine, {}, threads=1, horizon=config.horizon)
         self.bound = replace(policy, bind_network=bind).with_sampler(sampler)
-        sequence = (config.horizon, config.action_dim)
+        sequence = (config.horizon, policy.task.action_dim)
         self.inputs = {
-            "observations": (config.observation_steps, config.observation_dim),
+            "observations": (config.observation_steps, policy.task.observation_dim),
             "noise": sequence,
         }
         if start == "warm":
@@ -83,11 +87,11 @@ class ChunkFunction(nn.Module):
         prediction = self._run_once()
         self.depth, self.network_evaluations = prediction.depth, prediction.network_evaluations
         self.outputs: dict[str, tuple[int, ...]] = {
-            "chunk": (config.action_steps, config.action_dim),
+            "chunk": (config.action_steps, policy.task.action_dim),
             "actions": sequence,
             "residual": (),
         }
-        if start == "warm" and sampler.parallel.warm_start == "actions_and_noise":
+        if start == "warm" and sampler.keeps_noise:
             self.outputs["actions_noise"] = sequence
         if policy.pcm is not None and sampler.uses_pcm:
             self.networks.append(policy.pcm.network)  # evaluated as it is at weights that have no merged copy
@@ -109,8 +113,8 @@ class ChunkFunction(nn.Module):
         """The outputs, for tensors (B, …) in the order of `inputs`, on the policy's device and in its precision.
 
         Returns:
-            The chunk (B, action_steps, A) and the actions (B, H, A) in the task's units; the residual (B,); with a warm
-            start that keeps its noise, the noise (B, H, A) that the actions came from.
+            The chunk (B, action_steps, A) and the actions (B, H, A) in the task's units; the residual (B,); with a
+            sampler that keeps the previous noise, the noise (B, H, A) that the actions came from.
         """
         named = dict(zip(self.inputs, inputs, strict=True))
         prediction = self._predict(named, lambda shape: named["further_noise"])
@@ -127,7 +131,12 @@ class ChunkFunction(nn.Module):
         if self.start == "warm":
             previous = inputs["previous_actions"], inputs["previous_noise"]
         return self.bound.predict_unchecked(
-            inputs["observations"], inputs["noise"], draw=draw, previous=previous, executed=self.executed
+            inputs["observations"],
+            inputs["noise"],
+            draw=draw,
+            previous=previous,
+            executed=self.executed,
+            delay=self.delay,
         )
 
     def zeros(self, batch_size: int) -> tuple[Tensor, ...]:
@@ -156,10 +165,10 @@ def _check_start(sampler: SamplerConfig, start: str) -> None:
         value = getattr(sampler.stop, name)
         if value > 0:
             raise EngineError(
-                f"a graph needs a sampler of fixed depth, and sampler.stop.{name}={value:g} may end it at any; limit it "
-                "by sampler.stop.iterations instead"
+                f"a graph needs a sampler of fixed depth, and sampler.stop.{name}={value:g} may end it at any; "
+                "limit it by sampler.stop.iterations instead"
             )
     if start not in START_CHOICES:
         raise EngineError(f"start must be one of {', '.join(START_CHOICES)}, got {start!r}")
-    if start == "warm" and sampler.parallel.warm_start == "none":
-        raise EngineError("start=warm needs sampler.parallel.warm_start=actions or actions_and_noise")
+    if start == "warm" and not sampler.uses_previous:
+        raise EngineError("start=warm needs sampler.parallel.warm_start or sampler.hand_over")

@@ -42,6 +42,7 @@ class ExportConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     start: str = "cold"
     executed: int | None = None
+    delay: int = 0
     precision: str = "float32"
     opset: int = OPSET
     demonstrations: str | None = None
@@ -90,6 +91,7 @@ def export_policy(config: ExportConfig) -> Description:
         policy,
         start=config.start,
         executed=config.executed,
+        delay=config.delay,
         network_dtype=torch.float16 if config.precision == "float16" else None,
     )
     provenance = {
@@ -99,7 +101,7 @@ def export_policy(config: ExportConfig) -> Description:
         "code": code_version(),
         "command": command_line(),
     }
-    description = describe(function, unit="px", precision=config.precision, provenance=provenance)
+    description = describe(function, precision=config.precision, provenance=provenance)
     generator = torch.Generator().manual_seed(config.seed)
     observations = _observations(config, function.policy, generator)
     graph = build_graph(function, config.format, opset=config.opset)
@@ -129,7 +131,7 @@ def _observations(config: ExportConfig, policy: DiffusionPolicy, generator: torc
     count = max(config.observations, config.calibration)
     if config.demonstrations is None:
         limits = policy.normalizer.observation
-        shape = (count, policy.config.observation_steps, policy.config.observation_dim)
+        shape = (count, policy.config.observation_steps, policy.task.observation_dim)
         return limits.minimum + torch.rand(shape, generator=generator) * (limits.maximum - limits.minimum)
     demonstrations = load_demonstrations(config.demonstrations)
     windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
@@ -167,7 +169,11 @@ def _check(
     def predict(server: DiffusionPolicy | ExportedPolicy) -> Prediction:
         drawn = [torch.Generator().manual_seed(seed + index) for index in range(len(observations))]
         return server.predict(
-            observations, generator=drawn, previous=previous, executed=function.executed if warm else None
+            observations,
+            generator=drawn,
+            previous=previous,
+            executed=function.executed,
+            delay=function.delay,
         )
 
     expected, found = predict(cold), predict(exported)

@@ -33,7 +33,7 @@ def least(untrained: DiffusionPolicy) -> DiffusionPolicy:
     """The least network: graphs of it take no time."""
     torch.manual_seed(0)
     config = replace(untrained.config, down_dims=(4,), step_embed_dim=4, n_groups=2)
-    return replace(untrained, network=config.build_network().eval(), config=config)
+    return replace(untrained, network=config.build_network(untrained.task).eval(), config=config)
 
 
 def written(policy: DiffusionPolicy, format: str, path: Path, start: str) -> Path:
@@ -41,7 +41,7 @@ def written(policy: DiffusionPolicy, format: str, path: Path, start: str) -> Pat
         pytest.skip("format onnx needs the Python package onnxscript: pip install onnxscript")
     function = ChunkFunction(policy, start=start)
     graph = build_graph(function, format)
-    describe_graph(graph, describe(function, unit="px", precision="float32", provenance=PROVENANCE))
+    describe_graph(graph, describe(function, precision="float32", provenance=PROVENANCE))
     with write_exported(path.with_suffix(SUFFIXES[format]), graph):
         pass
     return path.with_suffix(SUFFIXES[format])
@@ -75,14 +75,17 @@ def test_a_file_gives_the_policys_answer_for_any_batch(
     )
 
 
-def test_a_file_says_what_it_is(cold: Path) -> None:
+def test_a_file_says_what_it_is(cold: Path, least: DiffusionPolicy) -> None:
     exported = open_exported(cold)
     description = exported.description
-    assert [(tensor.name, tensor.shape, tensor.unit) for tensor in description.inputs] == [
-        ("observations", (2, 20), "px"),
-        ("noise", (16, 2), ""),
-        ("further_noise", (2, 16, 2), ""),
+    assert [(tensor.name, tensor.shape) for tensor in description.inputs] == [
+        ("observations", (2, 20)),
+        ("noise", (16, 2)),
+        ("further_noise", (2, 16, 2)),
     ]
+    assert description.inputs[0].units == ("px",) * 20
+    assert description.outputs[0].numbers == least.task.action.names
+    assert exported.task == least.task
     assert [tensor.name for tensor in description.outputs] == ["chunk", "actions", "residual"]
     assert description.provenance == PROVENANCE
     assert exported.sampler.solver == "ddpm"
@@ -98,7 +101,8 @@ def test_onnx_shows_units_and_a_free_batch(cold: Path) -> None:
     first = onnxruntime.InferenceSession(str(cold)).get_inputs()[0]
     assert (first.name, first.shape, first.type) == ("observations", ["batch", 2, 20], "tensor(float)")
     graph = onnx.load(cold).graph
-    assert graph.input[0].doc_string == "newest observations, oldest first [px]"
+    assert graph.input[0].doc_string.startswith("newest observations, oldest first: ")
+    assert graph.output[0].doc_string.endswith(" [px]")
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
@@ -107,6 +111,7 @@ def test_a_warm_file_goes_on_from_the_chunk_before(
 ) -> None:
     policy = least.with_sampler(WARM)
     exported = open_exported(written(policy, format, tmp_path / "policy", "warm"))
+    assert exported.sampler.uses_previous
     previous = policy.predict(observations, generator=torch.Generator().manual_seed(1))
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(2))
     expected, found = (
@@ -126,7 +131,7 @@ def test_wrong_observations_are_refused(cold: Path, observations: Tensor) -> Non
     exported = open_exported(cold)
     with pytest.raises(ValueError, match=r"observations must have shape \(B, 2, 20\), got \(3, 2, 19\)"):
         exported.predict(observations[..., :19])
-    with pytest.raises(ValueError, match="observations.*is nan, must be finite"):
+    with pytest.raises(ValueError, match=r"observations.*is nan, must be finite"):
         exported.predict(torch.full_like(observations, torch.nan))
 
 
@@ -152,7 +157,7 @@ def rewritten(cold: Path, path: Path, text: str | None) -> Path:
 def test_files_of_something_else_or_another_version_are_refused(cold: Path, tmp_path: Path) -> None:
     text = open_exported(cold).description.to_json()
     other = text.replace("exported_policy/1", "exported_policy/9")
-    with pytest.raises(ExportError, match="exported_policy/9', need .*; export it again"):
+    with pytest.raises(ExportError, match=r"exported_policy/9', need .*; export it again"):
         open_exported(rewritten(cold, tmp_path / "other", other))
     with pytest.raises(ExportError, match="no policy of pcm-export"):
         open_exported(rewritten(cold, tmp_path / "foreign", None))

@@ -66,6 +66,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "pcm": {"method": "pcm", "pcm.space": "feature", "steps": 4, "stop.iterations": 3},
     "pcm-lora": {"method": "pcm", "steps": 4, "stop.iterations": 4},
     "pcm-lora, many weights": {"method": "pcm", "steps": 10, "pcm.stiffness": 0.3, "stop.iterations": 10},
+    "inpaint": {"solver": "ddim", "steps": 2, "hand_over": "inpaint"},
+    "blend": {"method": "picard", "steps": 4, "hand_over": "blend", "stop.iterations": 2},
+    "carry": {"solver": "dpmpp_2m", "steps": 2, "hand_over": "carry"},
     "pcm-lora, warm": {
         "method": "pcm",
         "steps": 4,
@@ -76,7 +79,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 CASES = [
     (name, start)
     for name, options in SAMPLERS.items()
-    for start in (["cold", "warm"] if "parallel.warm_start" in options else ["cold"])
+    for start in (["cold", "warm"] if {"parallel.warm_start", "hand_over"} & options.keys() else ["cold"])
 ]
 
 
@@ -96,7 +99,7 @@ def policy(policy: DiffusionPolicy, make_pcm: Callable[..., PCM]) -> DiffusionPo
     """The least network, with all that any sampler needs, in double precision."""
     torch.manual_seed(0)
     config = replace(policy.config, down_dims=(4,), step_embed_dim=4, n_groups=2)
-    policy = replace(policy, network=config.build_network().double().eval(), config=config)
+    policy = replace(policy, network=config.build_network(policy.task).double().eval(), config=config)
     pcm = make_pcm(policy, "lora", steps=4, iterations=3)
     return replace(policy, covariance=0.1 * torch.eye(32, dtype=torch.float64), pcm=pcm)
 
@@ -151,6 +154,8 @@ def test_a_chunk_is_the_policys_answer_and_nothing_is_read(
         ("picard, gaussian start", "cold"),
         ("picard, memory", "cold"),
         ("picard, warm with noise", "warm"),
+        ("carry", "warm"),
+        ("inpaint", "warm"),
         ("parasolver", "cold"),
         ("pcm", "cold"),
         ("pcm-lora", "cold"),
