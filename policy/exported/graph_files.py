@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
 
 from policy.atomic_write import atomic_write
 from policy.exported.description import METADATA_KEY, Description, ExportError, description_from_json
 from policy.runtime.chunk_function import ChunkFunction, export_chunk_function
 from policy.runtime.engine import require_library
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 Run: TypeAlias = Callable[[Arrays], list[np.ndarray]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from policy.diffusion_policy import DiffusionPolicy
 from policy.prediction import Prediction
@@ -16,6 +16,9 @@ from policy.runtime.binding import bind_to_engine
 from policy.runtime.engine import EngineError, Evaluate, ModulatedUnet
 from policy.sampling import SamplerConfig
 from policy.sampling.start import Draw
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 START_CHOICES = ("cold", "warm")
 LARGEST_BATCH = 2**16
@@ -153,11 +156,13 @@ def export_chunk_function(function: ChunkFunction, *, batch_size: int | None = N
         function: chunk function.
         batch_size: batch size B of every call; None for any.
     """
+    from torch.export import Dim, export  # a second to import, which robots and trainers do not need
+
     dynamic = None
     if batch_size is None:
         dynamic = (({0: Dim("batch", min=1, max=LARGEST_BATCH)},) * len(function.inputs),)
     inputs = function.zeros(batch_size or 2)
-    return torch.export.export(function.eval(), inputs, dynamic_shapes=dynamic, strict=False)
+    return export(function.eval(), inputs, dynamic_shapes=dynamic, strict=False)
 
 
 def _check_start(sampler: SamplerConfig, start: str) -> None:

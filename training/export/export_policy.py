@@ -46,6 +46,7 @@ class ExportConfig:
     precision: str = "float32"
     opset: int = OPSET
     demonstrations: str | None = None
+    task: str | None = None
     observations: int = 64
     calibration: int = 300
     episodes: int = 0
@@ -133,7 +134,7 @@ def _observations(config: ExportConfig, policy: DiffusionPolicy, generator: torc
         limits = policy.normalizer.observation
         shape = (count, policy.config.observation_steps, policy.task.observation_dim)
         return limits.minimum + torch.rand(shape, generator=generator) * (limits.maximum - limits.minimum)
-    demonstrations = load_demonstrations(config.demonstrations)
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
     windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
     rows = torch.randperm(len(windows.observations), generator=generator)[:count]
     return windows.observations[rows].float()
