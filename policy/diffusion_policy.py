@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class DiffusionPolicy:
         pcm: PCM trained from this network, for the method ``pcm``; or None.
         clock: clock for deadlines.
         bind_network: evaluation of a network; `policy.runtime` has others.
+        compute: computation of a whole chunk with this sampler, in place of `predict_unchecked`, or None.
     """
 
     network: ConditionalUnet1D
@@ -61,6 +62,7 @@ class DiffusionPolicy:
     pcm: PCM | None = None
     clock: Clock = time.perf_counter
     bind_network: BindNetwork = make_denoise
+    compute: Callable[..., Prediction] | None = None
 
     @classmethod
     def load(
@@ -95,7 +97,7 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the policy cannot be sampled that way.
         """
-        policy = replace(self, sampler=sampler)
+        policy = replace(self, sampler=sampler, compute=None)
         _ = policy.sample, policy._merged, policy._noise_effect
         return policy
 
@@ -241,10 +243,11 @@ class DiffusionPolicy:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
-            before = previous.actions.to(reference), previous.noise.to(reference)
-        prediction = self.predict_unchecked(
-            observations.to(reference),
-            noise.to(reference),
+            before = previous.actions, previous.noise
+        compute = self.predict_unchecked if self.compute is None else self.compute
+        prediction = compute(
+            observations,
+            noise,
             draw=partial(draw_noise, generator=generator, like=reference),
             previous=before,
             executed=executed,
@@ -268,7 +271,7 @@ class DiffusionPolicy:
         delay: int = 0,
         called: float | None = None,
     ) -> Prediction:
-        """What `predict` computes between its checks, on the policy's device and in its precision.
+        """What `predict` computes between its checks.
 
         With a sampler of fixed depth it is a pure function of tensors: no value of them is read, and no shape depends
         on one. So it can become a graph, see `policy.runtime.chunk_function`.
@@ -284,9 +287,11 @@ class DiffusionPolicy:
             called: time at which the inference began, on the clock for deadlines; by default now.
         """
         guess, overlap, sampler, config = None, None, self.sampler, self.config
-        first = config.observation_steps - 1
+        first, reference = config.observation_steps - 1, self.solver.a
+        noise = noise.to(reference)
         if previous is not None:
-            before, before_noise = self.normalizer.action.normalize(previous[0]), previous[1]
+            before = self.normalizer.action.normalize(previous[0].to(reference))
+            before_noise = previous[1].to(reference)
             if sampler.keeps_noise:
                 noise = continued_noise(before_noise, executed, noise)
             if sampler.parallel.warm_start != "none":
@@ -295,7 +300,7 @@ class DiffusionPolicy:
                 )
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
-        condition = self.normalizer.observation.normalize(observations).flatten(1)
+        condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         count = EvaluationCount()
         switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
         sample = self.sample(switch, noise, draw, guess=guess, called=called)

@@ -15,10 +15,12 @@ from policy.diffusion_policy import DiffusionPolicy
 from policy.networks.unet import ConditionalUnet1D
 from policy.prediction import Generators, Prediction
 from policy.runtime.binding import PreparedNetwork, bind_to_engine
+from policy.runtime.cudagraph import cudagraph
 from policy.runtime.engine import MakeEngine
 from policy.runtime.onnxruntime_engine import onnxruntime
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
+from policy.runtime.whole_chunk import MakeChunkEngine, WholeChunk
 from policy.sampling import SamplerConfig
 from policy.task import Task
 
@@ -28,6 +30,10 @@ ENGINES: Mapping[str, MakeEngine] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
+"""Engines that evaluate a network."""
+
+CHUNK_ENGINES: Mapping[str, MakeChunkEngine] = {"cudagraph": cudagraph}
+"""Engines that evaluate a whole chunk of a sampler of fixed depth."""
 
 
 class Runtime:
@@ -39,7 +45,8 @@ class Runtime:
     Args:
         policy: policy with the sampler to use.
         batch_size: batch size B of every call.
-        engine: one of `ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed, else ``eager``.
+        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed,
+            else ``eager``.
         threads: number of CPU threads; by default as many as PyTorch uses.
 
     Attributes:
@@ -59,8 +66,9 @@ class Runtime:
         engine: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if engine not in ENGINES and engine != "auto":
-            raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        if engine not in {"auto", *ENGINES, *CHUNK_ENGINES}:
+            allowed = ", ".join(("auto", *ENGINES, *CHUNK_ENGINES))
+            raise ValueError(f"engine must be one of {allowed}, got {engine!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if threads is not None and threads < 1:
@@ -69,10 +77,18 @@ class Runtime:
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
         self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
+        if self.engine in CHUNK_ENGINES:
+            self.policy = self._with_whole_chunk(policy)
+            return
         make_engine, horizon = ENGINES[self.engine], policy.config.horizon
         bind = bind_to_engine(make_engine, self._prepared, threads=self.threads, horizon=horizon)
         self.policy = replace(policy, bind_network=bind).with_sampler(policy.sampler)
         self._warm_up()
+
+    def _with_whole_chunk(self, policy: DiffusionPolicy) -> DiffusionPolicy:
+        make_engine = CHUNK_ENGINES[self.engine]
+        whole = WholeChunk(policy, make_engine, batch_size=self.batch_size, threads=self.threads)
+        return replace(policy.with_sampler(policy.sampler), compute=whole)
 
     @property
     def task(self) -> Task:
