@@ -70,7 +70,7 @@ def assert_same(policy: DiffusionPolicy, runtime: Runtime, observations: Tensor)
 def test_a_whole_chunk_engine_gives_the_plain_samplers_answers(
     policy: DiffusionPolicy, observations: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CHUNK_ENGINES, "cudagraph", over_buffers)  # type: ignore[index]
+    monkeypatch.setitem(CHUNK_ENGINES, "cudagraph", over_buffers)
     policy = policy.with_sampler(SAMPLERS[name])
     assert_same(policy, Runtime(policy, batch_size=3, engine="cudagraph"), observations)
 
@@ -120,7 +120,7 @@ def test_a_sampler_without_a_fixed_depth_is_refused(policy: DiffusionPolicy) -> 
 def test_another_sampler_leaves_the_graph_behind(
     policy: DiffusionPolicy, observations: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CHUNK_ENGINES, "cudagraph", over_buffers)  # type: ignore[index]
+    monkeypatch.setitem(CHUNK_ENGINES, "cudagraph", over_buffers)
     runtime = Runtime(policy.with_sampler(SAMPLERS["carry"]), batch_size=3, engine="cudagraph")
     other = SamplerConfig("sequential", "ddim", 5)
     expected, found = (
