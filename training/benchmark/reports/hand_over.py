@@ -55,7 +55,10 @@ def report(config: BenchmarkConfig) -> None:
         group: [cache.read(task) for task in found] for group, found in zip(groups, tasks, strict=True)
     }
     rows = table(
-        [make_row(ms, name, found, measured[ms, "replace"]) for (ms, name), found in measured.items()]
+        [
+            make_row(ms, name, found, replaced=measured[ms, "replace"])
+            for (ms, name), found in measured.items()
+        ]
     )
     write_report(
         config,
@@ -98,7 +101,9 @@ def measure_hand_over(policy: DiffusionPolicy, options: HandOverConfig, *, ms: f
     }
 
 
-def make_row(ms: float, hand_over: str, measured: Sequence[Row], replaced: Sequence[Row]) -> dict[str, Any]:
+def make_row(
+    ms: float, hand_over: str, measured: Sequence[Row], *, replaced: Sequence[Row]
+) -> dict[str, Any]:
     """A row of the CSV from the rollouts with each noise seed, and those of `replace` at the same latency."""
     rewards = {steps: np.array([row[f"max_reward_{steps}"] for row in measured]) for steps in EPISODE_STEPS}
     before = np.array([row[f"max_reward_{EPISODE_STEPS[0]}"] for row in replaced])
