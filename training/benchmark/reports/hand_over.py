@@ -48,7 +48,8 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     groups = [(ms, hand_over) for ms in options.fixed_ms for hand_over in HAND_OVERS]
     tasks = [
-        [_task(options, base, *group, noise_seed=seed) for seed in options.noise_seeds] for group in groups
+        [_task(options, base, ms=ms, hand_over=name, noise_seed=seed) for seed in options.noise_seeds]
+        for ms, name in groups
     ]
     cache.measure_all([task for group in tasks for task in group], "hand_over")
     measured = {
@@ -118,7 +119,7 @@ def make_row(
 
 
 def _task(
-    options: HandOverConfig, base: DiffusionPolicy, ms: float, hand_over: str, *, noise_seed: int
+    options: HandOverConfig, base: DiffusionPolicy, *, ms: float, hand_over: str, noise_seed: int
 ) -> Task:
     sampler = replace(SamplerConfig("sequential", options.solver, options.steps), hand_over=hand_over)
     identity = {
