@@ -54,6 +54,7 @@ test = [
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
+    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
@@ -94,6 +95,8 @@ setup(
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
+            "record_keys = ros_nodes.recorder.record_keys:main",
+            "recorder_node = ros_nodes.recorder.recorder_node:main",
         ],
     },
 )

@@ -107,6 +107,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Prediction:
         """See `DiffusionPolicy.predict`.
 
@@ -117,7 +118,12 @@ class Runtime:
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
             return self.policy.predict(
-                observations, noise=noise, generator=generator, previous=previous, executed=executed
+                observations,
+                noise=noise,
+                generator=generator,
+                previous=previous,
+                executed=executed,
+                delay=delay,
             )
 
     def predict_chunk(
@@ -128,6 +134,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Tensor:
         """See `DiffusionPolicy.predict_chunk`.
 
@@ -135,7 +142,12 @@ class Runtime:
             ValueError: as there, and for another batch size.
         """
         return self.predict(
-            observations, noise=noise, generator=generator, previous=previous, executed=executed
+            observations,
+            noise=noise,
+            generator=generator,
+            previous=previous,
+            executed=executed,
+            delay=delay,
         ).chunk
 
     @torch.no_grad()

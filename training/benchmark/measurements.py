@@ -101,8 +101,8 @@ def time_in_turns(
 
 
 def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
-    """A prediction for a warm start to go on from, if the policy's sampler has one."""
-    if policy.sampler.parallel.warm_start == "none":
+    """A prediction to go on from, if the policy's sampler uses one."""
+    if not policy.sampler.uses_previous:
         return None
     return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
 

@@ -51,7 +51,7 @@ def read_demonstrations(config: BenchmarkConfig, task: Task) -> Demonstrations:
 
 
 def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> Tensor:
-    """(observations, observation_steps, observation_dim) in the task's units, drawn from demonstrations that training held out."""
+    """(N, observation_steps, observation_dim) in the task's units, drawn from demonstrations that training held out."""
     demonstrations = read_demonstrations(config, policy.task)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
     observations = policy_windows(demonstrations, held_out, policy.config).observations

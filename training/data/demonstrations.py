@@ -1,8 +1,8 @@
 """Demonstrations of any task, read from a zarr store and checked.
 
-The store has Diffusion Policy's layout: `data/<array>` (N, …), a row for each control step, and `meta/episode_ends` (E,).
-Which arrays make which part is said by the store's attributes, or by a task's YAML file. Other arrays, images among
-them, are never read.
+The store has Diffusion Policy's layout: `data/<array>` (N, …), a row for each control step, and `meta/episode_ends`
+(E,). Which arrays make which part is said by the store's attributes, or by a task's YAML file. Other arrays, images
+among them, are never read.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def load_demonstrations(
     Raises:
         DemonstrationError: when there is no such store, nothing says what its arrays are, or an array of it is missing,
             cannot be decoded, has another shape, another length, another hash than its attributes say, or a value that
-            is not finite, or the episodes do not tile the steps. Also for demonstrations that do not fit the policy, and
-            for a store that `check_store` refuses, of which nothing is decoded.
+            is not finite, or the episodes do not tile the steps. Also for demonstrations that do not fit the policy, and for
+            a store that `check_store` refuses, of which nothing is decoded.
     """
     path = Path(path)
     stored: StoredTask | None = None

@@ -17,7 +17,13 @@ from policy.pcm import load_pcm
 from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
-from training.evaluation.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
+from training.evaluation.episode_pictures import (
+    plot_commands,
+    plot_film_strip,
+    plot_final_frames,
+    plot_rewards,
+    write_video,
+)
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.offline.report import write_judgement
 from training.evaluation.offline.store import judge_store
@@ -37,7 +43,7 @@ def _is_summary(path: Path) -> bool:
 
 JUDGED = "actions"  # its files are named by it
 NAMES = (
-    *("summary.json", "rewards.png", "final_frames.png", "episode.png", "episodes.mp4"),
+    *("summary.json", "rewards.png", "commands.png", "final_frames.png", "episode.png", "episodes.mp4"),
     *(f"{JUDGED}.{ending}" for ending in ("csv", "png")),
 )
 MOST_NOISE_SEEDS = 1000
@@ -183,6 +189,7 @@ def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, orig
     claim_output_dir(output_dir, OUTPUTS)
     write_summary(output_dir / "summary.json", summary)
     plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
+    plot_commands(rollout.episodes[0], output_dir / "commands.png")
     if recorded := [episode for episode in rollout.episodes if episode.frames]:
         plot_final_frames(recorded, output_dir / "final_frames.png")
         plot_film_strip(recorded[0], output_dir / "episode.png")

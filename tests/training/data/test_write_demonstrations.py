@@ -98,9 +98,13 @@ def test_a_bad_episode_is_refused_by_name_and_the_others_can_be_kept(tmp_path: P
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), write_demonstrations(tmp_path / "arm.zarr", ARM) as writer:
-        writer.append(*episode(5))
-        raise RuntimeError
+    def fail() -> None:
+        with write_demonstrations(tmp_path / "arm.zarr", ARM) as writer:
+            writer.append(*episode(5))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not [entry for entry in tmp_path.iterdir() if entry.suffix != ".lock"]
 
 
@@ -134,11 +138,15 @@ def test_two_writers_of_one_store_are_refused(tmp_path: Path) -> None:
 
 
 def interrupted(path: Path, origin: dict[str, Any], episodes: int) -> None:
-    with pytest.raises(KeyboardInterrupt), write_demonstrations(path, ARM, origin=origin) as writer:
-        for number in range(episodes):
-            writer.append(*episode(3, number), source=f"bag_{number}")
-        writer.drop("bad", "it is bad")
-        raise KeyboardInterrupt
+    def run() -> None:
+        with write_demonstrations(path, ARM, origin=origin) as writer:
+            for number in range(episodes):
+                writer.append(*episode(3, number), source=f"bag_{number}")
+            writer.drop("bad", "it is bad")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
 
 
 def test_an_interrupted_run_goes_on_after_its_last_episode(tmp_path: Path) -> None:
