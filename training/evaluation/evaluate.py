@@ -104,14 +104,11 @@ class EvaluateConfig:
 
     def _check_what_is_run(self) -> None:
         """Refuse keys of simulated episodes beside demonstrations, and the other way round."""
-        if self.demonstrations is None:
-            names, reason = OF_DEMONSTRATIONS, "needs demonstrations=….zarr"
-        else:
-            names, reason = (
-                OF_ROLLOUTS,
-                "is of simulated episodes, of which there are none with demonstrations=…",
-            )
-        for name in names:
+        in_simulator = self.demonstrations is None
+        reason = "is of simulated episodes, of which there are none with demonstrations=…"
+        if in_simulator:
+            reason = "needs demonstrations=….zarr"
+        for name in OF_DEMONSTRATIONS if in_simulator else OF_ROLLOUTS:
             default = LatencyConfig() if name == "latency" else getattr(EvaluateConfig, name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} {reason}")
