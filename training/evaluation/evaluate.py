@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
-from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
+from policy.runtime import ENGINE_CHOICES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
 from training.evaluation.episode_pictures import (
@@ -88,7 +88,7 @@ class EvaluateConfig:
             )
         if self.engine not in ENGINE_CHOICES:
             raise ValueError(f"engine must be one of {', '.join(ENGINE_CHOICES)}, got {self.engine!r}")
-        if self.engine in ENGINES and not self.one_at_a_time:
+        if self.engine not in ("auto", PLAIN) and not self.one_at_a_time:
             raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
             raise ValueError("sampler.method=pcm needs pcm=….safetensors")

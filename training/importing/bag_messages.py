@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -29,10 +30,18 @@ def is_bag(path: Path) -> bool:
 
 
 def bags_in(path: Path) -> list[Path]:
-    """The bags of a source, by name: itself, or those in the folder."""
-    if is_bag(path):
-        return [path]
-    return sorted((found for found in path.iterdir() if is_bag(found)), key=lambda found: found.name)
+    """The bags of a source, by name: itself, or those in the folder, also those whose metadata are missing."""
+    if is_bag(path) or not path.is_dir():
+        return [path] if is_bag(path) else []
+    inside = (found for found in path.iterdir() if not found.name.startswith("."))
+    return sorted(
+        (found for found in inside if is_bag(found) or _is_unfinished(found)), key=lambda found: found.name
+    )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a folder is a bag whose recorder did not come to its end."""
+    return path.is_dir() and any(file.suffix in STORAGES for file in path.iterdir())
 
 
 def bag_messages(
@@ -51,6 +60,8 @@ def bag_messages(
     Raises:
         BagError: for a bag that is damaged or of an unknown version, or a topic that is not in it or of another type.
     """
+    if path.is_dir() and not is_bag(path):
+        raise BagError(f"{METADATA} is missing, as the recording did not end; `ros2 bag reindex` makes it")
     rooted = {f"/{name.lstrip('/')}": name for name in wanted}
     # What a damaged bag makes `rosbags` raise has no common type.
     try:
@@ -58,10 +69,21 @@ def bag_messages(
             connections = [c for c in reader.connections if f"/{c.topic.lstrip('/')}" in rooted]
             _check_topics(reader, connections, wanted)
             total = max(1, sum(connection.msgcount for connection in connections))
+            promised: Counter[str] = Counter()
+            for connection in connections:
+                promised[rooted[f"/{connection.topic.lstrip('/')}"]] += connection.msgcount
+            missing = promised.copy()
             for connection, received_ns, data in reader.messages(connections):
                 name = rooted[f"/{connection.topic.lstrip('/')}"]
+                missing[name] -= 1
                 yield name, _message(name, connection.msgtype, data), received_ns
                 advance(1 / total)
+            # A damaged index hides messages without an error.
+            for name, lost in missing.items():
+                if lost > 0:
+                    raise BagError(
+                        f"topic {name} has {promised[name] - lost} messages, its metadata say {promised[name]}"
+                    )
     except BagError:
         raise
     except Exception as error:

@@ -53,17 +53,18 @@ def _lines(imported: Imported) -> Iterator[str]:
     recording, task, ends = imported.recording, imported.recording.task, imported.ends
     lengths = np.diff(ends, prepend=0)
     yield f"{recording.path}: {recording.format}"
+    each = f"{lengths.min()} … {lengths.max()}" if lengths.min() < lengths.max() else f"{lengths.min()}"
     yield (
-        f"{len(ends)} episodes of {lengths.min()} … {lengths.max()} steps, {ends[-1]} steps at {task.rate:g} Hz, "
+        f"{_count(len(ends), 'episode')} of {each} steps, {ends[-1]} steps at {task.rate:g} Hz, "
         f"{ends[-1] / task.rate:.1f} s"
     )
     yield from _ranges(imported.path, task)
     for what in recording.left_out:
         yield f"left out: {what}"
     if gaps := sum(name.endswith(" gap") for name, _ in imported.dropped):
-        yield f"{gaps} gaps"
+        yield _count(gaps, "gap")
     if imported.bad_episodes:
-        yield f"{imported.bad_episodes} episodes could not be imported"
+        yield f"{_count(imported.bad_episodes, 'episode')} could not be imported"
     yield from _some([f"dropped {name}: {reason}" for name, reason in imported.dropped], MOST_LINES // 20)
     yield f"written: {imported.path}"
 
@@ -93,6 +94,10 @@ def _ranges(path: Path, task: Task) -> Iterator[str]:
         for name, unit, low, high in zip(names, units, lower, upper, strict=True)
     ]
     yield from _some(lines, MOST_LINES)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _some(lines: Sequence[str], most: int) -> Iterator[str]:

@@ -65,9 +65,14 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
             or the rate, or has another one.
     """
     action = choice.actions or "actions"
-    with _opened(path) as file:
-        names, rate = _episodes(path, file), _rate(path, file, choice.rate)
-        layout = _first_layout(path, file, names, action=action)
+    try:
+        with _opened(path) as file:
+            names, rate = _episodes(path, file), _rate(path, file, choice.rate)
+            layout = _first_layout(path, file, names, action=action)
+    except RecordingError:
+        raise
+    except DAMAGED as error:
+        raise RecordingError(f"{path}: damaged: {one_line(error)}") from error
     columns = chosen_columns(list(layout.observed), choice.parts, source=str(path))
     task = make_task(
         choice.name or path.stem,
@@ -78,8 +83,14 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
     )
 
     def read(index: int, advance: Advance) -> Iterator[Episode]:
-        with _opened(path) as file:
-            yield _episode(path, file, names[index], columns=columns, action=action, layout=layout)
+        try:
+            with _opened(path) as file:
+                episode = _episode(path, file, names[index], columns=columns, action=action, layout=layout)
+        except (RecordingError, EpisodeError):
+            raise
+        except DAMAGED as error:
+            raise EpisodeError(f"{path}: episode {names[index]}: damaged: {one_line(error)}") from error
+        yield episode
 
     return Recording(
         path=path,
@@ -108,13 +119,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _episodes(path: Path, file: Any) -> list[str]:
     """Names of the episodes; demo_2 comes before demo_10."""
-    try:
-        data = file.get("data")
-        names = list(data) if isinstance(data, h5py.Group) else None
-    except DAMAGED as error:
-        raise RecordingError(f"{path}: group data cannot be read: {one_line(error)}") from error
-    if names is None:
-        raise RecordingError(f"{path}: group data is missing, there are {', '.join(file) or 'none'}")
+    data = file.get("data")
+    if not isinstance(data, h5py.Group):
+        raise RecordingError(
+            f"{path}: group data is missing, there are {', '.join(map(str, file)) or 'none'}"
+        )
+    names = [str(name) for name in data]
     if not 1 <= len(names) <= MOST_EPISODES:
         raise RecordingError(f"{path}: group data has {len(names)} episodes, allowed are 1 … {MOST_EPISODES}")
     return sorted(names, key=lambda name: [int(word) if word.isdigit() else -1 for word in _words(name)])
@@ -154,7 +164,7 @@ def _layout(file: Any, name: str, action: str) -> _Layout:
     observed, left_out = {}, {}
     if not isinstance(_member(group, "obs", required=False), h5py.Group):
         raise _ColumnError(
-            f"no group obs, there are {', '.join(group) or 'none'} "
+            f"no group obs, there are {', '.join(map(str, group)) or 'none'} "
             "(raw robosuite? robomimic's dataset_states_to_obs adds observations)"
         )
     for key in group["obs"]:
@@ -237,7 +247,7 @@ def _member(group: Any, key: str, *, required: bool = True) -> Any:
         raise _ColumnError(f"{key} cannot be read: {one_line(error)}") from error
     if found is None and required:
         around = group.get(key.rpartition("/")[0] or ".")
-        there = ", ".join(around) if isinstance(around, h5py.Group) else ""
+        there = ", ".join(map(str, around)) if isinstance(around, h5py.Group) else ""
         raise _ColumnError(f"{key} is missing, there are {there or 'none'}")
     return found
 

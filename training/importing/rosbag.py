@@ -80,7 +80,10 @@ def open_rosbag(path: Path, choice: Choice) -> Recording:
         try:
             yield from _read(bag, plan, advance)
         except (BagError, StepError) as error:
-            raise EpisodeError(f"{bag}: {error}") from error
+            command = plan.robot.command
+            has_none = command is not None and str(error).startswith(f"topic {command.topic} is missing")
+            hint = f"; actions={NEXT_OBSERVATION} needs none" if has_none else ""
+            raise EpisodeError(f"{bag}: {error}{hint}") from error
 
     return Recording(
         path=path, format="rosbag2", task=plan.task, episodes=[bag.name for bag in bags], read=read
@@ -99,7 +102,9 @@ def _plan(robot: Robot, bags: list[Path], choice: Choice, *, name: str) -> _Plan
     for source in sources:
         if wanted.setdefault(source.topic, (source.type,)) != (source.type,):
             raise RobotError(f"topic {source.topic} is {wanted[source.topic][0]} and {source.type}")
-    if choice.split not in (WHOLE, AT_GAPS) and choice.split not in wanted:
+    if choice.split not in (WHOLE, AT_GAPS):
+        if choice.split.lstrip("/") in {topic.lstrip("/") for topic in wanted}:
+            raise RobotError(f"split={choice.split} tells of observations or commands, not of episodes")
         wanted[choice.split] = MARKERS
     return _Plan(
         robot=robot,

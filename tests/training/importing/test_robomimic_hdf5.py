@@ -135,6 +135,11 @@ def keep_half(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
 
 
+def damage_heaps(file: Path) -> None:
+    """Destroys where the names of groups are."""
+    file.write_bytes(file.read_bytes().replace(b"HEAP", b"DAMP"))
+
+
 def edited(edit: Callable[[Any], Any]) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         with h5py.File(path, "r+") as file:
@@ -147,6 +152,7 @@ WHOLE = {
     "missing": (Path.unlink, "no such file"),
     "truncated": (keep_half, "not a whole HDF5 file"),
     "empty": (lambda file: file.write_bytes(b""), "not a whole HDF5 file"),
+    "damaged groups": (damage_heaps, "damaged: "),
     "no HDF5": (lambda file: file.write_text("text"), "not a whole HDF5 file"),
     "no data": (edited(remove("data")), "group data is missing, there are none"),
     "no episode": (
