@@ -68,7 +68,6 @@ test = [
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
-    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
