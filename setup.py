@@ -101,6 +101,7 @@ setup(
             "episode_runner = ros_nodes.episodes.episode_runner:main",
             "pcm-benchmark = training.benchmark.run:main",
             "pcm-build-trajectories = training.pcm.build_trajectories:main",
+            "pcm-demonstrate-pusht = training.pusht.demonstrate_pusht:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
             "pcm-export = training.export.export_policy:main",

@@ -11,8 +11,15 @@ from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.policy import estimate_covariance, train_policy
+from training.pusht import demonstrate_pusht
 
-COMMANDS = [download_demonstrations.main, estimate_covariance.main, evaluate.main, train_policy.main]
+COMMANDS = [
+    demonstrate_pusht.main,
+    download_demonstrations.main,
+    estimate_covariance.main,
+    evaluate.main,
+    train_policy.main,
+]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
 
 

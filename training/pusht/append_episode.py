@@ -20,16 +20,17 @@ ROWS: dict[str, RowShape] = {
 }
 
 
-def append_episode(path: str | Path, states: ArrayLike, actions: ArrayLike) -> int:
+def append_episode(path: str | Path, states: ArrayLike, actions: ArrayLike, *, n_contacts: ArrayLike) -> int:
     """Add an episode to the store, which is made if there is none.
 
     The store is written anew and takes the old one's place in one step: a process that is killed leaves the old one or
-    the new one. The block's keypoints follow from its pose; contacts were not counted, so there are 0.
+    the new one. The block's keypoints follow from its pose.
 
     Args:
         path: a zarr folder.
         states: (n, 5): pusher x, y, block x, y in px, block angle in rad.
         actions: (n, 2): target positions of the pusher in px.
+        n_contacts: (n, 1): contact points per physics step.
 
     Returns:
         The number of episodes in the store.
@@ -39,9 +40,10 @@ def append_episode(path: str | Path, states: ArrayLike, actions: ArrayLike) -> i
             another shape, no step, or values that are not finite.
     """
     path = Path(path)
-    added = _episode(path, states, actions)
+    given = {"data/state": states, "data/action": actions, "data/n_contacts": n_contacts}
+    added = _episode(path, {name: np.asarray(rows) for name, rows in given.items()})
     with locked_store(path):
-        arrays, attributes = _earlier(path) if path.exists() else ({}, {"task": "pusht"})
+        arrays, attributes = stored_episodes(path) if path.exists() else ({}, {"task": "pusht"})
         for name, rows in added.items():
             if name not in arrays:
                 arrays[name] = rows
@@ -53,8 +55,7 @@ def append_episode(path: str | Path, states: ArrayLike, actions: ArrayLike) -> i
     return len(arrays[EPISODE_ENDS])
 
 
-def _episode(path: Path, states: ArrayLike, actions: ArrayLike) -> dict[str, np.ndarray]:
-    given = {"data/state": np.asarray(states), "data/action": np.asarray(actions)}
+def _episode(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, rows in given.items():
         expected = (len(given["data/state"]), *(ROWS[name] or ()))
         if rows.shape != expected or not len(rows):
@@ -63,13 +64,16 @@ def _episode(path: Path, states: ArrayLike, actions: ArrayLike) -> dict[str, np.
     steps = len(arrays["data/state"])
     keypoints = keypoint_observation(arrays["data/state"])[:, :18]
     arrays["data/keypoint"] = keypoints.reshape(steps, 9, 2).astype(np.float32)
-    arrays["data/n_contacts"] = np.zeros((steps, 1), np.float32)
     arrays[EPISODE_ENDS] = np.array([steps], np.int64)
     return arrays
 
 
-def _earlier(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Arrays and attributes of the store so far."""
+def stored_episodes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Arrays and attributes of a store that `append_episode` can add to.
+
+    Raises:
+        StoreError: see `append_episode`.
+    """
     if not path.is_dir():
         raise StoreError(f"{path}: episodes are added to a store in a folder, which this is not")
     data = path / "data"

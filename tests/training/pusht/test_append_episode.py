@@ -17,9 +17,13 @@ from training.data.whole_store import locked_store
 from training.pusht.append_episode import ROWS, append_episode
 
 
-def episode(steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def episode(steps: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return rng.uniform(50, 450, (steps, 5)), rng.uniform(50, 450, (steps, 2))
+    return {
+        "states": rng.uniform(50, 450, (steps, 5)),
+        "actions": rng.uniform(50, 450, (steps, 2)),
+        "n_contacts": rng.integers(0, 4, (steps, 1)),
+    }
 
 
 def read(path: Path) -> StoreContent:
@@ -29,15 +33,12 @@ def read(path: Path) -> StoreContent:
 def test_episodes_follow_each_other_in_the_published_layout(tmp_path: Path) -> None:
     path = tmp_path / "by_hand.zarr"
     episodes = [episode(5, 1), episode(1, 2), episode(7, 3)]
-    assert [append_episode(path, *each) for each in episodes] == [1, 2, 3]
+    assert [append_episode(path, **each) for each in episodes] == [1, 2, 3]
     content = read(path)
-    states = np.concatenate([each for each, _ in episodes]).astype(np.float32)
-    np.testing.assert_array_equal(content.arrays["data/state"], states)
-    np.testing.assert_array_equal(
-        content.arrays["data/action"], np.concatenate([each for _, each in episodes]).astype(np.float32)
-    )
+    for array, name in (("state", "states"), ("action", "actions"), ("n_contacts", "n_contacts")):
+        rows = np.concatenate([each[name] for each in episodes]).astype(np.float32)
+        np.testing.assert_array_equal(content.arrays[f"data/{array}"], rows)
     np.testing.assert_array_equal(content.arrays[EPISODE_ENDS], [5, 6, 13])
-    assert not content.arrays["data/n_contacts"].any()
     assert content.attributes["task"] == "pusht"
 
 
@@ -46,18 +47,23 @@ def test_keypoints_are_the_published_ones_of_the_same_poses(
 ) -> None:
     published = read(demonstrations_path).arrays
     first = slice(published[EPISODE_ENDS][0])
-    append_episode(tmp_path / "store.zarr", published["data/state"][first], published["data/action"][first])
+    append_episode(
+        tmp_path / "store.zarr",
+        published["data/state"][first],
+        published["data/action"][first],
+        n_contacts=published["data/n_contacts"][first],
+    )
     found = read(tmp_path / "store.zarr").arrays["data/keypoint"]
     np.testing.assert_allclose(found, published["data/keypoint"][first], atol=0.05)
 
 
 def test_a_store_with_images_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "store.zarr"
-    append_episode(path, *episode(5, 1))
+    append_episode(path, **episode(5, 1))
     group: Any = zarr.open_group(str(path), mode="r+")
     group["data"]["img"] = np.zeros((5, 2, 2, 3), np.float32)
     with pytest.raises(StoreError, match="array data/img has no values in a new episode"):
-        append_episode(path, *episode(5, 2))
+        append_episode(path, **episode(5, 2))
     np.testing.assert_array_equal(read(path).arrays[EPISODE_ENDS], [5])
 
 
@@ -74,14 +80,14 @@ def test_an_episode_that_cannot_be_is_refused(
     tmp_path: Path, states: np.ndarray, actions: np.ndarray, message: str
 ) -> None:
     with pytest.raises(StoreError, match=message):
-        append_episode(tmp_path / "store.zarr", states, actions)
+        append_episode(tmp_path / "store.zarr", states, actions, n_contacts=np.zeros((len(states), 1)))
     assert not list(tmp_path.iterdir())
 
 
 def test_two_processes_do_not_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "store.zarr"
     with locked_store(path), pytest.raises(StoreError, match="another process is writing it"):
-        append_episode(path, *episode(5, 1))
+        append_episode(path, **episode(5, 1))
 
 
 KILLED = """
@@ -92,14 +98,14 @@ from test_append_episode import episode
 from training.pusht.append_episode import append_episode
 print("ready", flush=True)
 while True:
-    append_episode(Path({path!r}), *episode(4, 0))
+    append_episode(Path({path!r}), **episode(4, 0))
 """
 
 
 def test_a_store_is_whole_whenever_the_process_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.zarr"
-    states, actions = episode(4, 0)
-    append_episode(path, states, actions)
+    added = episode(4, 0)
+    append_episode(path, **added)
     before = 1
     for delay in (0.0, 0.017, 0.029):
         program = KILLED.format(folder=str(Path(__file__).parent), path=str(path))
@@ -115,6 +121,6 @@ def test_a_store_is_whole_whenever_the_process_is_killed(tmp_path: Path) -> None
         before = len(ends)
         np.testing.assert_array_equal(ends, 4 * np.arange(1, len(ends) + 1))
         np.testing.assert_array_equal(
-            arrays["data/action"], np.tile(actions.astype(np.float32), (len(ends), 1))
+            arrays["data/action"], np.tile(added["actions"].astype(np.float32), (len(ends), 1))
         )
-    assert append_episode(path, states, actions) == before + 1
+    assert append_episode(path, **added) == before + 1
