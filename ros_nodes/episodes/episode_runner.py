@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ class EpisodeRunner(ClockGuard, Node):
         values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout=timeout).values
         read = [parameter_value_to_python(value) for value in values]
         return {
-            name: _for_json(value)
+            name: value if isinstance(value, (bool, int, float, str)) else _as_list(value)
             for name, value in zip(request.names, read, strict=True)
             if value is not None
         }
@@ -280,11 +280,9 @@ class EpisodeRunner(ClockGuard, Node):
         return self.get_parameter(name).value
 
 
-def _for_json(value: Any) -> Any:
-    """A parameter's value: lists come as arrays, which JSON does not know, nor a limit that is NaN (the task's own)."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, (bool, int, str)) else [_for_json(each) for each in value]
+def _as_list(values: Iterable[Any]) -> list[Any]:
+    """What JSON knows of an array: a list, with null for NaN, as a limit is that the task has."""
+    return [None if value != value else value for value in values]
 
 
 def _number(text: str) -> float | str:

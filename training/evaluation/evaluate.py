@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
-from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
+from policy.runtime import ENGINE_CHOICES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
 from training.evaluation.environment import EnvironmentConfig
@@ -50,14 +50,8 @@ NAMES = (
 MOST_NOISE_SEEDS = 1000
 OF_DEMONSTRATIONS = ("task", "demonstrated_episodes", "noise_seeds")
 OF_ROLLOUTS = (
-    "episodes",
-    "first_seed",
-    "max_steps",
-    "batch_size",
-    "recorded_episodes",
-    "engine",
-    "latency",
-    "environment",
+    *("episodes", "first_seed", "max_steps", "batch_size", "recorded_episodes", "engine"),
+    *("latency", "environment"),
 )
 SECTIONS: dict[str, Callable[[], object]] = {"latency": LatencyConfig, "environment": EnvironmentConfig}
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
@@ -100,7 +94,7 @@ class EvaluateConfig:
             )
         if self.engine not in ENGINE_CHOICES:
             raise ValueError(f"engine must be one of {', '.join(ENGINE_CHOICES)}, got {self.engine!r}")
-        if self.engine in ENGINES and not self.one_at_a_time:
+        if self.engine not in ("auto", PLAIN) and not self.one_at_a_time:
             raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
             raise ValueError("sampler.method=pcm needs pcm=….safetensors")
@@ -116,15 +110,11 @@ class EvaluateConfig:
 
     def _check_what_is_run(self) -> None:
         """Refuse keys of simulated episodes beside demonstrations, and the other way round."""
-        if self.demonstrations is None:
-            names: tuple[str, ...] = OF_DEMONSTRATIONS
+        in_simulator = self.demonstrations is None
+        reason = "is of simulated episodes, of which there are none with demonstrations=…"
+        if in_simulator:
             reason = "needs demonstrations=….zarr"
-        else:
-            names, reason = (
-                OF_ROLLOUTS,
-                "is of simulated episodes, of which there are none with demonstrations=…",
-            )
-        for name in names:
+        for name in OF_DEMONSTRATIONS if in_simulator else OF_ROLLOUTS:
             default = SECTIONS[name]() if name in SECTIONS else getattr(EvaluateConfig, name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} {reason}")

@@ -81,7 +81,7 @@ def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Pat
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "recorded_episodes=0"]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == [".pcm_policy.json", "rewards.png", "summary.json"]
+    assert written == [".pcm_policy.json", "commands.png", "rewards.png", "summary.json"]
 
 
 # λ = 1, 1/2: in feature space the second iteration evaluates both models.

@@ -43,7 +43,7 @@ def chunks_figure(judgement: Judgement) -> Figure:
     if len(chunks) > MOST_CHUNKS:
         title += f"; the first {MOST_CHUNKS} of {len(chunks)} chunks"
     for axes, dimension in zip(panels, dimensions, strict=False):
-        _plot_dimension(axes, judgement, chunks[:MOST_CHUNKS], dimension)
+        _plot_dimension(axes, judgement, shown=chunks[:MOST_CHUNKS], dimension=dimension)
     for axes in panels[len(dimensions) :]:
         axes.set_axis_off()
     for axes in panels[max(0, len(dimensions) - columns) : len(dimensions)]:
@@ -55,7 +55,7 @@ def chunks_figure(judgement: Judgement) -> Figure:
     return figure
 
 
-def _plot_dimension(axes: Axes, judgement: Judgement, shown: NDArray[np.int64], dimension: int) -> None:
+def _plot_dimension(axes: Axes, judgement: Judgement, *, shown: NDArray[np.int64], dimension: int) -> None:
     task, chunks = judgement.task, judgement.chunks
     lasts = chunks.is_demonstrated[shown]
     steps = chunks.steps[shown, None] + np.arange(lasts.shape[1])
