@@ -36,6 +36,8 @@ ARGUMENTS = (
     ("max_steps", "100", "control steps of 0.1 s per episode"),
     ("mode", "lockstep", "lockstep: deterministic, and as fast as it goes; or realtime"),
     ("output_dir", "outputs/viperx_ros", "where summary.json is written"),
+    # Launch knows it by this name.
+    ("sigterm_timeout", "20", "seconds that a process has to end by itself, once the launch ends"),
 )
 
 
