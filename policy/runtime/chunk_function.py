@@ -81,7 +81,7 @@ class ChunkFunction(nn.Module):
         bind = bind_to_engine(make_engine, {}, threads=1, horizon=config.horizon)
         self.bound = replace(policy, bind_network=bind).with_sampler(sampler)
         sequence = (config.horizon, policy.task.action_dim)
-        self.inputs = {
+        self.inputs: dict[str, tuple[int, ...]] = {
             "observations": (config.observation_steps, policy.task.observation_dim),
             "noise": sequence,
         }
