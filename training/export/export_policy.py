@@ -113,7 +113,7 @@ def export_policy(config: ExportConfig) -> Description:
     output = Path(config.output)
     with write_exported(output, graph) as temporary:
         exported = open_exported(temporary)
-        checked = _check(function, exported, observations[: config.observations], generator)
+        checked = _check(function, exported, observations[: config.observations], generator=generator)
         if config.precision == "float32" and not checked["largest_difference"] <= LARGEST_DIFFERENCE:
             raise ExportError(
                 f"{output}: differs from the policy by {checked['largest_difference']:.2g}, at most "
@@ -158,7 +158,7 @@ def calls_of(
 
 
 def _check(
-    function: ChunkFunction, exported: ExportedPolicy, observations: Tensor, generator: torch.Generator
+    function: ChunkFunction, exported: ExportedPolicy, observations: Tensor, *, generator: torch.Generator
 ) -> dict[str, Any]:
     """How far normalised actions and residuals of a file are from the policy's, in one batch and one by one."""
     policy = function.policy
