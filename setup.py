@@ -34,6 +34,13 @@ train = [
     "tqdm>=4.66,<5",
     "zarr>=2.18,<4",
 ]
+# pcm-import-demonstrations.
+importing = [
+    *train,
+    "h5py>=3.11,<4",
+    "pyarrow>=17,<27",
+    "rosbags>=0.10.5,<0.12",
+]
 # pcm-benchmark.
 reports = [
     *train,
@@ -55,12 +62,12 @@ export = [
 test = [
     *reports,
     *export,
+    *importing,
     "diffusers>=0.31,<1",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
-    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
@@ -91,6 +98,7 @@ setup(
     extras_require={
         "sim": sim,
         "train": train,
+        "import": importing,
         "reports": reports,
         "engines": engines,
         "export": export,
@@ -106,6 +114,7 @@ setup(
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
             "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
+            "pcm-import-demonstrations = training.importing.import_demonstrations:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",

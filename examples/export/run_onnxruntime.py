@@ -20,7 +20,7 @@ for value in session.get_inputs():
     print(f"  {value.name} {value.shape}")
 
 rng = np.random.default_rng(0)
-# A robot puts its newest observations here, oldest first. about["inputs"][0] has the names and units of their numbers.
+# A robot puts its newest observations here, oldest first. Their numbers and units are in about["inputs"][0].
 inputs = {"observations": np.full((1, *about["inputs"][0]["shape"]), 250, np.float32)}
 seconds = []
 for _ in range(CALLS):

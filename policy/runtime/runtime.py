@@ -45,8 +45,8 @@ class Runtime:
     Args:
         policy: policy with the sampler to use.
         batch_size: batch size B of every call.
-        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is
-            installed, else ``eager``.
+        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU that has it,
+            else ``eager``.
         threads: number of CPU threads; by default as many as PyTorch uses.
 
     Attributes:
