@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from policy.checkpoint import Checkpoint, CheckpointError, check_weights, load_checkpoint, save_checkpoint
 
 STATE_FORMAT = "pcm_policy.training_state/2"
+LONGEST_VALUE = 300  # letters of what a file says, in a message
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,11 @@ def _check_identity(path: Path, header: Mapping[str, Any], identity: Mapping[str
         # Through JSON, as the saved one: it knows no tuples.
         value = json.loads(json.dumps(identity.get(name)))
         if saved.get(name) != value:
+            found = str(saved.get(name))
+            found = found if len(found) <= LONGEST_VALUE else f"{found[:LONGEST_VALUE]}…"
             raise ValueError(
-                f"{path} belongs to a run with {name}={saved.get(name)}, this one has {name}={value}; "
-                "choose another output_dir"
+                f"{path} belongs to a run with {name[:LONGEST_VALUE]}={found}, this one has "
+                f"{name[:LONGEST_VALUE]}={value}; choose another output_dir"
             )
 
 

@@ -22,7 +22,7 @@ class Sample:
     seconds: float
     memory: dict[str, float]
     load: float
-    """Mean number of processes that wanted to run in the minute before; more than the cores is an overloaded machine."""
+    """Mean number of processes that wanted to run in the minute before. Above the cores the machine is crowded."""
 
 
 def memory_report(samples: Sequence[Sample], names: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -93,7 +93,8 @@ def format_report(report: dict[str, Any], interval: str) -> str:
         f"deadline; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
         "clamped.",
         "",
-        f"Load of the machine: {report['load']['median']:.1f} in the median, {report['load']['max']:.1f} at most. In the log: "
+        f"Load of the machine: {report['load']['median']:.1f} in the median, {report['load']['max']:.1f} at most. "
+        "In the log: "
         + ", ".join(f"{count} {severity}" for severity, count in report["faults"].items())
         + ".",
         "",

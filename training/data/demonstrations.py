@@ -28,6 +28,7 @@ ARRAY_SHAPES: Mapping[str, tuple[int | None, ...]] = {
     "data/keypoint": (None, 9, 2),
     "meta/episode_ends": (None,),
 }
+LONGEST_REASON = 500  # letters: some errors quote what the file holds
 STEP_ARRAYS = ("data/state", "data/action", "data/keypoint")
 
 
@@ -135,7 +136,10 @@ def _open_array(path: Path, group: Any, name: str) -> Any:
 
 def _decode(path: Path, name: str, array: Any) -> np.ndarray:
     # zarr reads a missing chunk as its fill value: a half-copied store would train on zeros.
-    present, total = array.nchunks_initialized, array.nchunks
+    try:
+        present, total = array.nchunks_initialized, array.nchunks
+    except Exception as error:  # names in a damaged zip file, for instance
+        raise DemonstrationError(f"{path}: array {name} cannot be decoded: {_one_line(error)}") from error
     if present < total:
         raise DemonstrationError(f"{path}: array {name} has only {present} of its {total} chunks")
     rows = array.chunks[0]
@@ -188,4 +192,5 @@ def _as_episode_ends(path: Path, values: np.ndarray, num_steps: int) -> np.ndarr
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"

@@ -21,7 +21,7 @@ from training.evaluation.episode_pictures import plot_film_strip, plot_final_fra
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
-from training.output_dir import Outputs, check_output_dir, claim_output_dir
+from training.output_dir import Outputs, claim_output_dir, locked_output_dir
 from training.provenance import code_version, command_line, machine
 
 
@@ -91,8 +91,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         The summary.
     """
+    # Checked and locked now, not after the episodes.
+    with locked_output_dir(Path(config.output_dir), OUTPUTS, overwrite=config.overwrite):
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir)
-    check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
     device = choose_device(config.device)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:

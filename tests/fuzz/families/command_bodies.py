@@ -68,7 +68,7 @@ BODIES = {
         train_pcm.main,
         (("checkpoint", "policy.safetensors"), ("trajectories", "trajectories.zarr")),
         "output_dir",
-        ("epochs=1", "rank=1", "held_out_samples=2", "training.batch_size=2"),
+        ("epochs=1", "rank=1", "base_iterations=0", "held_out_samples=2", "training.batch_size=2"),
     ),
     "train_policy": Body(
         train_policy.main,

@@ -1,0 +1,116 @@
+"""Chunks that unpack to more than they should are known before they are unpacked."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+
+from training.data.demonstrations import DemonstrationError, load_demonstrations
+from training.data.packed_chunks import COMPRESSORS, unpacks_to_more
+from training.data.store_check import StoreError, check_store
+from training.data.store_files import FolderFiles
+
+CODECS = {
+    "blosc": numcodecs.Blosc,
+    "bz2": numcodecs.BZ2,
+    "gzip": numcodecs.GZip,
+    "lz4": numcodecs.LZ4,
+    "zlib": numcodecs.Zlib,
+    "zstd": numcodecs.Zstd,
+}
+ZARR_3 = not zarr.__version__.startswith("2.")
+
+
+@cache
+def bomb(name: str) -> bytes:
+    """80 MiB, packed."""
+    return bytes(CODECS[name]().encode(bytes(80 << 20)))
+
+
+def is_more(name: str, packed: bytes, most_bytes: int) -> bool:
+    return unpacks_to_more(name, io.BytesIO(packed), size=len(packed), most_bytes=most_bytes)
+
+
+def test_all_compressors_are_tested() -> None:
+    assert CODECS.keys() == COMPRESSORS
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+@pytest.mark.parametrize("size", [1, 200, 255, 256, 257, 65535, 65536, 65800, 1 << 20])
+def test_the_size_of_what_was_packed_is_known(name: str, size: int) -> None:
+    packed = bytes(CODECS[name]().encode(bytes(size)))
+    assert not is_more(name, packed, size)
+    # What deflate packed so small is let through, as it cannot become more than 64 MiB.
+    assert is_more(name, packed, size - 1) == (name not in ("gzip", "zlib"))
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+def test_a_bomb_is_found_in_little_memory(name: str) -> None:
+    packed = bomb(name)
+    tracemalloc.start()
+    try:
+        assert is_more(name, packed, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+def test_what_is_damaged_is_left_to_the_decoder(name: str) -> None:
+    packed = bytes(CODECS[name]().encode(np.random.default_rng(0).bytes(5000)))
+    for damaged in (b"", packed[:3], packed[:20], b"x" * 3):
+        assert not is_more(name, damaged, 1 << 32)
+
+
+def write_array(path: Path, **options: Any) -> Path:
+    group: Any = zarr.open_group(str(path), mode="w", **({"zarr_format": 2} if ZARR_3 else {}))
+    write = group.create_array if ZARR_3 else group.array
+    write("numbers", data=np.arange(20, dtype=np.float32), chunks=(10,), **options)
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+def test_a_store_with_a_bomb_is_refused(tmp_path: Path, name: str) -> None:
+    codec = CODECS[name]()
+    path = write_array(tmp_path / "store.zarr", **{"compressors" if ZARR_3 else "compressor": codec})
+    check_store(FolderFiles(path), ["numbers"])
+    (path / "numbers" / "1").write_bytes(bomb(name))
+    with pytest.raises(StoreError, match=r"numbers/1 (unpacks to more than|has \d+ bytes)"):
+        check_store(FolderFiles(path), ["numbers"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [([{"id": "zstd"}], "compressed by zstd and blosc"), ([{"id": "zstd"}, {"id": "crc32"}], "after zstd")],
+)
+def test_a_compressor_cannot_hide_below_another_codec(
+    tmp_path: Path, filters: list[dict[str, str]], message: str
+) -> None:
+    path = write_array(tmp_path / "store.zarr")
+    file = path / "numbers" / ".zarray"
+    compressor = {"id": "blosc"} if len(filters) == 1 else None
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"filters": filters, "compressor": compressor}))
+    with pytest.raises(StoreError, match=message):
+        check_store(FolderFiles(path), ["numbers"])
+
+
+def test_an_error_that_quotes_a_damaged_zip_file_stays_short(tmp_path: Path) -> None:
+    path = tmp_path / "store.zarr.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(".zattrs", bytes(30_000))
+    content = bytearray(path.read_bytes())
+    content[26:28] = (20_000).to_bytes(2, "little")  # length of the name, before the content
+    path.write_bytes(content)
+    with pytest.raises(DemonstrationError, match="File name in directory") as raised:
+        load_demonstrations(path)
+    assert len(str(raised.value)) < 1000
