@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -63,7 +63,8 @@ def run_command(
         HydraException,
         OmegaConfBaseException,
     ) as error:
-        line = _one_line(error)
+        # Long words are values, quoted from an argument or a file; what is said of them comes after.
+        line = re.sub(r"\S{200,}", lambda word: f"{word[0][:100]}…", _one_line(error))
         print(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -92,7 +93,14 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
-        composed = compose(config_name, list(overrides))
+        try:
+            composed = compose(config_name, list(overrides))
+        except ConfigCompositionException as error:
+            if "Config group override must be" not in str(error):
+                raise
+            raise ValueError(
+                f"a choice is a name, got a number or the like in {' '.join(overrides)}"
+            ) from error
     assert isinstance(composed, DictConfig)
     missing = sorted(str(key) for key in OmegaConf.missing_keys(composed))
     if missing:

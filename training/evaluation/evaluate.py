@@ -21,7 +21,7 @@ from training.evaluation.episode_pictures import plot_film_strip, plot_final_fra
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
-from training.output_dir import Outputs, claim_output_dir, locked_output_dir
+from training.output_dir import Outputs, check_output_dir, claim_output_dir, locked_output_dir
 from training.provenance import code_version, command_line, machine
 
 
@@ -90,53 +90,53 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Returns:
         The summary.
+
+    Raises:
+        ValueError: if the output directory holds other things.
+        RuntimeError: if another process has it.
     """
-    # Checked and locked now, not after the episodes.
-    with locked_output_dir(Path(config.output_dir), OUTPUTS, overwrite=config.overwrite):
-        return _evaluate(config)
-
-
-def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir)
+    check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
     device = choose_device(config.device)
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
-    # Hashed now, because a training may replace the files while the episodes run.
-    checkpoint_sha256 = file_sha256(config.checkpoint)
-    pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
-    if policy.pcm_mismatch:
-        print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
-    served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
-    rollout = run_episodes(
-        served,
-        range(config.first_seed, config.first_seed + config.episodes),
-        config.max_steps,
-        noise_seed=config.noise_seed,
-        batch_size=config.batch_size,
-        record=config.recorded_episodes,
-        latency=config.latency,
-    )
-    summary = {
-        **summarize(rollout),
-        "config": asdict(config),
-        "sampler": asdict(policy.resolved_sampler),
-        "engine": served.engine if isinstance(served, Runtime) else PLAIN,
-        "checkpoint": {"sha256": checkpoint_sha256, "provenance": dict(policy.provenance)},
-        "pcm": None
-        if policy.pcm is None
-        else {"sha256": pcm_sha256, "provenance": dict(policy.pcm.provenance)},
-        "code": code_version(),
-        "command": command_line(),
-        "machine": machine(device),
-    }
-    claim_output_dir(output_dir, OUTPUTS)
-    write_summary(output_dir / "summary.json", summary)
-    plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
-    if recorded := [episode for episode in rollout.episodes if episode.frames]:
-        plot_final_frames(recorded, output_dir / "final_frames.png")
-        plot_film_strip(recorded[0], output_dir / "episode.png")
-        write_video(recorded, output_dir / "episodes.mp4")
+    with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+        # Hashed now, because a training may replace the files while the episodes run.
+        checkpoint_sha256 = file_sha256(config.checkpoint)
+        pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
+        if policy.pcm_mismatch:
+            print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
+        served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
+        rollout = run_episodes(
+            served,
+            range(config.first_seed, config.first_seed + config.episodes),
+            config.max_steps,
+            noise_seed=config.noise_seed,
+            batch_size=config.batch_size,
+            record=config.recorded_episodes,
+            latency=config.latency,
+        )
+        summary = {
+            **summarize(rollout),
+            "config": asdict(config),
+            "sampler": asdict(policy.resolved_sampler),
+            "engine": served.engine if isinstance(served, Runtime) else PLAIN,
+            "checkpoint": {"sha256": checkpoint_sha256, "provenance": dict(policy.provenance)},
+            "pcm": None
+            if policy.pcm is None
+            else {"sha256": pcm_sha256, "provenance": dict(policy.pcm.provenance)},
+            "code": code_version(),
+            "command": command_line(),
+            "machine": machine(device),
+        }
+        claim_output_dir(output_dir, OUTPUTS)
+        write_summary(output_dir / "summary.json", summary)
+        plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
+        if recorded := [episode for episode in rollout.episodes if episode.frames]:
+            plot_final_frames(recorded, output_dir / "final_frames.png")
+            plot_film_strip(recorded[0], output_dir / "episode.png")
+            write_video(recorded, output_dir / "episodes.mp4")
     return summary
 
 
