@@ -78,7 +78,7 @@ def _save_pcm(path: Path, policy: DiffusionPolicy, weights: str) -> None:
         solver="ddim",
         steps=4,
         jacobian="drift",
-        start="noise",
+        start="fresh",
         iterations=2,
         **adapters,  # type: ignore[arg-type]
     )
