@@ -106,9 +106,9 @@ def _check_identity(path: Path, header: Mapping[str, Any], identity: Mapping[str
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: bad header (identity must be an object of keys and values)")
     for name in sorted(saved.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
+        # As JSON: it knows no tuples, and tells 8.0 and true from 8 and 1.
         value = json.loads(json.dumps(identity.get(name)))
-        if saved.get(name) != value:
+        if json.dumps(saved.get(name), sort_keys=True) != json.dumps(value, sort_keys=True):
             found = str(saved.get(name))
             found = found if len(found) <= LONGEST_VALUE else f"{found[:LONGEST_VALUE]}…"
             raise ValueError(

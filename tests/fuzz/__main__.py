@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def planned(names: dict[str, float], *, seed: int, cases: int) -> list[tuple[str
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # A shell lets its background jobs ignore Ctrl-C, which ends a run with what it has counted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The networks are tiny: more threads would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")

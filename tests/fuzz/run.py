@@ -158,13 +158,26 @@ def _serve(connection: Connection, find: Callable[[], dict[str, Family]]) -> Non
 
 
 def report(cases: Sequence[tuple[str, int]], *, processes: int | None = None) -> int:
-    """Run cases with a progress bar, print what was mishandled and the counts; returns the exit status."""
-    tally = Tally()
+    """Run cases with a progress bar, print what was mishandled and the counts; returns the exit status.
+
+    Ctrl-C ends the run; what was tried until then is printed all the same.
+    """
+    tally, started = Tally(), time.monotonic()
+    is_whole = False
     with tqdm(total=len(cases), desc="faults", unit="case", mininterval=1) as progress:
-        for verdict in run_all(cases, processes=processes or os.cpu_count() or 1):
-            tally.add(verdict)
-            if verdict.outcome == "mishandled":
-                progress.write(f"mishandled: {verdict.complaint}\n  {again(verdict)}", file=sys.stderr)
-            progress.update()
+        try:
+            for verdict in run_all(cases, processes=processes or os.cpu_count() or 1):
+                tally.add(verdict)
+                if verdict.outcome == "mishandled":
+                    progress.write(f"mishandled: {verdict.complaint}\n  {again(verdict)}", file=sys.stderr)
+                progress.update()
+            is_whole = True
+        except KeyboardInterrupt:
+            pass
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(tally.table())
-    return 1 if tally.mishandled else 0
+    print(
+        f"\n{tally.outcomes.total()} of {len(cases)} cases in {(time.monotonic() - started) / 60:.1f} minutes, "
+        f"{used.ru_utime + used.ru_stime:.0f} s of CPU time, load of the machine {os.getloadavg()[1]:.1f}"
+    )
+    return (1 if tally.mishandled else 0) if is_whole else 130

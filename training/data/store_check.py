@@ -27,7 +27,7 @@ METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 MOST_ROWS = 10_000_000
 MOST_ARRAY_BYTES = 64 << 30
 MOST_CHUNK_BYTES = 1 << 30  # Blosc holds less than twice that
-MOST_CHUNKS_IN_SHARD = 1 << 20
+MOST_CHUNKS = MOST_CHUNKS_IN_SHARD = 1 << 20
 MOST_DIMENSIONS = 32
 # A file may be larger than the numbers in it, by what compression adds to noise, and by the array's metadata.
 FILE_OVERHEAD_BYTES = 1 << 16
@@ -96,6 +96,12 @@ def check_layout(layout: Layout, *, where: str) -> None:
     if (total := math.prod(shape) * layout.number_bytes) > MOST_ARRAY_BYTES:
         raise StoreError(
             f"{where} has the shape {shape_text}, {total} bytes, allowed are at most {MOST_ARRAY_BYTES}"
+        )
+    chunks = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunk_shape, strict=True))
+    if chunks > MOST_CHUNKS:
+        raise StoreError(
+            f"{where} has the shape {shape_text} in chunks of {chunk_text}, {chunks} of them, "
+            f"allowed are at most {MOST_CHUNKS}"
         )
     if layout.chunk_bytes > MOST_CHUNK_BYTES:
         raise StoreError(

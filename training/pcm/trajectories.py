@@ -242,10 +242,9 @@ def _check_shapes(path: Path, arrays: Mapping[str, Any]) -> None:
             raise TrajectoryError(f"{where} has the shape {array.shape}, which does not fit the other arrays")
         if array.dtype.newbyteorder("=") != dtype:
             raise TrajectoryError(f"{where} holds {array.dtype}, expected {dtype}")
-        if array.chunks[0] != (1 if name == "sha256" else size):
-            raise TrajectoryError(
-                f"{where} has chunks of {array.chunks[0]}, which do not fit the other arrays"
-            )
+        # Whole in all but the samples: zarr would look for each of a billion little chunks.
+        if array.chunks != (1 if name == "sha256" else size, *array.shape[1:]):
+            raise TrajectoryError(f"{where} has chunks of {array.chunks}, which do not fit the other arrays")
 
 
 def _sha256(values: np.ndarray) -> np.ndarray:

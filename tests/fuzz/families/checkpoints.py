@@ -58,10 +58,15 @@ def _policy_again(path: Path) -> Checkpoint:
     if config.horizon * config.cond_dim < 10_000:
         middle = torch.zeros(1, config.observation_steps, config.observation_dim)
         middle += policy.normalizer.observation.minimum
-        chunk = policy.with_sampler(SamplerConfig("sequential", "ddim", 1)).predict_chunk(
-            middle, generator=torch.Generator().manual_seed(0)
-        )
-        assert chunk.isfinite().all()
+        sampled = policy.with_sampler(SamplerConfig("sequential", "ddim", 1))
+        try:
+            chunk = sampled.predict_chunk(middle, generator=torch.Generator().manual_seed(0))
+        except RuntimeError as error:
+            # Weights of 1e30 are as they were saved; what they predict is refused.
+            if "the prediction is not finite" not in str(error):
+                raise
+        else:
+            assert chunk.isfinite().all()
     return read(again)
 
 

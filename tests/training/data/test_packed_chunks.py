@@ -104,6 +104,14 @@ def test_a_compressor_cannot_hide_below_another_codec(
         check_store(FolderFiles(path), ["numbers"])
 
 
+def test_more_chunks_than_anybody_looks_for_are_refused(tmp_path: Path) -> None:
+    path = write_array(tmp_path / "store.zarr")
+    file = path / "numbers" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [2_000_000], "chunks": [1]}))
+    with pytest.raises(StoreError, match=r"numbers has the shape .* 2000000 of them, allowed are at most"):
+        check_store(FolderFiles(path), ["numbers"])
+
+
 def test_an_error_that_quotes_a_damaged_zip_file_stays_short(tmp_path: Path) -> None:
     path = tmp_path / "store.zarr.zip"
     with zipfile.ZipFile(path, "w") as packed:
