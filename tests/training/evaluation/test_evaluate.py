@@ -15,7 +15,8 @@ from policy.checkpoint import file_sha256
 from policy.networks.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
 from training.evaluation import evaluate as evaluation
-from training.evaluation.evaluate import main
+from training.evaluation.evaluate import OUTPUTS, main
+from training.output_dir import locked_output_dir
 
 
 @pytest.fixture
@@ -76,6 +77,16 @@ def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Pat
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         rewards.append([row["max_reward"] for row in summary["episodes"]])
     assert rewards[0] == rewards[1]
+
+
+def test_one_process_at_a_time_has_the_output_directory(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (output_dir,) = (Path(each.partition("=")[2]) for each in arguments if each.startswith("output_dir="))
+    with locked_output_dir(output_dir, OUTPUTS):
+        assert main(arguments) == 1
+    assert f"{output_dir} is in use by process" in capsys.readouterr().err
+    assert not (output_dir / "summary.json").exists()
 
 
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:

@@ -132,6 +132,14 @@ def test_one_changed_number_is_found_and_its_array_named(store: TrajectoryStore,
     assert [open_store(store.path).is_whole(chunk) for chunk in range(3)] == [True, False, True]
 
 
+def test_chunks_that_divide_a_sample_are_refused(store: TrajectoryStore) -> None:
+    """A shape of 10^7 in chunks of 6 would be looked for chunk by chunk, for hours."""
+    key = "shape"
+    edit(store.path / "condition" / METADATA, lambda metadata: metadata.update({key: [10, 10_000_000]}))
+    with pytest.raises(TrajectoryError, match="array condition has (the shape|chunks)"):
+        open_store(store.path)
+
+
 @pytest.mark.parametrize(
     ("samples", "chunk_size", "message"),
     [
