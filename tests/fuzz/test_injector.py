@@ -72,7 +72,7 @@ def test_a_run_is_decided_by_its_seed_and_divided_by_the_shares() -> None:
 
 def test_damage_is_done_to_a_copy() -> None:
     content, value = bytes(range(200)), {"a": [1, 2, {"b": 3.0}], "c": "d"}
-    kinds, places = set(), set()
+    kinds, places, changes = set(), set(), 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
         damaged, text = damaged_bytes(rng, content, start=100)
@@ -81,6 +81,7 @@ def test_damage_is_done_to_a_copy() -> None:
         changed, text = damaged_json(rng, value)
         places.add(text.split()[0])
         assert value == {"a": [1, 2, {"b": 3.0}], "c": "d"}
-        assert repr(changed) != repr(value) or "16" in text or "1" in text
+        changes += repr(changed) != repr(value)
     assert len(kinds) == 11
+    assert changes > 250  # 3.0 may become 3.0
     assert {"all", "a", "a.0", "a.2.b", "c"} <= places

@@ -136,7 +136,7 @@ def test_chunks_that_divide_a_sample_are_refused(store: TrajectoryStore) -> None
     """A shape of 10^7 in chunks of 6 would be looked for chunk by chunk, for hours."""
     key = "shape"
     edit(store.path / "condition" / METADATA, lambda metadata: metadata.update({key: [10, 10_000_000]}))
-    with pytest.raises(TrajectoryError, match="array condition has (the shape|chunks)"):
+    with pytest.raises(TrajectoryError, match=r"array condition has (the shape|chunks)"):
         open_store(store.path)
 
 
