@@ -54,6 +54,7 @@ test = [
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
+    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
@@ -87,6 +88,7 @@ setup(
             "episode_runner = ros_nodes.episodes.episode_runner:main",
             "pcm-benchmark = training.benchmark.run:main",
             "pcm-build-trajectories = training.pcm.build_trajectories:main",
+            "pcm-demonstrate-pusht = training.pusht.demonstrate_pusht:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
@@ -94,6 +96,8 @@ setup(
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
+            "record_keys = ros_nodes.recorder.record_keys:main",
+            "recorder_node = ros_nodes.recorder.recorder_node:main",
         ],
     },
 )

@@ -6,13 +6,8 @@ Imports nothing but ROS, as `ros2 launch` may run outside of the virtual environ
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
-from ament_index_python.packages import (
-    PackageNotFoundError,
-    get_package_prefix,
-    get_package_share_directory,
-)
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (
@@ -33,7 +28,11 @@ from lifecycle_msgs.msg import Transition
 PACKAGE = "pcm_policy"
 
 ARGUMENTS = (
-    ("params_file", "", "YAML file with the node's parameters; share/pcm_policy/config/policy.yaml if empty"),
+    (
+        "params_file",
+        "",
+        "YAML file of the robot, with the node's other parameters; share/pcm_policy/config/policy.yaml is a template",
+    ),
     ("checkpoint", "", "safetensors file of the policy, instead of the one in params_file"),
     ("pcm", "", "safetensors file of a PCM for it, instead of the one in params_file"),
     (
@@ -80,10 +79,7 @@ def _start(context: LaunchContext) -> list[Action]:
         name="policy",
         namespace=value["namespace"],
         output="screen",
-        parameters=[
-            value["params_file"] or str(_share() / "config" / "policy.yaml"),
-            *filter(None, [overrides]),
-        ],
+        parameters=[*filter(None, [value["params_file"], overrides])],
     )
     return [policy, *(_bring_up(policy) if _truth(context, "autostart") else [])]
 
@@ -131,13 +127,6 @@ def _bring_up(node: LifecycleNode) -> list[Action]:
         on_configured("unconfigured", LogInfo(msg=failed)),
         change(Transition.TRANSITION_CONFIGURE),
     ]
-
-
-def _share() -> Path:
-    try:
-        return Path(get_package_share_directory(PACKAGE))
-    except PackageNotFoundError:
-        return Path(__file__).resolve().parent.parent
 
 
 def _executable(name: str) -> dict[str, str]:

@@ -14,14 +14,17 @@ from policy.sampling import (
     SamplerConfig,
     StopConfig,
 )
+from policy.task import Command, Part, Task, TaskError
 
 __all__ = [
     "CheckpointError",
+    "Command",
     "ConditionalUnet1D",
     "DiffusionPolicy",
     "Normalizer",
     "ParaSolverConfig",
     "ParallelConfig",
+    "Part",
     "PcmConfig",
     "PicardConfig",
     "PolicyConfig",
@@ -29,4 +32,6 @@ __all__ = [
     "Range",
     "SamplerConfig",
     "StopConfig",
+    "Task",
+    "TaskError",
 ]

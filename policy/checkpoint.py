@@ -70,13 +70,19 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, format_name: str) 
 
 
 def load_checkpoint(
-    path: str | Path, format_name: str, device: torch.device | str = "cpu", *, check: Check | None = None
+    path: str | Path,
+    format_name: str,
+    device: torch.device | str = "cpu",
+    *,
+    check: Check | None = None,
+    retired: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint and check that it is whole, and what was saved.
 
     Args:
         check: what else must be true of the header, and of the names, shapes and types of the tensors; called before a
             tensor is read.
+        retired: earlier formats, and what to do about a file of theirs.
 
     Raises:
         CheckpointError: for a file that is missing, foreign (pickled, for instance), truncated, changed, too large or
@@ -89,7 +95,7 @@ def load_checkpoint(
         _check_header_size(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            header = _read_header(path, metadata, format_name)
+            header = _read_header(path, metadata, format_name, retired=retired or {})
             described = {name: _describe(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
             if check is not None:
                 check(header, described)
@@ -114,10 +120,13 @@ def _check_header_size(path: Path) -> None:
         raise CheckpointError(f"{path}: header of {size} bytes, at most {LARGEST_HEADER} are allowed")
 
 
-def _read_header(path: Path, metadata: Mapping[str, str], format_name: str) -> dict[str, Any]:
+def _read_header(
+    path: Path, metadata: Mapping[str, str], format_name: str, *, retired: Mapping[str, str]
+) -> dict[str, Any]:
     if metadata.get("format") != format_name:
         found = metadata.get("format", "none")
-        raise CheckpointError(f"{path}: holds format {found!r}, need {format_name!r}")
+        advice = f"; {retired[found]}" if found in retired else ""
+        raise CheckpointError(f"{path}: holds format {found!r}, need {format_name!r}{advice}")
     try:
         header = json.loads(metadata["header"])
     except KeyError as error:

@@ -64,6 +64,13 @@ class ChunkSchedule:
             return True
         return now_ns + self._interval > self._end - max(self._inference_times) - self._margin_ns
 
+    def delay(self, stamp_ns: int, now_ns: int) -> int:
+        """Points of a chunk from the observation with this stamp that will be over on its arrival, if it starts now."""
+        if self._synchronous:
+            return 0
+        late = now_ns - stamp_ns + max(self._inference_times, default=0)
+        return max(0, -(-late // self._period_ns))
+
     def started(self, stamp_ns: int) -> None:
         """Note the start of an inference from the observation with this stamp, which is not used again."""
         self._used = stamp_ns

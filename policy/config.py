@@ -1,4 +1,7 @@
-"""A policy's shapes and widths, as data in the header of its checkpoint."""
+"""How long a policy looks and plans and how wide its network is, as data in the header of its checkpoint.
+
+What it observes and commands is its task's.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from typing import Any
 import torch
 
 from policy.networks.unet import ConditionalUnet1D
+from policy.task import Task
 
 # Beyond these a file is damaged, or hostile, and a number of the command line is a slip.
 LARGEST: Mapping[str, int] = {
-    "observation_dim": 65536,
-    "action_dim": 1024,
     "horizon": 4096,
     "observation_steps": 4096,
     "action_steps": 4096,
@@ -28,11 +30,9 @@ MOST_PARAMETERS = 2 * 10**9
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Shapes of a policy and widths of its network.
+    """Steps of a policy and widths of its network.
 
     Attributes:
-        observation_dim: size of an observation.
-        action_dim: size A of an action.
         horizon: number H of actions that the network predicts.
         observation_steps: number of newest observations that the policy sees.
         action_steps: number of actions in a chunk, executed before the next chunk.
@@ -44,8 +44,6 @@ class PolicyConfig:
             whole, below 1 or absurdly large.
     """
 
-    observation_dim: int = 20
-    action_dim: int = 2
     horizon: int = 16
     observation_steps: int = 2
     action_steps: int = 8
@@ -77,37 +75,37 @@ class PolicyConfig:
                 f"do not fit into a horizon of {self.horizon}"
             )
 
-    @property
-    def cond_dim(self) -> int:
-        return self.observation_steps * self.observation_dim
+    def cond_dim(self, task: Task) -> int:
+        """Size C of the condition: the observations that the policy sees, flattened."""
+        return self.observation_steps * task.observation_dim
 
-    def described_network(self) -> ConditionalUnet1D:
+    def described_network(self, task: Task) -> ConditionalUnet1D:
         """The network on the device ``meta``: shapes alone, which take no memory.
 
         Raises:
             ValueError: for widths that the network cannot be built with.
         """
         with torch.device("meta"):
-            return self._network()
+            return self._network(task)
 
-    def build_network(self) -> ConditionalUnet1D:
-        """The network with initial weights.
+    def build_network(self, task: Task) -> ConditionalUnet1D:
+        """The network for a task, with initial weights.
 
         Raises:
             ValueError: for widths that the network cannot be built with, or too many parameters.
         """
-        count = sum(parameter.numel() for parameter in self.described_network().parameters())
+        count = sum(parameter.numel() for parameter in self.described_network(task).parameters())
         if count > MOST_PARAMETERS:
             raise ValueError(
                 f"down_dims={list(self.down_dims)}, step_embed_dim={self.step_embed_dim} and "
                 f"kernel_size={self.kernel_size} make {count} parameters, at most {MOST_PARAMETERS} are allowed"
             )
-        return self._network()
+        return self._network(task)
 
-    def _network(self) -> ConditionalUnet1D:
+    def _network(self, task: Task) -> ConditionalUnet1D:
         return ConditionalUnet1D(
-            action_dim=self.action_dim,
-            cond_dim=self.cond_dim,
+            action_dim=task.action_dim,
+            cond_dim=self.cond_dim(task),
             down_dims=self.down_dims,
             step_embed_dim=self.step_embed_dim,
             kernel_size=self.kernel_size,

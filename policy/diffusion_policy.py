@@ -22,12 +22,14 @@ from policy.policy_file import PolicyParts, load_policy_parts, save_policy_parts
 from policy.prediction import Generators, Prediction, check_tensor, draw_noise
 from policy.sampling import SamplerConfig
 from policy.sampling.deadline import Clock
+from policy.sampling.hand_over import OVERLAPPING, Overlap, make_overlap
 from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
-from policy.sampling.warm_start import noise_effect, warm_guess
+from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
 from policy.solvers import SOLVERS, Solver
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from policy.task import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class DiffusionPolicy:
 
     Attributes:
         network: noise predictor, in evaluation mode.
-        config: shapes and widths.
+        task: what is observed and commanded.
+        config: steps and widths.
         normalizer: ranges of the training data, on the network's device.
         provenance: origin of the policy: data hash, commit, seed, command.
         sampler: sampler as it was asked for; see `resolved_sampler`.
@@ -48,6 +51,7 @@ class DiffusionPolicy:
     """
 
     network: ConditionalUnet1D
+    task: Task
     config: PolicyConfig
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +76,14 @@ class DiffusionPolicy:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        parts = PolicyParts(self.network, self.config, self.normalizer, self.provenance, self.covariance)
+        parts = PolicyParts(
+            self.network,
+            self.task,
+            self.config,
+            self.normalizer,
+            provenance=self.provenance,
+            covariance=self.covariance,
+        )
         save_policy_parts(path, parts)
 
     def with_sampler(self, sampler: SamplerConfig) -> DiffusionPolicy:
@@ -167,11 +178,12 @@ class DiffusionPolicy:
         pcm = self._used_pcm
         return {} if pcm is None else merged_networks(pcm, self._switching, self.resolved_sampler.pcm.space)
 
-    def _switch(self, condition: Tensor, count: EvaluationCount) -> Switch:
-        """The switch from λ to the counted data prediction for a condition (B, C)."""
+    def _switch(self, condition: Tensor, count: EvaluationCount, overlap: Overlap | None) -> Switch:
+        """The switch from λ to the counted data prediction for a condition (B, C), which keeps to an overlap."""
 
         def bind(network: ConditionalUnet1D) -> Denoise:
-            return count.counting(self.bind_network(network, self.solver, condition))
+            denoise = count.counting(self.bind_network(network, self.solver, condition))
+            return denoise if overlap is None else overlap.inpaint(denoise)
 
         if self._used_pcm is None:
             base = bind(self.network)
@@ -188,27 +200,30 @@ class DiffusionPolicy:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Prediction:
         """Predict: the chunk, the whole horizon, and what they cost.
 
         Args:
-            observations: (B, observation_steps, observation_dim), oldest first, in px.
+            observations: (B, observation_steps, D), oldest first, in the units of the task's parts.
             noise: (B, H, A); by default drawn.
             generator: source of all noise, for repeatable answers. With one for each sample, its answer does not
                 depend on the rest of the batch. Their device may differ from the policy's.
-            previous: prediction for the same robots from earlier observations, which a sampler with a warm start begins
-                with. If its noise is reused as well, `noise` only fills the end. Ignored once its horizon is over.
+            previous: prediction for the same robots from earlier observations, for a sampler with a warm start or a
+                hand-over. If its noise is reused, `noise` only fills the end. Ignored once its horizon is over.
             executed: number of control steps from its observations to these, by default `action_steps`.
+            delay: number of the chunk's actions that will be over when it arrives. Those of `previous` are executed
+                meanwhile; a hand-over counts on it.
 
         Raises:
-            ValueError: for a wrong shape or a value that is not finite, naming the first bad index, or if `executed`
-                is less than 1.
+            ValueError: for a wrong shape or a value that is not finite, naming the first bad index, if `executed`
+                is less than 1, or if `delay` is negative.
             RuntimeError: for a prediction that is not finite.
         """
         called = self.clock()
         config = self.config
-        check_tensor(observations, "observations", (config.observation_steps, config.observation_dim))
-        shape = (len(observations), config.horizon, config.action_dim)
+        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        shape = (len(observations), config.horizon, self.task.action_dim)
         reference = self.solver.a
         if noise is None:
             noise = draw_noise(shape, generator, reference)
@@ -218,29 +233,37 @@ class DiffusionPolicy:
         executed = config.action_steps if executed is None else executed
         if executed < 1:
             raise ValueError(f"executed must be at least 1, got {executed}")
-        noise, guess = noise.to(reference), None
-        if previous is not None and self.sampler.parallel.warm_start != "none" and executed < config.horizon:
+        if delay < 0:
+            raise ValueError(f"delay must not be negative, got {delay}")
+        noise, guess, overlap, sampler = noise.to(reference), None, None, self.sampler
+        first = config.observation_steps - 1
+        if previous is not None and sampler.uses_previous and executed < config.horizon:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
-            noise, guess = warm_guess(
-                self.normalizer.action.normalize(previous.actions.to(reference)),
-                previous.noise.to(reference),
-                noise=noise,
-                executed=executed,
-                keeps_noise=self.sampler.parallel.warm_start == "actions_and_noise",
-                effect=self._noise_effect,
-            )
+            before = self.normalizer.action.normalize(previous.actions.to(reference))
+            before_noise = previous.noise.to(reference)
+            if sampler.hand_over != "replace" or sampler.parallel.warm_start == "actions_and_noise":
+                noise = continued_noise(before_noise, executed, noise)
+            if sampler.parallel.warm_start != "none":
+                guess = guessed_actions(
+                    before, before_noise, noise=noise, executed=executed, effect=self._noise_effect
+                )
+            if sampler.hand_over in OVERLAPPING:
+                overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         count = EvaluationCount()
         draw = partial(draw_noise, generator=generator, like=reference)
-        sample = self.sample(self._switch(condition, count), noise, draw, guess=guess, called=called)
-        actions = self.normalizer.action.unnormalize(sample.actions)
+        switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
+        sample = self.sample(switch, noise, draw, guess=guess, called=called)
+        normalized = sample.actions
+        if overlap is not None and sampler.hand_over == "blend":
+            normalized = overlap.pull(normalized)
+        actions = self.normalizer.action.unnormalize(normalized)
         if not actions.isfinite().all():
             raise RuntimeError(
                 "the prediction is not finite: the weights of the policy or its PCM are unusable"
             )
-        first = config.observation_steps - 1
         return Prediction(
             chunk=actions[:, first : first + config.action_steps],
             actions=actions,
@@ -259,12 +282,18 @@ class DiffusionPolicy:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Tensor:
         """The chunk to execute from the newest observation on. Arguments and errors: see `predict`.
 
         Returns:
-            (B, action_steps, A) target positions in px, finite and inside the range of the training data.
+            (B, action_steps, A) commands in the task's units, finite and inside the range of the training data.
         """
         return self.predict(
-            observations, noise=noise, generator=generator, previous=previous, executed=executed
+            observations,
+            noise=noise,
+            generator=generator,
+            previous=previous,
+            executed=executed,
+            delay=delay,
         ).chunk

@@ -20,9 +20,14 @@ from policy.checkpoint import (
 )
 from policy.config import PolicyConfig
 from policy.networks.unet import ConditionalUnet1D
-from policy.normalizer import Normalizer, Range
+from policy.normalizer import Normalizer
+from policy.normalizer_values import normalizer_from_values, normalizer_values
+from policy.task import Task, task_from_values, task_values
 
-POLICY_FORMAT = "pcm_policy.diffusion_policy/1"
+POLICY_FORMAT = "pcm_policy.diffusion_policy/2"
+RETIRED = {
+    "pcm_policy.diffusion_policy/1": "it does not say what it observes and commands: train the policy again"
+}
 COVARIANCE = "action_covariance"  # the only tensor of a checkpoint that is not a weight
 
 
@@ -31,6 +36,7 @@ class PolicyParts:
     """Contents of a policy's file; see `DiffusionPolicy`."""
 
     network: ConditionalUnet1D
+    task: Task
     config: PolicyConfig
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -39,13 +45,10 @@ class PolicyParts:
 
 def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
     """Write one safetensors file, atomically."""
-    normalizer = parts.normalizer
     header = {
+        "task": task_values(parts.task),
         "config": asdict(parts.config),
-        "normalizer": {
-            name: {"minimum": limits.minimum.tolist(), "maximum": limits.maximum.tolist()}
-            for name, limits in (("observation", normalizer.observation), ("action", normalizer.action))
-        },
+        "normalizer": normalizer_values(parts.task, parts.normalizer),
         "provenance": dict(parts.provenance),
     }
     tensors = dict(parts.network.state_dict())
@@ -63,48 +66,39 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
     """
 
     def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
-        config, _ = _read_header(path, header)
-        expected = config.described_network().state_dict()
+        task, config, _ = _read_header(path, header)
+        expected = config.described_network(task).state_dict()
         if COVARIANCE in described:
-            size, found = config.horizon * config.action_dim, tuple(described[COVARIANCE].shape)
+            size, found = config.horizon * task.action_dim, tuple(described[COVARIANCE].shape)
             if found != (size, size):
                 raise CheckpointError(f"{path}: {COVARIANCE} has shape {found}, need {(size, size)}")
             expected[COVARIANCE] = torch.empty(found, device="meta")
         check_weights(expected, described, path)
 
-    checkpoint = load_checkpoint(path, POLICY_FORMAT, device, check=check)
-    config, normalizer = _read_header(path, checkpoint.header)
+    checkpoint = load_checkpoint(path, POLICY_FORMAT, device, check=check, retired=RETIRED)
+    task, config, normalizer = _read_header(path, checkpoint.header)
     try:
-        network = config.build_network().to(device)
+        network = config.build_network(task).to(device)
     except ValueError as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
     covariance = checkpoint.tensors.pop(COVARIANCE, None)
     load_weights(network, checkpoint.tensors, path)
     provenance = checkpoint.header.get("provenance", {})
-    return PolicyParts(network.eval(), config, normalizer.to(device), provenance, covariance)
+    return PolicyParts(
+        network.eval(), task, config, normalizer.to(device), provenance=provenance, covariance=covariance
+    )
 
 
-def _read_header(path: str | Path, header: dict[str, Any]) -> tuple[PolicyConfig, Normalizer]:
+def _read_header(path: str | Path, header: dict[str, Any]) -> tuple[Task, PolicyConfig, Normalizer]:
     try:
+        task = task_from_values(header["task"])
         config = PolicyConfig(**header["config"])
-        config.described_network()  # checks the widths
-        ranges = {
-            name: Range(_limit(limits["minimum"]), _limit(limits["maximum"]))
-            for name, limits in header["normalizer"].items()
-        }
-        normalizer = Normalizer(**ranges)
-        for name, size in (("observation", config.observation_dim), ("action", config.action_dim)):
-            if ranges[name].minimum.shape != (size,):
-                found = tuple(ranges[name].minimum.shape)
-                raise ValueError(f"the {name}'s range has shape {found}, need {(size,)}")
+        config.described_network(task)  # checks the widths
+        normalizer = normalizer_from_values(task, header["normalizer"])
         if not isinstance(header.get("provenance", {}), dict):
             raise ValueError(f"provenance must be an object of keys and values, got {header['provenance']!r}")
     except KeyError as error:
         raise CheckpointError(f"{path}: bad header (key {error} is missing)") from error
     except (AttributeError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
-    return config, normalizer
-
-
-def _limit(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)
+    return task, config, normalizer

@@ -18,9 +18,9 @@ class Prediction:
     """A policy's answer to a batch of observations.
 
     Attributes:
-        chunk: (B, action_steps, A) target positions in px, to execute from the newest observation on; finite and
+        chunk: (B, action_steps, A) commands in the task's units, to execute from the newest observation on; finite and
             inside the range of the training data.
-        actions: (B, H, A) target positions in px over the whole horizon, which begins at the oldest observation.
+        actions: (B, H, A) commands over the whole horizon, which begins at the oldest observation.
         depth: number of sequential network evaluations.
         network_evaluations: number of all network evaluations, samples × timesteps, over the whole batch.
         residual: (B,) root mean square by which the last iteration moved the normalised actions; 0 for a sequential

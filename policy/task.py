@@ -172,6 +172,40 @@ def task_from_values(values: object) -> Task:
     return Task(name=keys["name"], rate=keys["rate"], observation=tuple(parts), action=Command(**action))
 
 
+def task_difference(found: Task, expected: Task) -> str:
+    """In words, where observations or actions of one task are none of another; empty where they are.
+
+    Their names and limits may differ: they decide no number.
+    """
+    parts = {part.name: part for part in found.observation}
+    for part in expected.observation:
+        if part.name not in parts:
+            return f"part {part.name} is missing, there are {', '.join(parts)}"
+        if difference := _numbers_difference(part.name, parts[part.name], part):
+            return difference
+    wanted = [part.name for part in expected.observation]
+    for name in parts:
+        if name not in wanted:
+            return f"part {name} is too much, needed are {', '.join(wanted)}"
+    if list(parts) != wanted:
+        return f"parts are {', '.join(parts)}, needed in the order {', '.join(wanted)}"
+    if difference := _numbers_difference("action", found.action, expected.action):
+        return difference
+    if found.rate != expected.rate:
+        return f"rate is {found.rate:g} Hz, needed is {expected.rate:g} Hz"
+    return ""
+
+
+def _numbers_difference(where: str, found: Part | Command, expected: Part | Command) -> str:
+    for key, one, other in (("names", found.names, expected.names), ("units", found.units, expected.units)):
+        if len(one) != len(other):
+            return f"{where} has {len(one)} numbers, needed are {len(other)}"
+        for index, (value, wanted) in enumerate(zip(one, other, strict=True)):
+            if value != wanted:
+                return f"{where}: {key}[{index}] is {value!r}, needed is {wanted!r}"
+    return ""
+
+
 def _keys(where: str, values: object, names: Sequence[str]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise TaskError(f"{where} must have the keys {', '.join(names)}, got {values!r:.100}")

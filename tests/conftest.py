@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
+from training.data.task_file import load_task
 
 DEMONSTRATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "pusht_cchi_v7_replay.zarr"
 
@@ -31,6 +32,7 @@ def demonstrations_path() -> Path:
     return DEMONSTRATIONS
 
 
+PUSHT = load_task("pusht").task
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
@@ -42,7 +44,7 @@ def untrained() -> DiffusionPolicy:
         Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
-    return DiffusionPolicy(TINY.build_network().eval(), TINY, normalizer, {"seed": 0})
+    return DiffusionPolicy(TINY.build_network(PUSHT).eval(), PUSHT, TINY, normalizer, provenance={"seed": 0})
 
 
 @pytest.fixture

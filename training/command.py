@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from importlib.resources import files
 from textwrap import wrap
-from typing import TypeVar
+from typing import TypeVar, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import Container, DictConfig, OmegaConf
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from policy.sampling import SamplerConfig, sampler_options
@@ -23,6 +23,7 @@ from policy.sampling.config import SECTION_METHODS
 Config = TypeVar("Config")
 
 CONF = "training.conf"
+MOST_INT = 2**1023  # beyond, Python cannot make a float of it, and OmegaConf does not say of which key
 LONGEST_LINE = 2000  # letters of an error: some quote what a file or an argument holds
 
 # `SamplerConfig` has the descriptions, choices and defaults of a sampler's options, so no YAML repeats them.
@@ -92,10 +93,13 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         files(CONF) / presets
     ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
+    for name, type_ in get_type_hints(config_type).items():
+        if get_origin(type_) is dict:  # whose keys are the user's
+            overrides = [re.sub(rf"^{name}\.", f"++{name}.", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
         try:
             composed = compose(config_name, list(overrides))
-        except ConfigCompositionException as error:
+        except ValueError as error:
             if "Config group override must be" not in str(error):
                 raise
             raise ValueError(
@@ -121,6 +125,9 @@ def _refuse_values_of_sections(schema: DictConfig, composed: DictConfig, prefix:
     for key in map(str, composed):
         section = schema._get_node(key) if key in schema else None
         type_ = OmegaConf.get_type(section) if isinstance(section, DictConfig) else None
+        number = composed._get_node(key)
+        if isinstance(number, Node) and isinstance(number._value(), int) and abs(number._value()) >= MOST_INT:
+            raise ValueError(f"{prefix}{key} is too large a number")
         if not isinstance(section, DictConfig) or not is_dataclass(type_):
             continue
         value = composed._get_node(key)

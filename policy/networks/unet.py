@@ -77,8 +77,8 @@ class ConditionalUnet1D(nn.Module):
     def __init__(
         self,
         *,
-        action_dim: int = 2,
-        cond_dim: int = 40,
+        action_dim: int,
+        cond_dim: int,
         down_dims: Sequence[int] = (256, 512, 1024),
         step_embed_dim: int = 256,
         kernel_size: int = 5,

@@ -23,6 +23,7 @@ from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.sampling import SamplerConfig
 from policy.solvers import Solver
+from policy.task import Task
 
 ENGINES: Mapping[str, MakeEngine] = {
     "eager": eager,
@@ -87,6 +88,10 @@ class Runtime:
         self._warm_up()
 
     @property
+    def task(self) -> Task:
+        return self.policy.task
+
+    @property
     def config(self) -> PolicyConfig:
         return self.policy.config
 
@@ -102,6 +107,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Prediction:
         """See `DiffusionPolicy.predict`.
 
@@ -112,7 +118,12 @@ class Runtime:
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
             return self.policy.predict(
-                observations, noise=noise, generator=generator, previous=previous, executed=executed
+                observations,
+                noise=noise,
+                generator=generator,
+                previous=previous,
+                executed=executed,
+                delay=delay,
             )
 
     def predict_chunk(
@@ -123,6 +134,7 @@ class Runtime:
         generator: Generators | None = None,
         previous: Prediction | None = None,
         executed: int | None = None,
+        delay: int = 0,
     ) -> Tensor:
         """See `DiffusionPolicy.predict_chunk`.
 
@@ -130,7 +142,12 @@ class Runtime:
             ValueError: as there, and for another batch size.
         """
         return self.predict(
-            observations, noise=noise, generator=generator, previous=previous, executed=executed
+            observations,
+            noise=noise,
+            generator=generator,
+            previous=previous,
+            executed=executed,
+            delay=delay,
         ).chunk
 
     @torch.no_grad()
@@ -148,8 +165,8 @@ class Runtime:
             first = policy.predict(observations, generator=generator)
             policy.predict(observations, generator=generator, previous=first)
             if self.sampler.stop.tolerance > 0:  # it can leave any number of steps
-                condition = solver.a.new_zeros(self.batch_size, config.cond_dim)
-                shape = (self.batch_size, solver.steps, config.horizon, config.action_dim)
+                condition = solver.a.new_zeros(self.batch_size, config.cond_dim(self.task))
+                shape = (self.batch_size, solver.steps, config.horizon, self.task.action_dim)
                 states = solver.a.new_zeros(shape)
                 for network in list(self._prepared):
                     denoise = self.policy.bind_network(network, solver, condition)

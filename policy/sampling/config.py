@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
+from policy.sampling.hand_over import HAND_OVERS
 from policy.sampling.recurrence import JACOBIANS
 from policy.sampling.start import STARTS
 from policy.sampling.warm_start import WARM_STARTS
@@ -18,6 +19,7 @@ AUTO = "auto"
 METHOD_NAMES = ("sequential", "picard", "parasolver", "pcm")
 PARALLEL = ("picard", "parasolver", "pcm")
 SPACES = ("feature", "parameter")
+NAMED_FIRST = ("sampler.method", "sampler.solver", "sampler.steps")
 
 SECTION_METHODS: Mapping[str, tuple[str, ...]] = {
     "stop": PARALLEL,
@@ -154,6 +156,12 @@ class SamplerConfig:
         "solver whose sequential answer is wanted; auto: the PCM's own, else ddim",
     )
     steps: int = _number(0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50")
+    hand_over: str = _choice(
+        "replace",
+        HAND_OVERS,
+        "what a chunk does about the one before it: replace it; carry its noise along; blend, which also averages "
+        "the two where they overlap; or inpaint, which does so in every step of the sampling",
+    )
     stop: StopConfig = field(default_factory=StopConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     picard: PicardConfig = field(default_factory=PicardConfig)
@@ -193,6 +201,11 @@ class SamplerConfig:
     def uses_pcm(self) -> bool:
         return self.method == "pcm"
 
+    @property
+    def uses_previous(self) -> bool:
+        """Whether a prediction depends on the one before it."""
+        return self.hand_over != "replace" or self.parallel.warm_start != "none"
+
     def resolved(self, defaults: SamplerDefaults | None = None) -> SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
 
@@ -222,7 +235,7 @@ class SamplerConfig:
         said = [
             f"{name.removeprefix('sampler.')}={value}"
             for name, option, value in sampler_options(self)
-            if name.count(".") == 2 and value != option.default
+            if name not in NAMED_FIRST and value != option.default
         ]
         return f"{label} ({', '.join(said)})" if said else label
 

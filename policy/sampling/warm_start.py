@@ -82,31 +82,3 @@ def guessed_actions(
 def continued_noise(noise: Tensor, executed: int, fresh: Tensor) -> Tensor:
     """The noise (B, H, A) moved on with the actions. `fresh` (B, H, A) fills its end."""
     return torch.cat((noise[:, executed:], fresh[:, -executed:]), 1)
-
-
-def warm_guess(
-    actions: Tensor,
-    actions_noise: Tensor,
-    *,
-    noise: Tensor,
-    executed: int,
-    keeps_noise: bool,
-    effect: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The noise to begin with, and a guess of its actions, from those of the previous chunk.
-
-    Args:
-        actions: (B, H, A) of the previous chunk, normalised.
-        actions_noise: (B, H, A) that they came from.
-        noise: (B, H, A) of this chunk.
-        executed: number of actions that were executed since.
-        keeps_noise: whether to reuse the previous noise, moved on, and fill only its end with `noise`.
-        effect: matrix of `noise_effect`; None: noise changes nothing.
-
-    Returns:
-        Noise and guess, (B, H, A) each.
-    """
-    if keeps_noise:
-        noise = continued_noise(actions_noise, executed, noise)
-    guess = guessed_actions(actions, actions_noise, noise=noise, executed=executed, effect=effect)
-    return noise, guess

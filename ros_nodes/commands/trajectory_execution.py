@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-SECOND = 1_000_000_000
-"""In nanoseconds."""
+from policy.robot.times import SECOND as SECOND  # in which the times here are told
 
 Position = tuple[float, ...]
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ros_nodes.commands.trajectory_execution import SECOND, Tolerances, Trajectory
-from ros_nodes.reception.times import ImpossibleTimeError, duration_ns, time_ns
+from policy.robot.times import SECOND, ImpossibleTimeError, duration_ns, time_ns
+from ros_nodes.commands.trajectory_execution import Tolerances, Trajectory
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Duration, Time

@@ -29,11 +29,11 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from policy.checkpoint import file_sha256
+from policy.robot.times import ImpossibleTimeError, time_ns
 from ros_nodes.episodes.episode_log import EpisodeLog
 from ros_nodes.reception.bounded_subscription import subscribe_bounded
 from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.reception.refusals import Refusals
-from ros_nodes.reception.times import ImpossibleTimeError, time_ns
 from ros_nodes.simulator.simulator_messages import EPISODE_FIELDS
 from training.evaluation.episode import Episode
 from training.evaluation.rollout import Rollout

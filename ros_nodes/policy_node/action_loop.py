@@ -18,28 +18,26 @@ from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
+from policy.robot.fit import (
+    FilledPart,
+    commanded_joints,
+    control_period_ns,
+    filled_parts,
+    observation_history,
+)
+from policy.robot.message_types import Message
+from policy.robot.messages import measurement
+from policy.robot.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
 from policy.runtime import Policy
 from ros_nodes.commands.chunk_messages import path_markers, trajectory_message
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
-from ros_nodes.observations.observation_history import (
-    Arrival,
-    ObservationHistory,
-    RejectedObservation,
-    check_age,
-)
-from ros_nodes.observations.observation_messages import (
-    MESSAGE_TYPES,
-    Message,
-    check_frame,
-    message_stamp_ns,
-    message_values,
-)
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
-from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings, SourceSettings
+from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
 from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
 from ros_nodes.policy_node.statistics import PolicyStatistics
 from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
+from ros_nodes.reception.message_classes import message_class
 from ros_nodes.reception.refusals import WARNING_PERIOD, Refusals
 
 REPEAT_AFTER = 1.0  # s
@@ -59,7 +57,7 @@ class ActionLoop:
         on_failure: called in the executor's thread with what the policy raised.
 
     Raises:
-        ValueError: for sources or joints that do not fit the policy.
+        ValueError: for a robot that does not fill the policy's task, naming the part.
     """
 
     def __init__(
@@ -71,9 +69,10 @@ class ActionLoop:
         policy: DiffusionPolicy,
         on_failure: Callable[[Exception], None],
     ) -> None:
-        config = policy.config
-        if len(settings.joints.names) != config.action_dim:
-            raise ValueError(f"{len(settings.joints.names)} joints, the policy commands {config.action_dim}")
+        config, robot, task = policy.config, settings.robot, policy.task
+        self._joints = commanded_joints(robot, task)
+        self._period_ns = control_period_ns(robot, task)
+        self._parts = filled_parts(robot, task)
         self.statistics = PolicyStatistics()
         self.history = _history(settings, policy)
         self._node = node
@@ -81,10 +80,10 @@ class ActionLoop:
         self._settings = settings
         self._policy = prepare(policy, settings.engine, settings.threads)
         self._on_failure = on_failure
-        self._chunk_ns = config.action_steps * settings.control_period_ns
+        self._chunk_ns = config.action_steps * self._period_ns
         self._schedule = ChunkSchedule(
             chunk_ns=self._chunk_ns,
-            period_ns=settings.control_period_ns,
+            period_ns=self._period_ns,
             margin_ns=settings.inference_margin_ns,
             synchronous=settings.synchronous,
             inference_ns=round(_warm_up(self._policy, policy) * 1e9),
@@ -93,7 +92,7 @@ class ActionLoop:
         self._arrived = 0.0  # of the newest observation, by time.perf_counter
         self._request: ChunkRequest | None = None  # the one that the worker computes
         self._sent: tuple[float, int, object] | None = None
-        self._previous = PreviousPrediction(settings.control_period_ns)
+        self._previous = PreviousPrediction(self._period_ns)
         self._refusals = Refusals("observation", node.get_logger().warning, self.statistics.rejections)
         self._start_noises(parameters.seed())
         with ExitStack() as resources:
@@ -102,11 +101,11 @@ class ActionLoop:
 
     def _open(self, resources: ExitStack, policy: DiffusionPolicy) -> None:
         """Make the threads, and what the loop holds in the node; `resources` gives both up again."""
-        node, settings = self._node, self._settings
+        node, settings, robot = self._node, self._settings, self._settings.robot
         self._output: TrajectoryOutput = (
-            ActionOutput(node, settings.action_name, self.statistics)
-            if settings.output == "follow_joint_trajectory"
-            else TopicOutput(node, settings.trajectory_topic)
+            ActionOutput(node, robot.action_name, self.statistics)
+            if robot.output == "follow_joint_trajectory"
+            else TopicOutput(node, robot.trajectory_topic)
         )
         resources.callback(self._output.close)
         self._path = node.create_lifecycle_publisher(MarkerArray, "~/predicted_path", 10)
@@ -125,15 +124,16 @@ class ActionLoop:
         resources.callback(self.preparation.close)
         self._worker = InferenceWorker(self._ready.trigger, settings.threads)
         resources.callback(self._worker.close)
-        for source in settings.sources:
+        for part in self._parts:
+            source = part.source
             subscription = subscribe_bounded(
                 node,
-                MESSAGE_TYPES[source.type].message,
+                message_class(source.type),
                 source.topic,
-                callback=partial(self._on_message, source),
-                refuse=partial(self._refuse, source.slice.name),
+                callback=partial(self._on_message, part),
+                refuse=partial(self._refuse, source.name),
                 qos=QoSProfile(depth=10, reliability=RELIABILITIES[source.reliability]),
-                most_bytes=MOST_BYTES + BYTES_PER_NUMBER * source.slice.size,
+                most_bytes=MOST_BYTES + BYTES_PER_NUMBER * part.slice.size,
             )
             resources.callback(node.destroy_subscription, subscription)
 
@@ -177,22 +177,17 @@ class ActionLoop:
     def _now(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
 
-    def _on_message(self, source: SourceSettings, message: Message) -> None:
+    def _on_message(self, part: FilledPart, message: Message) -> None:
         if not self._active:
             return
         arrived, now = time.perf_counter(), self._now()
         try:
-            check_frame(message, source.frame_id)
-            stamp = message_stamp_ns(message, now)
+            stamp, values = measurement(message, part.source, size=part.slice.size, now_ns=now)
             if not self._settings.synchronous:  # in lockstep the clock may be ahead, but nothing ages
-                check_age(source.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
-            kind = MESSAGE_TYPES[source.type]
-            values = message_values(
-                message, kind, joints=source.joints, fields=source.fields, size=source.slice.size
-            )
-            arrival = self.history.add(source.slice.name, stamp, values)
+                check_age(part.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
+            arrival = self.history.add(part.slice.name, stamp, values)
         except RejectedObservation as rejection:
-            self._refuse(source.slice.name, rejection.reason, str(rejection))
+            self._refuse(part.slice.name, rejection.reason, str(rejection))
             return
         if arrival is Arrival.RESTART:
             self._restart()
@@ -274,12 +269,12 @@ class ActionLoop:
                 "the policy's chunk is not finite, not sent", throttle_duration_sec=WARNING_PERIOD
             )
             return
-        chunk, clamped = settings.joints.clamp(computed.chunk)
+        chunk, clamped = self._joints.clamp(computed.chunk)
         trajectory = trajectory_message(
             chunk,
-            settings.joints.names,
+            self._joints.names,
             stamp_ns=request.stamp_ns,
-            period_ns=settings.control_period_ns,
+            period_ns=self._period_ns,
         )
         self._output.send(trajectory)
         sent, now = time.perf_counter(), self._now()
@@ -296,7 +291,7 @@ class ActionLoop:
         statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
         markers = path_markers(
             chunk,
-            settings.joints,
+            self._joints,
             frame_id=settings.frame_id,
             stamp_ns=request.stamp_ns,
             lifetime_ns=self._chunk_ns,
@@ -305,16 +300,16 @@ class ActionLoop:
 
 
 def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHistory:
-    limits = policy.normalizer.observation.to("cpu")
-    lower, upper = limits.minimum.double().numpy(), limits.maximum.double().numpy()
-    margin = settings.range_margin * (upper - lower)
-    return ObservationHistory(
-        [source.slice for source in settings.sources],
-        lower - margin,
-        upper + margin,
+    seen = policy.normalizer.observation.to("cpu")
+    lower, upper = seen.minimum.double().numpy(), seen.maximum.double().numpy()
+    margin = settings.robot.range_margin * (upper - lower)
+    # What never varied in training is nothing to the network, and may be anything.
+    margin[lower == upper] = np.inf
+    return observation_history(
+        settings.robot,
+        policy.task,
         steps=policy.config.observation_steps,
-        period_ns=settings.control_period_ns,
-        restart_gap_ns=settings.restart_gap_ns,
+        limits=(lower - margin, upper + margin),
     )
 
 

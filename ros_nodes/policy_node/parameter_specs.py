@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+import math
+from dataclasses import KW_ONLY, Field, dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from policy.robot.description import Robot, Source, options
+from policy.robot.parameters import SOURCES
 from policy.runtime import ENGINE_CHOICES
 from policy.sampling.config import sampler_options
-from ros_nodes.observations.observation_messages import MESSAGE_TYPES
-
-OUTPUTS = ("topic", "follow_joint_trajectory")
-RELIABILITIES = ("reliable", "best_effort")
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,13 @@ SAMPLER_PARAMETERS = tuple(
 )
 """The sampler's options, as `policy.sampling.config` describes them."""
 
+
+def _of_option(name: str, option: Field[Any]) -> ParameterSpec:
+    """A parameter that the robot's description has, too. ROS has no empty lists."""
+    empty = {"tuple[str, ...]": [""], "tuple[float, ...]": [math.nan]}
+    return ParameterSpec(name, empty.get(str(option.type), option.default), **option.metadata)
+
+
 NODE_PARAMETERS = (
     ParameterSpec("checkpoint", "", "safetensors file of the policy"),
     ParameterSpec("pcm", "", "safetensors file of a PCM for the policy; sampler.method=pcm needs one"),
@@ -88,13 +94,6 @@ NODE_PARAMETERS = (
         live=True,
     ),
     ParameterSpec(
-        "control_period",
-        0.1,
-        "time between two points of a chunk, as in training, in s",
-        minimum=1e-3,
-        maximum=10.0,
-    ),
-    ParameterSpec(
         "synchronous",
         False,
         "whether the next inference waits for the end of the chunk, as the simulator needs in lockstep",
@@ -106,84 +105,17 @@ NODE_PARAMETERS = (
         minimum=0.0,
         maximum=10.0,
     ),
-    ParameterSpec(
-        "range_margin",
-        0.5,
-        "how far an observation may leave the range of the training data, as a fraction of that range",
-        minimum=0.0,
-        maximum=1e6,
-    ),
-    ParameterSpec(
-        "restart_gap",
-        0.5,
-        "step in a source's stamps, above its max_age, after which the history starts anew, in s",
-        minimum=0.0,
-        maximum=3600.0,
-    ),
-    ParameterSpec("joints", ["pusher_x", "pusher_y"], "joints that the policy commands, in its order"),
-    ParameterSpec("lower_limits", [0.0, 0.0], "lower limit of each joint; commands are clamped to it"),
-    ParameterSpec("upper_limits", [512.0, 512.0], "upper limit of each joint; commands are clamped to it"),
-    ParameterSpec("output", "topic", "how chunks reach the controller", choices=OUTPUTS),
-    ParameterSpec(
-        "trajectory_topic", "pusher_controller/joint_trajectory", "where chunks go with output topic"
-    ),
-    ParameterSpec(
-        "action_name",
-        "pusher_controller/follow_joint_trajectory",
-        "where chunks go with output follow_joint_trajectory",
-    ),
     ParameterSpec("frame_id", "world", "frame of the predicted path's markers"),
     ParameterSpec(
-        "observation_sources",
-        ["keypoints", "pusher"],
-        "sources of the observation; each has parameters of its own, such as `<source>.topic`",
+        SOURCES,
+        [""],
+        "sources of the observation, each named like the part of the task that it fills; each has parameters of its "
+        "own, such as `<source>.topic`",
     ),
+    *(_of_option(name, option) for name, option in options(Robot).items()),
 )
-
-# What differs between sources. The two here fit the PushT simulator.
-SOURCE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "keypoints": {
-        "topic": "block/keypoints",
-        "type": "geometry_msgs/PolygonStamped",
-        "first": 0,
-        "size": 18,
-        "fields": ["point.x", "point.y"],
-    },
-    "pusher": {
-        "topic": "joint_states",
-        "type": "sensor_msgs/JointState",
-        "first": 18,
-        "size": 2,
-        "joints": ["pusher_x", "pusher_y"],
-        "fields": ["position"],
-    },
-}
 
 
 def source_parameters(source: str) -> tuple[ParameterSpec, ...]:
-    """The parameters of one source. The type `std_msgs/Float64MultiArray` ignores joints and fields."""
-    defaults = SOURCE_DEFAULTS.get(source, {})
-
-    def spec(name: str, default: Any, description: str, **options: Any) -> ParameterSpec:
-        return ParameterSpec(f"{source}.{name}", defaults.get(name, default), description, **options)
-
-    return (
-        spec("topic", source, "topic of its messages"),
-        spec("type", "std_msgs/Float64MultiArray", "type of its messages", choices=tuple(MESSAGE_TYPES)),
-        spec("first", 0, "first index of the observation that it fills", minimum=0, maximum=10**6),
-        spec("size", 1, "how many numbers it fills", minimum=1, maximum=10**6),
-        spec("joints", [""], "for JointState: joints, in the order of the observation"),
-        spec(
-            "fields",
-            [""],
-            "numbers of each joint (position, velocity, effort), point (point.x, …) or pose (position.x, …, yaw)",
-        ),
-        spec("max_age", 0.5, "oldest age of an observation to act on, in s", minimum=1e-3, maximum=3600.0),
-        spec("frame_id", "", "frame that its messages must be in; empty for any"),
-        spec(
-            "reliability",
-            "reliable",
-            "reliability of its subscription; best_effort for drivers that publish so",
-            choices=RELIABILITIES,
-        ),
-    )
+    """The parameters of one source, or of the commands."""
+    return tuple(_of_option(f"{source}.{name}", option) for name, option in options(Source).items())

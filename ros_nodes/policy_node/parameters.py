@@ -11,49 +11,16 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.robot.description import COMMAND, Robot
+from policy.robot.parameters import SOURCES, robot_from_parameters
+from policy.robot.times import SECOND
 from policy.sampling.config import sampler_from_options
-from ros_nodes.commands.chunk_messages import JointLimits
-from ros_nodes.observations.observation_history import SourceSlice
-from ros_nodes.observations.observation_messages import MESSAGE_TYPES
 from ros_nodes.policy_node.parameter_specs import (
     NODE_PARAMETERS,
     SAMPLER_PARAMETERS,
     ParameterSpec,
     source_parameters,
 )
-
-SECOND = 1_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceSettings:
-    """One source of observations.
-
-    Raises:
-        ValueError: for joints or fields that do not fit the type, or the size.
-    """
-
-    slice: SourceSlice
-    topic: str
-    type: str
-    joints: tuple[str, ...]
-    fields: tuple[str, ...]
-    frame_id: str
-    reliability: str
-
-    def __post_init__(self) -> None:
-        name, size, kind = self.slice.name, self.slice.size, MESSAGE_TYPES[self.type]
-        if not kind.fields:
-            return
-        if not set(self.fields) <= set(kind.fields):
-            raise ValueError(
-                f"{name}.fields must be among {', '.join(kind.fields)} for {self.type}, got {list(self.fields)}"
-            )
-        if kind.by_joint and size != len(self.joints) * len(self.fields):
-            raise ValueError(
-                f"{name}.size is {size}, but {len(self.joints)} joints × {len(self.fields)} fields are "
-                f"{len(self.joints) * len(self.fields)} numbers"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +32,10 @@ class PolicySettings:
     device: str
     engine: str
     threads: int
-    control_period_ns: int
     synchronous: bool
     inference_margin_ns: int
-    range_margin: float
-    restart_gap_ns: int
-    joints: JointLimits
-    output: str
-    trajectory_topic: str
-    action_name: str
     frame_id: str
-    sources: tuple[SourceSettings, ...]
+    robot: Robot
 
 
 class PolicyParameters:
@@ -125,50 +85,20 @@ class PolicyParameters:
             device=value("device"),
             engine=value("engine"),
             threads=value("threads"),
-            control_period_ns=_nanoseconds(value("control_period")),
             synchronous=value("synchronous"),
-            inference_margin_ns=_nanoseconds(value("inference_margin")),
-            range_margin=value("range_margin"),
-            restart_gap_ns=_nanoseconds(value("restart_gap")),
-            joints=JointLimits(
-                tuple(value("joints")), tuple(value("lower_limits")), tuple(value("upper_limits"))
-            ),
-            output=value("output"),
-            trajectory_topic=value("trajectory_topic"),
-            action_name=value("action_name"),
+            inference_margin_ns=round(value("inference_margin") * SECOND),
             frame_id=value("frame_id"),
-            sources=tuple(self._source(name) for name in self._source_names()),
+            robot=robot_from_parameters({name: value(name) for name in self._specs}),
         )
-
-    def _source(self, name: str) -> SourceSettings:
-        value = {spec.name.split(".", 1)[1]: self._value(spec.name) for spec in source_parameters(name)}
-        return SourceSettings(
-            slice=SourceSlice(
-                name=name,
-                first=value["first"],
-                size=value["size"],
-                max_age_ns=_nanoseconds(value["max_age"]),
-            ),
-            topic=value["topic"],
-            type=value["type"],
-            joints=tuple(value["joints"]),
-            fields=tuple(value["fields"]),
-            frame_id=value["frame_id"],
-            reliability=value["reliability"],
-        )
-
-    def _source_names(self) -> list[str]:
-        names = list(self._value("observation_sources"))
-        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
-            raise ValueError(f"observation_sources must be distinct simple names, got {names}")
-        return names
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
     def _declare_sources(self) -> None:
-        for name in self._source_names():
-            self._declare(source_parameters(name))
+        """Those of the commands are declared for people alone: recorders and importers use them."""
+        for name in (*self._value(SOURCES), COMMAND):
+            if name.isidentifier():  # otherwise it is refused at configure
+                self._declare(source_parameters(name))
 
     def _declare(self, specs: Iterable[ParameterSpec]) -> None:
         for spec in specs:
@@ -208,7 +138,3 @@ class PolicyParameters:
         )
         if self._policy is not None:
             _ = replace(self._policy, sampler=sampler).sample
-
-
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * SECOND)

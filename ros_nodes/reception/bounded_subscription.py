@@ -25,6 +25,7 @@ def subscribe_bounded(
     refuse: Callable[[str, str], None],
     qos: QoSProfile | int,
     most_bytes: int = MOST_BYTES,
+    keep: Callable[[bytes], object] | None = None,
 ) -> Any:
     """Subscribe to a topic of which anybody may send anything.
 
@@ -40,6 +41,7 @@ def subscribe_bounded(
             `malformed` for bytes that are no such message.
         qos: of the subscription.
         most_bytes: of a serialised message.
+        keep: called with the bytes of each message that is not too large, before it is read.
     """
 
     def receive(serialized: bytes) -> None:
@@ -49,6 +51,8 @@ def subscribe_bounded(
         if len(serialized) < CDR_HEADER:
             refuse("malformed", f"{len(serialized)} bytes, a message has at least {CDR_HEADER}")
             return
+        if keep is not None:
+            keep(serialized)
         try:
             message = deserialize_message(serialized, message_type)
         except Exception as error:  # of rclpy's C code, whose types are not public

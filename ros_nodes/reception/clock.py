@@ -8,8 +8,8 @@ from typing import Any
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
+from policy.robot.times import ImpossibleTimeError, time_ns
 from ros_nodes.reception.refusals import Refusals
-from ros_nodes.reception.times import ImpossibleTimeError, time_ns
 
 
 class ClockGuard(Node):

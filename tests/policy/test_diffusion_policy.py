@@ -76,7 +76,7 @@ def test_float64_and_float32_agree(policy: DiffusionPolicy, observations: torch.
     noise = torch.randn((3, 16, 2), generator=generator(5))
     chunk = policy.predict_chunk(observations, noise=noise)
     policy.network.double()
-    exact = DiffusionPolicy(policy.network, policy.config, policy.normalizer).predict_chunk(
+    exact = DiffusionPolicy(policy.network, policy.task, policy.config, policy.normalizer).predict_chunk(
         observations, noise=noise
     )
     assert exact.dtype == torch.float64

@@ -21,8 +21,10 @@ from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
 from policy.networks.lora import ALL_LAYERS, add_lora, lora_parameters
 from policy.pcm import PCM, weights_sha256
 from policy.sampling import sampler_from_options
+from training.data.task_file import load_task
 
 STORED = Path(__file__).with_name("reference_outputs.safetensors")
+PUSHT = load_task("pusht").task
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 SOLVERS = {"ddim": "ddim", "dpmpp_2m": "dpm_solver"}  # today's names, and those in the file
 
@@ -134,7 +136,7 @@ def stored() -> dict[str, Tensor]:
 def tiny_policy() -> DiffusionPolicy:
     """Random, in double precision, its weights no smaller than those of a trained one."""
     torch.manual_seed(0)
-    network = TINY.build_network().eval()
+    network = TINY.build_network(PUSHT).eval()
     for parameter in network.parameters():
         if parameter.ndim > 1:
             generator = torch.Generator().manual_seed(parameter.numel())
@@ -146,7 +148,7 @@ def tiny_policy() -> DiffusionPolicy:
         Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
-    return DiffusionPolicy(network.double(), TINY, normalizer, covariance=basis * variances @ basis.T)
+    return DiffusionPolicy(network.double(), PUSHT, TINY, normalizer, covariance=basis * variances @ basis.T)
 
 
 @cache

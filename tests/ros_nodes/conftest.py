@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range
+from training.data.task_file import load_task
 
 try:
     import rclpy  # noqa: F401
@@ -66,7 +67,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
             Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
         )
-        policy = DiffusionPolicy(config.build_network().eval(), config, normalizer, {"seed": 0})
+        task = load_task("pusht").task
+        policy = DiffusionPolicy(
+            config.build_network(task).eval(), task, config, normalizer, provenance={"seed": 0}
+        )
         policy.save(folder / f"{size}.safetensors")
     return folder
 

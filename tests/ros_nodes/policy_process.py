@@ -9,12 +9,14 @@ from policy_peer import PolicyPeer
 from process_status import memory, threads
 from ros_processes import ProcessGraph
 
+ROBOT = Path(__file__).resolve().parents[2] / "config" / "pusht.yaml"
+
 
 class PolicyProcess(PolicyPeer):
     """A policy node in a process of its own, with what a robot sends it and hears from it.
 
     Args:
-        parameters: of the node. Simulated time without a clock stands at 0, where nothing ages.
+        parameters: of the node, besides those of PushT as a robot. Simulated time without a clock stands at 0, where nothing ages.
     """
 
     def __init__(
@@ -29,12 +31,13 @@ class PolicyProcess(PolicyPeer):
         options = {
             "checkpoint": checkpoint,
             "engine": "eager",
+            "sampler__solver": "auto",
             "sampler__steps": 4,
             "use_sim_time": True,
             **parameters,
         }
         remap = ("--ros-args", "-r", f"__ns:=/{namespace}") if namespace else ()
-        arguments = [*remap, "--ros-args"]
+        arguments = [*remap, "--ros-args", "--params-file", str(ROBOT)]
         for name, value in options.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             arguments += ["-p", f"{name.replace('__', '.')}:={text}"]

@@ -17,7 +17,7 @@ import zarr
 
 from policy import DiffusionPolicy
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
-from training.policy.train_policy import TrainingData, noise_prediction_loss
+from training.policy.noise_prediction import TrainingData, noise_prediction_loss
 
 
 class ArchiveServer(ThreadingHTTPServer):

@@ -11,8 +11,15 @@ from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.policy import estimate_covariance, train_policy
+from training.pusht import demonstrate_pusht
 
-COMMANDS = [download_demonstrations.main, estimate_covariance.main, evaluate.main, train_policy.main]
+COMMANDS = [
+    demonstrate_pusht.main,
+    download_demonstrations.main,
+    estimate_covariance.main,
+    evaluate.main,
+    train_policy.main,
+]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
 
 
@@ -127,6 +134,11 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
             train_policy.main,
             [*REQUIRED, "rollout_sampler.picard=x"],
             "error: rollout_sampler.picard is a section of keys such as rollout_sampler.picard.",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "training.steps=1" + "0" * 400],
+            "error: training.steps is too large a",
         ),
         (evaluate.main, ["latency=5"], "error: a choice is a name, got a number or the like in latency=5"),
         (evaluate.main, ["+sampler=0.5"], "error: a sampler is a method and a solver"),

@@ -97,6 +97,21 @@ class DeadlineConfig:
 
 
 @dataclass(frozen=True)
+class HandOverConfig:
+    """Section `hand_over` of `training/conf/benchmark.yaml`."""
+
+    fixed_ms: list[float] = _numbers(0, 100, 200, 400, 800, least=0, empty=False, repeated=False)
+    solver: str = "dpmpp_2m"
+    steps: int = _at_least(1, 5)
+    episodes: int = _at_least(1, 50)
+    first_seed: int = 100000
+    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+
+    def __post_init__(self) -> None:
+        _check(self, "hand_over.")
+
+
+@dataclass(frozen=True)
 class LatencyReportConfig:
     """Section `latency` of `training/conf/benchmark.yaml`."""
 
@@ -196,6 +211,7 @@ class BenchmarkConfig:
 
     report: str = MISSING
     demonstrations: str | None = None
+    task: str | None = None
     checkpoint: str = MISSING
     output_dir: str = MISSING
     pcm: list[str] = field(default_factory=list)
@@ -209,6 +225,7 @@ class BenchmarkConfig:
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
     deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
+    hand_over: HandOverConfig = field(default_factory=HandOverConfig)
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)

@@ -32,7 +32,7 @@ def accuracy_measure(
 
     Args:
         base: the policy.
-        observations: (B, observation_steps, observation_dim) in px.
+        observations: (B, observation_steps, observation_dim) in the task's units.
         seed: of the noises.
         reference_steps: T of the sequential DDIM that all are compared with.
 
@@ -42,8 +42,7 @@ def accuracy_measure(
         that of the same solver and T, None for a sequential sampler, and `error_p95_reference` from DDIM's with
         `reference_steps`.
     """
-    config = base.config
-    shape = (len(observations), config.horizon, config.action_dim)
+    shape = (len(observations), base.config.horizon, base.task.action_dim)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
     @cache
@@ -78,7 +77,7 @@ def time_in_turns(
 
     Args:
         make_policies: every second turn takes them in reverse, so that none always follows the same one.
-        observations: (B, observation_steps, observation_dim) in px, of which each call gets another one.
+        observations: (B, observation_steps, observation_dim) in the task's units, of which each call gets another one.
         turn: number of the turn.
         calls: of each policy.
 
@@ -102,8 +101,8 @@ def time_in_turns(
 
 
 def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
-    """A prediction for a warm start to go on from, if the policy's sampler has one."""
-    if policy.sampler.parallel.warm_start == "none":
+    """A prediction to go on from, if the policy's sampler uses one."""
+    if not policy.sampler.uses_previous:
         return None
     return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
 

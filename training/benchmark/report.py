@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from torch import Tensor
 
-from policy import DiffusionPolicy
+from policy import DiffusionPolicy, Task
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
@@ -39,20 +39,20 @@ def load_policy(config: BenchmarkConfig) -> DiffusionPolicy:
     return policy
 
 
-def read_demonstrations(config: BenchmarkConfig) -> Demonstrations:
-    """The configured demonstrations.
+def read_demonstrations(config: BenchmarkConfig, task: Task) -> Demonstrations:
+    """The configured demonstrations of a policy's task.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or they do not fit the task.
     """
     if config.demonstrations is None:
         raise ValueError(f"demonstrations=… is required by report={config.report} (--help explains the keys)")
-    return load_demonstrations(config.demonstrations)
+    return load_demonstrations(config.demonstrations, task=config.task, policy_task=task)
 
 
 def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> Tensor:
-    """(observations, observation_steps, observation_dim) in px, drawn from demonstrations that training held out."""
-    demonstrations = read_demonstrations(config)
+    """(N, observation_steps, observation_dim) in the task's units, drawn from demonstrations that training held out."""
+    demonstrations = read_demonstrations(config, policy.task)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
     observations = policy_windows(demonstrations, held_out, policy.config).observations
     generator = torch.Generator().manual_seed(config.seed)

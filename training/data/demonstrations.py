@@ -1,35 +1,32 @@
-"""The PushT demonstrations, read from their zarr store and checked.
+"""Demonstrations of any task, read from a zarr store and checked.
 
-The store is the one published with Diffusion Policy (Chi et al., RSS 2023): `data/state` (N, 5),
-`data/action` (N, 2), `data/keypoint` (N, 9, 2) and `meta/episode_ends` (E,). Its images are never read.
+The store has Diffusion Policy's layout: `data/<array>` (N, …), a row for each control step, and `meta/episode_ends`
+(E,). Which arrays make which part is said by the store's attributes, or by a task's YAML file. Other arrays, images
+among them, are never read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
-from training.data.bounded_zip import open_zip
-from training.data.store_check import check_store
-from training.data.store_files import FolderFiles, StoreError, ZipFiles, folder_store, open_group
-
-# None stands for any length.
-ARRAY_SHAPES: Mapping[str, tuple[int | None, ...]] = {
-    "data/state": (None, 5),
-    "data/action": (None, 2),
-    "data/keypoint": (None, 9, 2),
-    "meta/episode_ends": (None,),
-}
-LONGEST_REASON = 500  # letters: some errors quote what the file holds
-STEP_ARRAYS = ("data/state", "data/action", "data/keypoint")
+from policy.task import Task, TaskError, task_difference, task_from_values
+from training.data.array_hash import array_sha256
+from training.data.store_arrays import (
+    EPISODE_ENDS,
+    RowShape,
+    as_episode_ends,
+    as_finite_float32,
+    read_store,
+)
+from training.data.store_codecs import shortened
+from training.data.store_files import StoreError
+from training.data.task_file import Columns, StoredTask, load_task, self_described, shipped_tasks
 
 
 class DemonstrationError(ValueError):
@@ -40,157 +37,125 @@ class DemonstrationError(ValueError):
 class Demonstrations:
     """All episodes in sequence; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
 
-    observations: np.ndarray  # (N, 20) float32, px: 9 keypoints of the block x, y, then the pusher x, y
-    actions: np.ndarray  # (N, 2) float32, px: target position of the pusher
-    states: np.ndarray  # (N, 5) float32: pusher x, y (px), block x, y (px), block angle (rad)
+    task: Task
+    observations: np.ndarray  # (N, D) float32: the task's parts in their order, in their units
+    actions: np.ndarray  # (N, A) float32: what was commanded at each step
     episode_ends: np.ndarray  # (E,) int64: index one past each episode's last step
-    sha256: str  # hash of the four arrays' values; independent of zarr format, chunks and compressor
+    sha256: str  # hash of the values that were read; independent of zarr format, chunks and compressor
 
 
-def load_demonstrations(path: str | Path) -> Demonstrations:
-    """Reads a store: a zarr folder or a `.zarr.zip`, of zarr format 2 or 3, with or without images.
+def load_demonstrations(
+    path: str | Path, *, task: str | None = None, policy_task: Task | None = None
+) -> Demonstrations:
+    """Read a store: a zarr folder or a `.zarr.zip`, of zarr format 2 or 3.
 
-    Raises DemonstrationError when there is no such store, or an array of it is missing, cannot be decoded,
-    has another shape, another length or a value that is not finite, or the episodes do not tile the steps. Also for a
-    store that `check_store` refuses, of which nothing is decoded.
+    Args:
+        task: how to read a store that does not say it itself: name of a shipped task or path of a YAML file.
+        policy_task: task of the policy that the demonstrations are for, which they must fit. If nothing else says how
+            to read the store and a task of that name is shipped, that one does.
+
+    Raises:
+        DemonstrationError: when there is no such store, nothing says what its arrays are, or an array of it is missing,
+            cannot be decoded, has another shape, another length, another hash than its attributes say, or a value that
+            is not finite, or the episodes do not tile the steps. Also for demonstrations that do not fit the policy,
+            and for a store that `check_store` refuses, of which nothing is decoded.
     """
     path = Path(path)
-    arrays = _read_arrays(path)
-    num_steps = len(arrays["data/state"])
-    for name in STEP_ARRAYS:
-        if len(arrays[name]) != num_steps:
-            raise DemonstrationError(
-                f"{path}: array {name} has {len(arrays[name])} steps, but data/state has {num_steps}"
-            )
-        arrays[name] = _as_finite_float32(path, name, arrays[name])
-    arrays["meta/episode_ends"] = _as_episode_ends(path, arrays["meta/episode_ends"], num_steps)
-    states, keypoints = arrays["data/state"], arrays["data/keypoint"]
+    stored: StoredTask | None = None
+
+    def wanted(attributes: Mapping[str, Any]) -> Mapping[str, RowShape]:
+        nonlocal stored
+        stored = _stored_task(path, attributes, task=task, policy_task=policy_task)
+        shapes: dict[str, RowShape] = {}
+        for columns in (*stored.parts, stored.action):
+            if shapes.setdefault(columns.array, columns.shape) is None:
+                shapes[columns.array] = columns.shape
+        return {**shapes, EPISODE_ENDS: ()}
+
+    try:
+        content = read_store(path, wanted)
+        assert stored is not None
+        arrays = _checked(path, content.arrays, content.attributes)
+        observations = [
+            _columns(path, arrays, columns, name=part.name, size=part.size)
+            for part, columns in zip(stored.task.observation, stored.parts, strict=True)
+        ]
+        actions = _columns(path, arrays, stored.action, name="action", size=stored.task.action_dim)
+    except (StoreError, TaskError) as error:
+        raise DemonstrationError(str(error)) from error
     hashes = {name: array_sha256(values) for name, values in arrays.items()}
     return Demonstrations(
-        observations=np.concatenate([keypoints.reshape(num_steps, 18), states[:, :2]], axis=1),
-        actions=arrays["data/action"],
-        states=states,
-        episode_ends=arrays["meta/episode_ends"],
+        task=stored.task,
+        observations=np.concatenate(observations, axis=1),
+        actions=np.ascontiguousarray(actions),
+        episode_ends=arrays[EPISODE_ENDS],
         sha256=hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest(),
     )
 
 
-def array_sha256(values: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and little-endian C-order bytes."""
-    little_endian = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    header = f"{little_endian.dtype.str} {values.shape} ".encode()
-    return hashlib.sha256(header + little_endian.tobytes()).hexdigest()
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if not path.exists():
-            raise DemonstrationError(f"{path}: no such file or folder")
-        if path.is_dir():
-            check_store(FolderFiles(path), ARRAY_SHAPES)
-            return _read_store(path, folder_store(path, read_only=True))
-        with open_zip(path) as opened:
-            check_store(ZipFiles(path, opened), ARRAY_SHAPES)
-        with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
-            return _read_store(path, store)
-    except OSError as error:
-        raise DemonstrationError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from error
-    except StoreError as error:
-        raise DemonstrationError(str(error)) from error
-    except zipfile.BadZipFile as error:
-        raise DemonstrationError(
-            f"{path}: not a zarr store (neither a folder nor a whole zip file): {_one_line(error)}"
-        ) from error
-
-
-def _read_store(path: Path, store: Any) -> dict[str, np.ndarray]:
-    # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
-    try:
-        group = open_group(store, mode="r")
-    except Exception as error:
-        hint = ""
-        if zarr.__version__.startswith("2."):
-            hint = f" (zarr format 3 needs zarr-python 3; this is {zarr.__version__})"
-        raise DemonstrationError(f"{path}: not a zarr store: no readable group at its root{hint}") from error
-    arrays = {name: _open_array(path, group, name) for name in ARRAY_SHAPES}
-    return {name: _decode(path, name, array) for name, array in arrays.items()}
-
-
-def _open_array(path: Path, group: Any, name: str) -> Any:
-    expected = ARRAY_SHAPES[name]
-    try:
-        array = group[name]
-    except KeyError as error:
-        raise DemonstrationError(f"{path}: array {name} is missing") from error
-    except Exception as error:
-        raise DemonstrationError(f"{path}: array {name} cannot be opened: {_one_line(error)}") from error
-    if not isinstance(array, zarr.Array):
-        raise DemonstrationError(f"{path}: {name} is a group, not an array")
-    if len(array.shape) != len(expected) or array.shape[1:] != expected[1:]:
-        wanted = str(expected).replace("None", "N")
-        raise DemonstrationError(f"{path}: array {name} has shape {array.shape}, expected {wanted}")
-    if array.shape[0] == 0:
-        raise DemonstrationError(f"{path}: array {name} is empty")
-    return array
-
-
-def _decode(path: Path, name: str, array: Any) -> np.ndarray:
-    # zarr reads a missing chunk as its fill value: a half-copied store would train on zeros.
-    try:
-        present, total = array.nchunks_initialized, array.nchunks
-    except Exception as error:  # names in a damaged zip file, for instance
-        raise DemonstrationError(f"{path}: array {name} cannot be decoded: {_one_line(error)}") from error
-    if present < total:
-        raise DemonstrationError(f"{path}: array {name} has only {present} of its {total} chunks")
-    rows = array.chunks[0]
-    start = 0
-    blocks = []
-    try:
-        for start in range(0, array.shape[0], rows):
-            blocks.append(np.asarray(array[start : start + rows]))
-    except Exception as error:
-        raise DemonstrationError(
-            f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {_one_line(error)}"
-        ) from error
-    return np.concatenate(blocks)
-
-
-def _as_finite_float32(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "fiu":
-        raise DemonstrationError(f"{path}: array {name} holds {values.dtype}, expected numbers")
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
-    bad = np.argwhere(~np.isfinite(values))
-    if bad.size:
-        index = tuple(bad[0].tolist())
-        raise DemonstrationError(
-            f"{path}: array {name} is {values[index]} at index {index}, expected finite values"
+def _stored_task(
+    path: Path, attributes: Mapping[str, Any], *, task: str | None, policy_task: Task | None
+) -> StoredTask:
+    own = attributes.get("task")
+    if task is not None:
+        stored = load_task(task)
+    elif isinstance(own, str) and own in shipped_tasks():
+        stored = load_task(own)
+    elif own is not None:
+        try:
+            stored = self_described(task_from_values(own))
+        except TaskError as error:
+            raise StoreError(f"{path}: its attributes describe no task: {error}") from error
+    elif policy_task is not None and policy_task.name in shipped_tasks():
+        stored = load_task(policy_task.name)
+    else:
+        raise StoreError(
+            f"{path}: its attributes do not say what its arrays are; "
+            f"say it by task={'|'.join(shipped_tasks())} or task=FILE.yaml (docs/demonstrations.md)"
         )
-    return values
+    if policy_task is not None and (difference := task_difference(stored.task, policy_task)):
+        raise StoreError(f"{path}: demonstrations do not fit the policy: {difference}")
+    return stored
 
 
-def _as_episode_ends(path: Path, values: np.ndarray, num_steps: int) -> np.ndarray:
-    name = "meta/episode_ends"
-    if values.dtype.kind not in "iu":
-        raise DemonstrationError(f"{path}: array {name} holds {values.dtype}, expected integers")
-    ends = values.astype(np.int64)
-    not_increasing = np.flatnonzero(np.diff(ends, prepend=0) <= 0)
-    if not_increasing.size:
-        index = int(not_increasing[0])
-        before = ends[index - 1] if index else 0
-        raise DemonstrationError(
-            f"{path}: array {name} does not increase at index {index}: {ends[index]} after {before}"
+def _checked(
+    path: Path, found: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The arrays as float32 and int64, all of the same length, with the hashes that the attributes name."""
+    first, *others = (name for name in found if name != EPISODE_ENDS)
+    num_steps = len(found[first])
+    arrays = {}
+    for name in (first, *others):
+        if len(found[name]) != num_steps:
+            raise StoreError(
+                f"{path}: array {name} has {len(found[name])} steps, but {first} has {num_steps}"
+            )
+        arrays[name] = as_finite_float32(path, name, found[name])
+    arrays[EPISODE_ENDS] = as_episode_ends(path, found[EPISODE_ENDS], num_steps)
+    hashes = attributes.get("sha256", {})
+    if not isinstance(hashes, Mapping):
+        raise StoreError(f"{path}: its attribute sha256 is {shortened(hashes)}, expected hashes of arrays")
+    for name, values in arrays.items():
+        if name in hashes and array_sha256(values) != hashes[name]:
+            raise StoreError(
+                f"{path}: array {name} is damaged: its values have another hash than was written"
+            )
+    return arrays
+
+
+def _columns(
+    path: Path, arrays: Mapping[str, np.ndarray], columns: Columns, *, name: str, size: int
+) -> np.ndarray:
+    """The numbers (N, size) of a part, or the actions."""
+    rows = arrays[columns.array].reshape(len(arrays[columns.array]), -1)
+    chosen = range(rows.shape[1]) if columns.columns is None else columns.columns
+    for column in chosen:
+        if column >= rows.shape[1]:
+            raise StoreError(
+                f"{path}: {name} needs column {column} of array {columns.array}, which has {rows.shape[1]}"
+            )
+    if len(chosen) != size:
+        raise StoreError(
+            f"{path}: {name} has {size} names, but array {columns.array} has rows of {rows.shape[1]} numbers"
         )
-    past_end = np.flatnonzero(ends > num_steps)
-    if past_end.size or ends[-1] < num_steps:
-        index = int(past_end[0]) if past_end.size else len(ends) - 1
-        side = "past" if past_end.size else "short of"
-        raise DemonstrationError(
-            f"{path}: array {name} is {ends[index]} at index {index}, {side} the {num_steps} steps recorded"
-        )
-    return ends
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return rows if columns.columns is None else rows[:, list(chosen)]

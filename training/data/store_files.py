@@ -164,9 +164,10 @@ def folder_store(path: Path, *, read_only: bool) -> Any:
     return zarr.storage.LocalStore(path, read_only=read_only)
 
 
-def open_group(store: Any, *, mode: Literal["r", "r+", "w"]) -> Any:
+def open_group(store: Any, *, mode: Literal["r", "r+", "w"], **options: Any) -> Any:
     """Root group of a store. Its arrays are described by their own metadata, even where there are consolidated ones."""
-    options: dict[str, Any] = {} if IS_ZARR_2 else {"use_consolidated": False}
+    if not IS_ZARR_2:
+        options["use_consolidated"] = False
     return zarr.open_group(store, mode=mode, **options)
 
 

@@ -16,8 +16,8 @@ from training.data.demonstrations import Demonstrations
 class Windows:
     """Training samples: the first observations of each window, and its actions."""
 
-    observations: torch.Tensor  # (W, observation_steps, 20) float32, px
-    actions: torch.Tensor  # (W, horizon, 2) float32, px
+    observations: torch.Tensor  # (W, observation_steps, D) float32
+    actions: torch.Tensor  # (W, horizon, A) float32
 
 
 def split_episodes(num_episodes: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

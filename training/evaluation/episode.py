@@ -54,6 +54,7 @@ class Episode:
         frames: pictures, the initial state first; empty if they were not asked for.
         chunks: chunks that arrived; empty if they were not recorded.
         hold_steps: number of control steps without a target; None if they were not recorded.
+        commands: (steps, A) target of each control step; None if they were not recorded.
     """
 
     seed: int
@@ -63,6 +64,7 @@ class Episode:
     frames: tuple[NDArray[np.uint8], ...] = ()
     chunks: tuple[ChunkRecord, ...] = ()
     hold_steps: int | None = None
+    commands: NDArray[np.float64] | None = None
 
     @property
     def max_reward(self) -> float:
@@ -109,7 +111,7 @@ class RunningEpisode:
         frame_size: side in px of the frames to record; None for no frames.
 
     Attributes:
-        prediction: the last prediction, kept by the owner for a warm start.
+        prediction: the last prediction, kept by the owner for a sampler that uses it.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class RunningEpisode:
         self._chunk_seconds: list[float] = []
         self._chunks: list[ChunkRecord] = []
         self._hold_steps = 0
+        self._commands: list[NDArray[np.float64]] = []
         self._follow_horizon = follow_horizon
         self._targets = np.reshape(info["pusher_position"], (1, 2))
         self._targets_begin = -1  # control step of the first target; −1: the target is over, and held
@@ -168,6 +171,11 @@ class RunningEpisode:
     def executed(self) -> int | None:
         """Control steps from the observations of the last prediction to those of the next; None before the first."""
         return None if self._predicted_step is None else self._step - self._predicted_step
+
+    @property
+    def delay(self) -> int:
+        """Points of the next chunk that are expected to be over on its arrival."""
+        return self._schedule.delay(self._step * PERIOD_NS, self._started_ns)
 
     def observations(self) -> NDArray[np.float64]:
         """Observations (observation_steps, observation_dim) of the next inference. Before the episode: its first."""
@@ -217,6 +225,7 @@ class RunningEpisode:
             frames=tuple(self._frames),
             chunks=tuple(self._chunks),
             hold_steps=self._hold_steps,
+            commands=np.reshape(self._commands, (len(self._commands), -1)),
         )
 
     def _go_on(self, now_ns: int) -> None:
@@ -239,6 +248,7 @@ class RunningEpisode:
         index = self.steps - self._targets_begin
         self._hold_steps += index >= len(self._targets)
         target = self._targets[min(index, len(self._targets) - 1)]
+        self._commands.append(target)
         observation, reward, terminated, truncated, info = self._env.step(target)
         self._observations.append(observation)
         self._rewards.append(float(reward))

@@ -51,6 +51,24 @@ def plot_final_frames(episodes: Sequence[Episode], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_commands(episode: Episode, path: Path) -> None:
+    """The commanded position over time, with the seams between chunks marked."""
+    assert episode.commands is not None
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    times = np.arange(episode.steps) / CONTROL_HZ
+    for name, values in zip(("x", "y"), episode.commands.T, strict=True):
+        axes.plot(times, values, ".-", markersize=3, linewidth=1, label=name)
+    for index, chunk in enumerate(episode.chunks):
+        seam = (chunk.step + chunk.skipped_points) / CONTROL_HZ
+        axes.axvline(
+            seam, color="0.8", linewidth=0.8, zorder=0, label="a chunk begins" if index == 0 else None
+        )
+    axes.set(xlabel="time (s)", ylabel="commanded position (px)", title=f"seed {episode.seed}")
+    axes.legend(loc="upper right")
+    _save(figure, path)
+
+
 def plot_film_strip(episode: Episode, path: Path, pictures: int = 6) -> None:
     """One episode from its first to its last frame."""
     shown = np.unique(np.linspace(0, episode.steps, pictures).round().astype(int))

@@ -17,7 +17,13 @@ from policy.pcm import load_pcm
 from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
-from training.evaluation.episode_pictures import plot_film_strip, plot_final_frames, plot_rewards, write_video
+from training.evaluation.episode_pictures import (
+    plot_commands,
+    plot_film_strip,
+    plot_final_frames,
+    plot_rewards,
+    write_video,
+)
 from training.evaluation.latency import LatencyConfig
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
@@ -33,7 +39,7 @@ def _is_summary(path: Path) -> bool:
     return isinstance(summary, dict) and {"episodes", "config", "sampler", "checkpoint"} <= summary.keys()
 
 
-NAMES = ("summary.json", "rewards.png", "final_frames.png", "episode.png", "episodes.mp4")
+NAMES = ("summary.json", "rewards.png", "commands.png", "final_frames.png", "episode.png", "episodes.mp4")
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
 
@@ -133,6 +139,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         claim_output_dir(output_dir, OUTPUTS)
         write_summary(output_dir / "summary.json", summary)
         plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
+        plot_commands(rollout.episodes[0], output_dir / "commands.png")
         if recorded := [episode for episode in rollout.episodes if episode.frames]:
             plot_final_frames(recorded, output_dir / "final_frames.png")
             plot_film_strip(recorded[0], output_dir / "episode.png")

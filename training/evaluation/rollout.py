@@ -74,7 +74,7 @@ def run_episodes(
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
         batch_size = 1
     _warm_up(policy)
-    warm = policy.sampler.parallel.warm_start != "none"
+    uses_previous = policy.sampler.uses_previous
     waiting = deque(enumerate(seeds))
     active: dict[int, RunningEpisode] = {}
     finished: dict[int, Episode] = {}
@@ -97,8 +97,8 @@ def run_episodes(
                     follow_horizon=latency.after_chunk == "horizon",
                     frame_size=frame_size if position < record else None,
                 )
-            for episodes in _batches(active.values(), warm):
-                predictions, seconds = _predict(policy, episodes, warm)
+            for episodes in _batches(active.values(), uses_previous):
+                predictions, seconds = _predict(policy, episodes, uses_previous)
                 call_seconds.append(seconds)
                 depths.append(predictions[0].depth)
                 cuts.append(predictions[0].cut)
@@ -125,25 +125,29 @@ def run_episodes(
     )
 
 
-def _batches(episodes: Iterable[RunningEpisode], warm: bool) -> list[list[RunningEpisode]]:
-    """Episodes that can share a policy call: a warm start needs previous predictions of the same age."""
-    batches: dict[int | None, list[RunningEpisode]] = {}
+def _batches(episodes: Iterable[RunningEpisode], uses_previous: bool) -> list[list[RunningEpisode]]:
+    """Episodes that can share a policy call: they need previous predictions of the same age, and the same delay."""
+    batches: dict[tuple[int | None, int] | None, list[RunningEpisode]] = {}
     for episode in episodes:
-        batches.setdefault(episode.executed if warm else None, []).append(episode)
+        batches.setdefault((episode.executed, episode.delay) if uses_previous else None, []).append(episode)
     return list(batches.values())
 
 
 def _predict(
-    policy: Policy, episodes: Sequence[RunningEpisode], warm: bool
+    policy: Policy, episodes: Sequence[RunningEpisode], uses_previous: bool
 ) -> tuple[list[Prediction], float]:
     """A prediction (B = 1) for each episode, and the wall time of the shared call in s."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
     generators = [episode.generator for episode in episodes]
     last = [episode.prediction for episode in episodes if episode.prediction is not None]
-    previous = join_predictions(last) if warm and last else None
+    previous = join_predictions(last) if uses_previous and last else None
     started = time.perf_counter()
     prediction = policy.predict(
-        observations, generator=generators, previous=previous, executed=episodes[0].executed
+        observations,
+        generator=generators,
+        previous=previous,
+        executed=episodes[0].executed,
+        delay=episodes[0].delay,
     )
     actions = prediction.actions.cpu()  # inside the measured time: only then does a robot have its chunk
     seconds = time.perf_counter() - started
@@ -172,5 +176,5 @@ def _tensors(prediction: Prediction) -> list[str]:
 
 def _warm_up(policy: Policy) -> None:
     """Keep the first call's one-time work out of the inference times, and find an impossible sampler early."""
-    observations = torch.zeros(1, policy.config.observation_steps, policy.config.observation_dim)
+    observations = torch.zeros(1, policy.config.observation_steps, policy.task.observation_dim)
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from policy.atomic_write import atomic_write
+from pusht_env.physics import CONTROL_HZ
 from training.evaluation.episode import Episode, hold_share
 from training.evaluation.interval import mean_interval
 from training.evaluation.rollout import Rollout
+from training.evaluation.smoothness import smoothness
 
 PAPER_STEPS = 200
 """Control steps of an episode in the PCM paper; Diffusion Policy's limit is 300."""
@@ -75,6 +77,12 @@ def format_summary(summary: dict[str, Any]) -> str:
             lines.append(f"{name} {times['p50']:.1f} ms median, {times['p99']:.1f} ms p99")
     if depth := summary["depth"]:
         lines.append(f"depth {depth['mean']:g}: sequential network evaluations of a chunk")
+    if jump := summary.get("chunk_jump_px"):
+        speed, jerk = summary["top_speed_px_per_s"], summary["jerk_px"]
+        lines.append(
+            f"from chunk to chunk {jump['mean']:.1f} px apart on average, {jump['p95']:.1f} px p95; "
+            f"top speed {speed['p50']:.0f} px/s, jerk {jerk['p50']:.1f} px (medians of the episodes)"
+        )
     if world := summary.get("world"):
         lines.append(_format_world(world))
     return "\n".join(lines)
@@ -102,6 +110,7 @@ def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
     chunks = [chunk for episode in episodes for chunk in episode.chunks]
     return {
         "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
+        **_smoothness(episodes),
         "world": {
             "inference_ms": _percentiles([chunk.inference_ms for chunk in chunks]),
             "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
@@ -109,6 +118,14 @@ def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
             "deadline_misses": sum(chunk.missed for chunk in chunks),
             "hold_share": held,
         },
+    }
+
+
+def _smoothness(episodes: Sequence[Episode]) -> dict[str, Any]:
+    found = [smoothness(episode.commands) for episode in episodes if episode.commands is not None]
+    return {
+        "top_speed_px_per_s": _percentiles([CONTROL_HZ * each.top_speed for each in found]),
+        "jerk_px": _percentiles([each.jerk for each in found]),
     }
 
 

@@ -43,6 +43,7 @@ class BuildTrajectoriesConfig:
     checkpoint: str = MISSING
     demonstrations: str = MISSING
     output: str = MISSING
+    task: str | None = None
     samples: int = MISSING
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     iterations: int = MISSING
@@ -108,7 +109,7 @@ def draw_samples(
     Each sample has its own generator, so any worker and any batch draw the same.
     """
     rows, noises = [], []
-    shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.config.action_dim)
+    shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.task.action_dim)
     for sample in samples:
         generator = torch.Generator().manual_seed(combine_seeds(seed, sample))
         rows.append(int(torch.randint(len(conditions), (), generator=generator)))
@@ -126,7 +127,7 @@ def build_trajectories(config: BuildTrajectoriesConfig) -> None:
 def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     base = DiffusionPolicy.load(config.checkpoint, this_worker.device)
     policy = base.with_sampler(config.sampler)
-    demonstrations = load_demonstrations(config.demonstrations)
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
     windows = policy_windows(demonstrations, episodes, policy.config)
     conditions = policy.normalizer.to("cpu").observation.normalize(windows.observations).flatten(1)
@@ -164,11 +165,11 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
 def _create(
     config: BuildTrajectoriesConfig, policy: DiffusionPolicy, *, data_sha256: str, device: torch.device
 ) -> TrajectoryStore:
-    actions = (policy.config.horizon, policy.config.action_dim)
+    actions = (policy.config.horizon, policy.task.action_dim)
     sampler = policy.resolved_sampler
     N, K, T = config.samples, config.iterations, sampler.steps
     shapes = {
-        "condition": (N, policy.config.cond_dim),
+        "condition": (N, policy.config.cond_dim(policy.task)),
         "states": (N, K + 1, T + 1, *actions),
         "solution": (N, T + 1, *actions),
     }

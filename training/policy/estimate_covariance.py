@@ -30,6 +30,7 @@ class EstimateCovarianceConfig:
     checkpoint: str = MISSING
     demonstrations: str = MISSING
     output: str = MISSING
+    task: str | None = None
     observations: int = 96
     samples: int = 16
     steps: int = 10
@@ -55,7 +56,7 @@ def action_covariance(
 
     Args:
         policy: policy to draw from, with its own sampler.
-        observations: (N, observation_steps, observation_dim) in px.
+        observations: (N, observation_steps, observation_dim) in the task's units.
         samples: number of action sequences for each observation.
         generator: source of the noises.
 
@@ -73,7 +74,7 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
     policy = DiffusionPolicy.load(
         config.checkpoint, choose_device(config.device), SamplerConfig("sequential", "ddim", config.steps)
     )
-    demonstrations = load_demonstrations(config.demonstrations)
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
     windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(windows.observations), generator=generator)[: config.observations]

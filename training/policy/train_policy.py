@@ -1,4 +1,4 @@
-"""Train a diffusion policy on demonstrations: the noise-prediction loss of DDPM (Ho et al. 2020, eq. 14)."""
+"""Train a diffusion policy on demonstrations of any task."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
+from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
 from policy.networks.unet import ConditionalUnet1D
+from policy.normalizer import fit_normalizer
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from policy.task import task_values
 from training.command import named_as_written, run_command
-from training.data.augmentation import AUGMENTATIONS, mirrored
-from training.data.demonstrations import load_demonstrations
-from training.data.windows import Windows, join_windows, policy_windows, split_episodes
+from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.windows import join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
-from training.evaluation.rollout import run_episodes
 from training.output_dir import check_output_dir
+from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
+from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
+from training.pusht.augmentation import load_states, mirrored
 from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
+AUGMENTATIONS = ("none", "mirror")
 OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors")
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 
@@ -35,11 +40,13 @@ class TrainPolicyConfig:
 
     demonstrations: str = MISSING
     output_dir: str = MISSING
+    task: str | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out_episodes: int = 6
     augmentation: str = "none"
-    rollout_episodes: int = 10
+    normalization: dict[str, str] = field(default_factory=dict)
+    rollout_episodes: int | None = None
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
     rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -47,52 +54,17 @@ class TrainPolicyConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.rollout_episodes < 0:
+        if self.rollout_episodes is not None and self.rollout_episodes < 0:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
             raise ValueError(f"rollout_max_steps must be at least 1, got {self.rollout_max_steps}")
         for name in ("rollout_episodes", "rollout_max_steps"):
-            if getattr(self, name) > MOST_EPISODES:
+            if (getattr(self, name) or 0) > MOST_EPISODES:
                 raise ValueError(f"{name} must be at most {MOST_EPISODES}, got {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
             raise ValueError(
                 f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
             )
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Normalised windows on a device: condition (W, C) and actions (W, H, A)."""
-
-    condition: Tensor
-    actions: Tensor
-
-    @classmethod
-    def of(cls, windows: Windows, normalizer: Normalizer, device: torch.device) -> TrainingData:
-        condition = normalizer.observation.normalize(windows.observations).flatten(1)
-        return cls(condition.to(device), normalizer.action.normalize(windows.actions).to(device))
-
-
-def noise_prediction_loss(
-    network: nn.Module,
-    data: TrainingData,
-    rows: Tensor,
-    *,
-    alphas_cumprod: Tensor,
-    generator: torch.Generator,
-    share: slice,
-) -> Tensor:
-    """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
-
-    Timesteps and noises are drawn for all rows: the share only decides which worker computes which rows.
-    """
-    timesteps = torch.randint(len(alphas_cumprod), rows.shape, generator=generator, device=generator.device)
-    noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
-    rows, timesteps, noise = rows[share], timesteps[share], noise[share]
-    alpha = alphas_cumprod[timesteps, None, None]
-    noisy = alpha.sqrt() * data.actions[rows] + (1 - alpha).sqrt() * noise
-    prediction = network(noisy, timesteps, data.condition[rows])
-    return nn.functional.mse_loss(prediction.float(), noise)
 
 
 def train_policy(config: TrainPolicyConfig) -> None:
@@ -106,25 +78,28 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     output_dir = Path(config.output_dir)
     if this_worker.is_first:  # fails now, not after the demonstrations are read
         check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
-    demonstrations = load_demonstrations(config.demonstrations)
-    for name in ("observation", "action"):
-        need = getattr(demonstrations, f"{name}s").shape[1]
-        if (found := getattr(config.policy, f"{name}_dim")) != need:
-            raise ValueError(f"policy.{name}_dim must be {need}, as in {config.demonstrations}, got {found}")
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task)
+    task = demonstrations.task
+    rollouts = RolloutOptions(
+        rollout_episodes(task, config.rollout_episodes),
+        config.rollout_max_steps,
+        config.rollout_first_seed,
+        sampler=config.rollout_sampler,
+    )
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
-    recorded = [demonstrations]
-    if config.augmentation == "mirror":
-        recorded.append(mirrored(demonstrations))
+    recorded = _recorded(config, demonstrations)
     windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
-    normalizer = Normalizer(
-        Range.of(torch.cat([torch.from_numpy(each.observations) for each in recorded])),
-        Range.of(torch.cat([torch.from_numpy(each.actions) for each in recorded])),
+    normalizer = fit_normalizer(
+        task,
+        torch.cat([torch.from_numpy(each.observations) for each in recorded]),
+        torch.cat([torch.from_numpy(each.actions) for each in recorded]),
+        scaling=config.normalization,
     )
     data = TrainingData.of(windows, normalizer, device)
     held_out_data = TrainingData.of(
@@ -133,7 +108,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
-    network = config.policy.build_network().to(device)
+    network = config.policy.build_network(task).to(device)
     averaged = deepcopy(network).requires_grad_(False)
     share = this_worker.share(training.batch_size)
     provenance = {
@@ -155,44 +130,28 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
         return DiffusionPolicy(
-            weights, config.policy, normalizer.to(device), {**provenance, "training_steps": step}
+            weights,
+            task,
+            config.policy,
+            normalizer.to(device),
+            provenance={**provenance, "training_steps": step},
         )
 
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
-        numbers = {}
-        if config.held_out_episodes:
-            rows = torch.arange(len(held_out_data.actions), device=device)
-            generator = generator_for(training.seed, 0, device)
-            with torch.no_grad():
-                numbers["held_out_loss"] = noise_prediction_loss(
-                    weights,
-                    held_out_data,
-                    rows,
-                    alphas_cumprod=alphas_cumprod,
-                    generator=generator,
-                    share=slice(None),
-                ).item()
-        if config.rollout_episodes:
-            seeds = range(config.rollout_first_seed, config.rollout_first_seed + config.rollout_episodes)
-            rollout = run_episodes(
-                policy.with_sampler(config.rollout_sampler),
-                seeds,
-                config.rollout_max_steps,
-                show_progress=False,
-            )
-            rewards = [episode.max_reward for episode in rollout.episodes]
-            numbers["rollout_reward"] = sum(rewards) / len(rewards)
-        return numbers
+        return validate_policy(
+            policy, held_out_data, alphas_cumprod=alphas_cumprod, seed=training.seed, rollouts=rollouts
+        )
 
     identity = {
         "data_sha256": demonstrations.sha256,
+        "task": task_values(task),
         "policy": asdict(config.policy),
         "held_out_episodes": config.held_out_episodes,
         "augmentation": config.augmentation,
+        "normalization": dict(config.normalization),
     }
-    columns = ["held_out_loss", "rollout_reward"]
     with named_as_written("rollout_sampler"):  # fails now, not at the first validation
         finished_policy(averaged, 0).with_sampler(config.rollout_sampler)
     train(
@@ -200,7 +159,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         averaged,
         loss,
         validate=validate,
-        validation_columns=columns,
+        validation_columns=COLUMNS,
         config=training,
         worker=this_worker,
         output_dir=output_dir,
@@ -213,6 +172,14 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         if not path.exists():  # an earlier run wrote it, and it was removed
             finished_policy(averaged, training.steps).save(path)
         print(f"policy: {path}")
+
+
+def _recorded(config: TrainPolicyConfig, demonstrations: Demonstrations) -> list[Demonstrations]:
+    """The demonstrations, and what the augmentation makes of them."""
+    if config.augmentation == "none":
+        return [demonstrations]
+    states = load_states(config.demonstrations, demonstrations)
+    return [demonstrations, mirrored(demonstrations, states)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,9 @@ from policy.networks.lora import add_lora
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 from tests.fuzz.case import Family, Fault, Inject
 from tests.fuzz.safetensors_faults import Subject, inject_file_fault, read, try_file
+from training.data.task_file import load_task
 
+PUSHT = load_task("pusht").task
 CONFIG = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
@@ -24,8 +26,10 @@ def tiny_policy() -> DiffusionPolicy:
         Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
-    network = CONFIG.build_network().eval()
-    return DiffusionPolicy(network, CONFIG, normalizer, {"seed": 0}, covariance=0.02 * torch.eye(32))
+    network = CONFIG.build_network(PUSHT).eval()
+    return DiffusionPolicy(
+        network, PUSHT, CONFIG, normalizer, provenance={"seed": 0}, covariance=0.02 * torch.eye(32)
+    )
 
 
 def prepare(folder: Path) -> Inject:
@@ -55,8 +59,8 @@ def _policy_again(path: Path) -> Checkpoint:
     again = path.with_name(f"{path.stem}_again.safetensors")
     policy.save(again)
     config = policy.config
-    if config.horizon * config.cond_dim < 10_000:
-        middle = torch.zeros(1, config.observation_steps, config.observation_dim)
+    if config.horizon * config.observation_steps < 10_000:
+        middle = torch.zeros(1, config.observation_steps, policy.task.observation_dim)
         middle += policy.normalizer.observation.minimum
         sampled = policy.with_sampler(SamplerConfig("sequential", "ddim", 1))
         try:
@@ -71,7 +75,7 @@ def _policy_again(path: Path) -> Checkpoint:
 
 
 def _save_pcm(path: Path, policy: DiffusionPolicy, weights: str) -> None:
-    network = CONFIG.build_network().eval()
+    network = CONFIG.build_network(PUSHT).eval()
     network.load_state_dict(policy.network.state_dict())
     adapters = {"rank": 2, "targets": r"(up|middle)\..*"} if weights == "lora" else {}
     if weights == "lora":

@@ -240,7 +240,11 @@ def _check_values(config: Any, changed: list[str]) -> None:
     """What was taken must be what was written. Of what Hydra's grammar means by a value, only numbers are checked."""
     written = {argument.partition("=")[0].lstrip("+"): argument.partition("=")[2] for argument in changed}
     for key, text in written.items():
-        if text not in NUMBERS or any(other.startswith(f"{key}.") for other in written):
+        if (
+            text not in NUMBERS
+            or key.startswith("hydra")
+            or any(other.startswith(f"{key}.") for other in written)
+        ):
             continue
         value = config
         for name in key.split("."):

@@ -32,6 +32,7 @@ def write_store(path: Path, **options: Any) -> Path:
     """A store of three short episodes; options as of zarr's groups and arrays."""
     group_options = {"zarr_format": options.pop("zarr_format")} if "zarr_format" in options else {}
     group: Any = zarr.open_group(str(path), mode="w", **group_options)
+    group.attrs["task"] = "pusht"
     write_array = group.create_array if IS_ZARR_3 else group.array
     for name, values in small_arrays().items():
         shards = {"shards": values.shape} if options.get("sharded") and values.ndim > 1 else {}
@@ -100,15 +101,14 @@ def _check(read: Demonstrations, good_sha256: str) -> None:
     expected = (
         np.concatenate([keypoints.reshape(-1, 18), states[:, :2]], axis=1),
         arrays["data/action"],
-        states,
         ENDS,
     )
-    found = (read.observations, read.actions, read.states, read.episode_ends)
+    found = (read.observations, read.actions, read.episode_ends)
     is_same = all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
     if is_same != (read.sha256 == good_sha256):
         raise Mishandled(f"values {'as' if is_same else 'other than'} saved, but sha256 {read.sha256[:12]}…")
     steps = len(read.observations)
-    shapes = [(steps, 20), (steps, 2), (steps, 5)]
+    shapes = [(steps, 20), (steps, 2)]
     for values, shape in zip(found, shapes, strict=False):
         if values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
             raise Mishandled(f"accepts values of shape {values.shape} and type {values.dtype}")

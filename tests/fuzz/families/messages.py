@@ -77,7 +77,15 @@ def prepare(folder: Path) -> Inject:
     # Nobody outside of this process shall hear of any of this.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
     tiny_policy().save(folder / "policy.safetensors")
-    arguments = ["--ros-args", "--log-level", "fatal", "-p", f"checkpoint:={folder / 'policy.safetensors'}"]
+    arguments = [
+        "--ros-args",
+        "--log-level",
+        "fatal",
+        "--params-file",
+        str(ROBOT),
+        "-p",
+        f"checkpoint:={folder / 'policy.safetensors'}",
+    ]
     for node, values in PARAMETERS.items():
         for name, value in values.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)

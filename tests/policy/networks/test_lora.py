@@ -121,7 +121,7 @@ def test_targets_choose_layers_by_name(policy: DiffusionPolicy) -> None:
 
 
 def test_state_makes_another_copy_the_same(policy: DiffusionPolicy) -> None:
-    network = policy.config.build_network()
+    network = policy.config.build_network(policy.task)
     network.load_state_dict(policy.network.state_dict())
     for one, seed in ((policy.network, 0), (network, 1)):
         add_lora(one, rank=3, targets=ALL_LAYERS, generator=generator(seed))
@@ -139,7 +139,7 @@ def test_same_seed_gives_the_same_adapters_and_leaves_the_global_generator_alone
     policy: DiffusionPolicy,
 ) -> None:
     before = torch.get_rng_state()
-    networks = [policy.config.build_network() for _ in range(2)]
+    networks = [policy.config.build_network(policy.task) for _ in range(2)]
     torch.set_rng_state(before)
     for network in networks:
         add_lora(network, rank=2, targets=ALL_LAYERS, generator=generator(7))

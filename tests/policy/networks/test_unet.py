@@ -80,8 +80,13 @@ def parameter_count(network: torch.nn.Module) -> int:
 
 def test_default_widths_have_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
-        assert parameter_count(ConditionalUnet1D()) == 65_783_298
-        assert parameter_count(ConditionalUnet1D(down_dims=(64, 128, 256), step_embed_dim=128)) == 4_559_554
+        assert parameter_count(ConditionalUnet1D(action_dim=2, cond_dim=40)) == 65_783_298
+        assert (
+            parameter_count(
+                ConditionalUnet1D(action_dim=2, cond_dim=40, down_dims=(64, 128, 256), step_embed_dim=128)
+            )
+            == 4_559_554
+        )
 
 
 @pytest.mark.parametrize("down_dims", [(16,), (16, 32), (16, 32, 64)])
@@ -99,7 +104,7 @@ def test_weights_in_parameter_order_give_the_published_networks_output(down_dims
 
 def test_samples_of_a_batch_do_not_mix() -> None:
     torch.manual_seed(0)
-    network = ConditionalUnet1D(down_dims=(16, 32), step_embed_dim=16)
+    network = ConditionalUnet1D(action_dim=2, cond_dim=40, down_dims=(16, 32), step_embed_dim=16)
     sample, timestep, condition = torch.randn(5, 16, 2), torch.randint(100, (5,)), torch.randn(5, 40)
     with torch.no_grad():
         batch = network(sample, timestep, condition)
@@ -119,4 +124,4 @@ def test_samples_of_a_batch_do_not_mix() -> None:
 )
 def test_impossible_widths_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ConditionalUnet1D(**arguments)
+        ConditionalUnet1D(action_dim=2, cond_dim=40, **arguments)

@@ -103,7 +103,9 @@ def test_torch_compile_gives_the_plain_samplers_answer(whole: DiffusionPolicy) -
     if " " in torch.__file__:
         pytest.skip("engine compile needs PyTorch at a path without spaces")
     config = replace(whole.config, down_dims=(4,), step_embed_dim=4, n_groups=2)  # seconds, not minutes
-    policy = replace(whole, network=config.build_network().eval(), config=config, sampler=SAMPLERS["ddim"])
+    policy = replace(
+        whole, network=config.build_network(whole.task).eval(), config=config, sampler=SAMPLERS["ddim"]
+    )
     assert_same_answers(policy, Runtime(policy, batch_size=2, engine="compile"))
 
 

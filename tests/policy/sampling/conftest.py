@@ -12,7 +12,9 @@ from policy import PolicyConfig
 from policy.denoiser import Denoise, make_denoise
 from policy.sampling import picard_iterates
 from policy.solvers import Solver
+from training.data.task_file import load_task
 
+PUSHT = load_task("pusht").task
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
@@ -21,8 +23,8 @@ def network_denoise() -> Callable[[Solver, int, int], Denoise]:
     def denoise(solver: Solver, batch: int, seed: int) -> Denoise:
         """A random network's data prediction of (16, 2) actions: nonlinear and clipped, as a real policy's."""
         torch.manual_seed(seed)
-        network = TINY.build_network().to(solver.a.dtype).requires_grad_(False)
-        return make_denoise(network, solver, torch.randn(batch, TINY.cond_dim, dtype=solver.a.dtype))
+        network = TINY.build_network(PUSHT).to(solver.a.dtype).requires_grad_(False)
+        return make_denoise(network, solver, torch.randn(batch, TINY.cond_dim(PUSHT), dtype=solver.a.dtype))
 
     return denoise
 

@@ -26,7 +26,7 @@ def test_every_method_can_be_chosen() -> None:
 
 def test_every_option_has_a_name_and_a_description() -> None:
     names = [name for name, _, _ in sampler_options()]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 17
     assert {"sampler.method", "sampler.stop.iterations", "sampler.pcm.stiffness"} <= set(names)
     for name, option, value in sampler_options():
         assert option.metadata["description"], name

@@ -20,11 +20,13 @@ from policy.sampling.sampler import Ingredients
 from policy.sampling.start import STARTS, fresh_noise, make_start, repeated_noise
 from policy.solvers import SOLVERS, Solver, ddim, ddpm, dpmpp_2m
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from training.data.task_file import load_task
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
+PUSHT = load_task("pusht").task
 TINY = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
-SHAPE = (TINY.horizon, TINY.action_dim)
-SIZE = TINY.horizon * TINY.action_dim
+SHAPE = (TINY.horizon, PUSHT.action_dim)
+SIZE = TINY.horizon * PUSHT.action_dim
 MakeDenoise = Callable[[Solver, int, int], Denoise]
 Iterated = Callable[..., list[Tensor]]
 Build = Callable[[Tensor, int], Solver]
@@ -278,8 +280,8 @@ def test_float32_agrees_with_float64(random_covariance: Callable[[int, int], Ten
     answers = []
     for solver, x in ((exact_solver, noise), (exact_solver.to("cpu", torch.float32), noise.float())):
         torch.manual_seed(0)
-        network = TINY.build_network().requires_grad_(False).to(x.dtype)
-        condition = torch.ones(2, TINY.cond_dim, dtype=x.dtype)
+        network = TINY.build_network(PUSHT).requires_grad_(False).to(x.dtype)
+        condition = torch.ones(2, TINY.cond_dim(PUSHT), dtype=x.dtype)
         sampler = make_sampler(config, Ingredients(solver, covariance.to(x.dtype)))
         denoise = make_denoise(network, solver, condition)
         answers.append(sampler(lambda _, denoise=denoise: denoise, x, torch.randn).actions.double())

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ros_nodes.commands.trajectory_execution import SECOND, Outcome, Tolerances, Trajectory, hold, judge
+from policy.robot.times import SECOND
+from ros_nodes.commands.trajectory_execution import Outcome, Tolerances, Trajectory, hold, judge
 
 ANY = Tolerances(path=(0.0, 0.0), goal=(0.0, 0.0), goal_velocity=(0.0, 0.0))
 AT_REST = (0.0, 0.0)

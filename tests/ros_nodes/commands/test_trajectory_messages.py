@@ -10,7 +10,8 @@ from control_msgs.action import FollowJointTrajectory
 from control_msgs.msg import JointTolerance
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from ros_nodes.commands.trajectory_execution import SECOND, Tolerances
+from policy.robot.times import SECOND
+from ros_nodes.commands.trajectory_execution import Tolerances
 from ros_nodes.commands.trajectory_messages import (
     MOST_POINTS,
     InvalidTrajectoryError,

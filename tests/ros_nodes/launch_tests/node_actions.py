@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from launch import LaunchDescription
@@ -16,6 +17,8 @@ from process_status import memory, threads
 
 # On a loaded machine a node that is told to end may take a while, which is no fault.
 SECONDS_TO_END = "60"
+
+ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
 
 
 def policy(
@@ -31,23 +34,34 @@ def policy(
     defaults = {
         "checkpoint": LaunchConfiguration("checkpoint"),
         "engine": "eager",
+        "sampler__solver": "auto",
         "sampler__steps": 4,
         "use_sim_time": True,
     }
-    return _node(name, program, **{**defaults, **options})
+    return _node(name, program, file=ROBOT, **{**defaults, **options})
 
 
 def simulator(**parameters: Any) -> Node:
     return _node("pusht_simulator", ("-m", "ros_nodes.simulator.simulator_node"), **parameters)
 
 
-def _node(name: str, program: tuple[Any, ...], namespace: str = "", **parameters: Any) -> Node:
+def _node(
+    name: str,
+    program: tuple[Any, ...],
+    *,
+    namespace: str = "",
+    file: Path | None = None,
+    **parameters: Any,
+) -> Node:
     return Node(
         executable=sys.executable,
         arguments=list(program),
         name=name,
         namespace=namespace,
-        parameters=[{key.replace("__", "."): value for key, value in parameters.items()}],
+        parameters=[
+            *([str(file)] if file else []),
+            {key.replace("__", "."): value for key, value in parameters.items()},
+        ],
         sigterm_timeout=SECONDS_TO_END,
         sigkill_timeout=SECONDS_TO_END,
     )

@@ -88,12 +88,20 @@ def test_parameters_that_do_not_fit_fail_configure(start_policy: Callable[..., A
         "parameter checkpoint is empty": {"checkpoint": ""},
         "gpu7": {"device": "gpu7"},
         "steps must be in 1 … 100": {"sampler__steps": 500},
-        "1 joints, the policy commands 2": {"joints": ["a"], "lower_limits": [0.0], "upper_limits": [1.0]},
-        "2 joints, 1 lower_limits and 2 upper_limits": {"lower_limits": [0.0]},
-        "no source fills index 18": {"observation_sources": ["keypoints"]},
-        "no source fills index 0": {"observation_sources": ["pusher"]},
-        "sources keypoints and pusher both fill index 17": {"pusher__first": 17},
-        "pusher.size is 2, but 1 joints × 1 fields are 1 numbers": {"pusher__joints": ["pusher_x"]},
+        "joints are 1 (a), the task 'pusht' commands 2 (x, y)": {"joints": ["a"]},
+        "lower_limits are 1, joints are 2 (pusher_x, pusher_y)": {"lower_limits": [0.0]},
+        "limits of joint pusher_y must increase, got 600 … 512": {"lower_limits": [0.0, 600.0]},
+        "observation_sources is empty, must name the sources": {"observation_sources": [""]},
+        "must have a simple name, such as arm, got 'two words'": {"observation_sources": ["two words"]},
+        "part 'pusher' of the task 'pusht' has no source: observation_sources are keypoints": {
+            "observation_sources": ["keypoints"]
+        },
+        "part 'pusher' has 2 numbers (x, y), its source gives 1: 1 joints × 1 fields": {
+            "pusher__joints": ["pusher_x"]
+        },
+        "keypoints.type must be one of sensor_msgs/JointState, ": {"keypoints__type": "std_msgs/String"},
+        "keypoints.fields must be among point.x, point.y, point.z": {"keypoints__fields": ["z"]},
+        "control_period is 0.2 s, the task 'pusht' has 10 Hz, which is 0.1 s": {"control_period": 0.2},
         "pusher.fields must be among position, velocity, effort": {"pusher__fields": ["torque"]},
         "two words": {"keypoints__topic": "two words"},
     }
@@ -183,7 +191,7 @@ def test_every_parameter_is_described_and_documented(start_policy: Callable[...,
     documentation = (Path(__file__).resolve().parents[3] / "docs" / "ros.md").read_text()
     for name in own:
         source, _, rest = name.partition(".")
-        documented = f"<source>.{rest}" if source in {"keypoints", "pusher"} else name
+        documented = f"<source>.{rest}" if source in {"keypoints", "pusher", "command"} else name
         assert f"| `{documented}` |" in documentation, f"docs/ros.md does not name {documented}"
 
 

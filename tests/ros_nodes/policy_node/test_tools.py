@@ -90,20 +90,27 @@ def test_ros2_topic_hz_measures_the_chunks(policy: Any) -> None:
     process.send_signal(signal.SIGINT)
 
 
-def test_the_template_starts_a_node_for_the_simulator(start_policy: Callable[..., Any]) -> None:
+def test_the_template_starts_a_node_for_its_own_robot(start_policy: Callable[..., Any]) -> None:
     policy = start_policy(
-        program=(*MODULE, "--ros-args", "--params-file", str(ROOT / "config" / "policy.yaml")),
-        use_sim_time=False,
+        program=(*MODULE, "--ros-args", "--params-file", str(ROOT / "config" / "policy.yaml"))
     )
-    policy.activate()
-    policy.graph.spin_until(lambda: policy.observe(policy.now(), observation(0)) or policy.chunks, "a chunk")
+    names = ["arm", "gripper"]
+    policy.graph.set_parameters("policy", observation_sources=names)
+    assert not policy.transition("configure")
+    reason = "part 'keypoints' of the task 'pusht' has no source: observation_sources are arm, gripper"
+    assert reason in policy.graph.output(policy.process)
 
 
 def test_policy_launch_brings_the_node_up(graph: Any, checkpoints: Path, tmp_path: Path) -> None:
     graph.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), graph.env["PATH"]])
     parameters = tmp_path / "parameters.yaml"
-    sampler = "sampler: {solver: ddpm, steps: 7, picard: {jacobian: drift}}"
-    parameters.write_text(f"/**: {{ros__parameters: {{use_sim_time: true, seed: 5, {sampler}}}}}")
+    robot = yaml.safe_load((ROOT / "config" / "pusht.yaml").read_text())
+    robot["/**"]["ros__parameters"] |= {
+        "use_sim_time": True,
+        "seed": 5,
+        "sampler": {"solver": "ddpm", "steps": 7, "picard": {"jacobian": "drift"}},
+    }
+    parameters.write_text(yaml.safe_dump(robot))
     launched = graph.start(
         "ros2",
         "launch",

@@ -63,44 +63,46 @@ def test_reads_every_format_to_the_same_values_and_hash(
     if zipped:
         path = Path(shutil.make_archive(str(path), "zip", path))
 
-    read = load_demonstrations(path)
+    read = load_demonstrations(path, task="pusht")
 
-    np.testing.assert_array_equal(read.states, expected["data/state"])
     np.testing.assert_array_equal(read.actions, expected["data/action"])
     np.testing.assert_array_equal(read.episode_ends, EPISODE_ENDS)
     assert read.observations.shape == (45, 20)
     np.testing.assert_array_equal(read.observations[:, 2], expected["data/keypoint"][:, 1, 0])
     np.testing.assert_array_equal(read.observations[:, 17], expected["data/keypoint"][:, 8, 1])
     np.testing.assert_array_equal(read.observations[:, 18:], expected["data/state"][:, :2])
-    assert {read.observations.dtype, read.actions.dtype, read.states.dtype} == {np.dtype(np.float32)}
+    assert {read.observations.dtype, read.actions.dtype} == {np.dtype(np.float32)}
     assert read.episode_ends.dtype == np.int64
-    assert read.sha256 == load_demonstrations(write_store(tmp_path / "other.zarr", expected)).sha256
+    assert (
+        read.sha256
+        == load_demonstrations(write_store(tmp_path / "other.zarr", expected), task="pusht").sha256
+    )
 
 
 def test_hash_ignores_how_numbers_are_stored_and_sees_one_changed_number(tmp_path: Path) -> None:
     arrays = small_arrays()
-    original = load_demonstrations(write_store(tmp_path / "original.zarr", arrays)).sha256
+    original = load_demonstrations(write_store(tmp_path / "original.zarr", arrays), task="pusht").sha256
     wider = {
         name: values.astype(">f8" if name != "meta/episode_ends" else ">i4")
         for name, values in arrays.items()
     }
-    assert load_demonstrations(write_store(tmp_path / "wider.zarr", wider)).sha256 == original
+    assert load_demonstrations(write_store(tmp_path / "wider.zarr", wider), task="pusht").sha256 == original
     for name, values in arrays.items():
         if name == "meta/episode_ends":
             changed = edited(values, lambda v: v.__setitem__(0, 4))
         else:
             changed = edited(values, lambda v: v.__setitem__(-1, np.nextafter(v[-1], np.float32(np.inf))))
         store = write_store(tmp_path / "changed.zarr", {**arrays, name: changed})
-        assert load_demonstrations(store).sha256 != original, name
+        assert load_demonstrations(store, task="pusht").sha256 != original, name
 
 
 def test_images_are_never_decoded(tmp_path: Path) -> None:
     path = write_store(tmp_path / "with_images.zarr", small_arrays())
-    without_images = load_demonstrations(path).sha256
+    without_images = load_demonstrations(path, task="pusht").sha256
     images = path / "data" / "img"
     images.mkdir()
     (images / ".zarray").write_text("this would fail to open")
-    assert load_demonstrations(path).sha256 == without_images
+    assert load_demonstrations(path, task="pusht").sha256 == without_images
 
 
 @pytest.mark.parametrize("name", list(small_arrays()))
@@ -108,14 +110,14 @@ def test_names_a_missing_array(tmp_path: Path, name: str) -> None:
     arrays = small_arrays()
     del arrays[name]
     with pytest.raises(DemonstrationError, match=f"store.zarr: array {name} is missing"):
-        load_demonstrations(write_store(tmp_path / "store.zarr", arrays))
+        load_demonstrations(write_store(tmp_path / "store.zarr", arrays), task="pusht")
 
 
 SMALL = small_arrays()
 BAD_VALUES: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "lengths disagree": (
         {"action": SMALL["data/action"][:-1]},
-        "array data/action has 44 steps, but data/state has 45",
+        "array data/action has 44 steps, but data/keypoint has 45",
     ),
     "nan": (
         {"state": edited(SMALL["data/state"], lambda v: v.__setitem__((slice(7, 9), 3), np.nan))},
@@ -170,7 +172,7 @@ BAD_VALUES: dict[str, tuple[dict[str, np.ndarray], str]] = {
 def test_names_file_array_and_first_bad_index(tmp_path: Path, case: str) -> None:
     changed, message = BAD_VALUES[case]
     with pytest.raises(DemonstrationError, match=message) as raised:
-        load_demonstrations(write_store_with(tmp_path / "store.zarr", **changed))
+        load_demonstrations(write_store_with(tmp_path / "store.zarr", **changed), task="pusht")
     assert str(raised.value).startswith(str(tmp_path / "store.zarr"))
     assert "\n" not in str(raised.value)
 
@@ -181,7 +183,7 @@ def test_names_the_chunk_that_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(
         DemonstrationError, match="data/action cannot be decoded, in the chunk from index 20"
     ) as raised:
-        load_demonstrations(path)
+        load_demonstrations(path, task="pusht")
     assert "\n" not in str(raised.value)
 
 
@@ -193,37 +195,37 @@ def test_a_missing_chunk_is_not_read_as_zeros(tmp_path: Path, zarr_format: int, 
     if zipped:
         path = Path(shutil.make_archive(str(path), "zip", path))
     with pytest.raises(DemonstrationError, match="array data/action has only 4 of its 5 chunks"):
-        load_demonstrations(path)
+        load_demonstrations(path, task="pusht")
 
 
 def test_names_a_path_that_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(DemonstrationError, match=r"absent\.zarr: no such file or folder"):
-        load_demonstrations(tmp_path / "absent.zarr")
+        load_demonstrations(tmp_path / "absent.zarr", task="pusht")
     assert not (tmp_path / "absent.zarr").exists()
 
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DemonstrationError, match="empty: not a zarr store: no readable group at its root"):
-        load_demonstrations(empty)
+        load_demonstrations(empty, task="pusht")
     assert not list(empty.iterdir())
 
     text = tmp_path / "store.zarr.zip"
     text.write_text("not a zip")
     with pytest.raises(DemonstrationError, match=r"store\.zarr\.zip: not a zarr store"):
-        load_demonstrations(text)
+        load_demonstrations(text, task="pusht")
 
     other_zip = Path(shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path, "store.zarr.zip"))
     with pytest.raises(
         DemonstrationError, match=r"other\.zip: not a zarr store: no readable group at its root"
     ):
-        load_demonstrations(other_zip)
+        load_demonstrations(other_zip, task="pusht")
 
     damaged = Path(shutil.make_archive(str(tmp_path / "damaged"), "zip", tmp_path, "store.zarr.zip"))
     content = damaged.read_bytes()
     directory = content.index(b"PK\x01\x02")
     damaged.write_bytes(content[:directory] + b"\x00" * 8 + content[directory + 8 :])
     with pytest.raises(DemonstrationError, match=r"damaged\.zip: not a zarr store"):
-        load_demonstrations(damaged)
+        load_demonstrations(damaged, task="pusht")
 
 
 def test_names_a_group_or_unreadable_metadata_in_place_of_an_array(tmp_path: Path) -> None:
@@ -231,16 +233,15 @@ def test_names_a_group_or_unreadable_metadata_in_place_of_an_array(tmp_path: Pat
     metadata = path / "data" / "state" / ".zarray"
     metadata.write_text("{")
     with pytest.raises(DemonstrationError, match="array data/state cannot be opened"):
-        load_demonstrations(path)
+        load_demonstrations(path, task="pusht")
     metadata.unlink()
     (path / "data" / "state" / ".zgroup").write_text('{"zarr_format": 2}')
     with pytest.raises(DemonstrationError, match="data/state is a group, not an array"):
-        load_demonstrations(path)
+        load_demonstrations(path, task="pusht")
 
 
 def test_published_demonstrations_have_their_known_size(demonstrations_path: Path) -> None:
-    demonstrations = load_demonstrations(demonstrations_path)
+    demonstrations = load_demonstrations(demonstrations_path, task="pusht")
     assert demonstrations.observations.shape == (25650, 20)
     assert demonstrations.actions.shape == (25650, 2)
-    assert demonstrations.states.shape == (25650, 5)
     assert len(demonstrations.episode_ends) == 206

@@ -21,8 +21,9 @@ import pytest
 import zarr
 
 from training.data import download_demonstrations
+from training.data.array_hash import array_sha256
 from training.data.bounded_download import DownloadError, fetch
-from training.data.demonstrations import array_sha256, load_demonstrations
+from training.data.demonstrations import load_demonstrations
 from training.data.download_demonstrations import OUTPUTS, STORE_NAME, DownloadConfig, main
 from training.output_dir import LOCK, locked_output_dir
 
@@ -108,7 +109,7 @@ def test_a_store_with_other_values_is_left_alone(
     server = serve_archive(archive)
     with pytest.raises(DownloadError, match=f"{STORE_NAME}: .* data/action differ; move it away"):
         download(server.url, tmp_path, EXPECTED)
-    np.testing.assert_array_equal(load_demonstrations(other).actions, ARRAYS["data/action"] + 1)
+    np.testing.assert_array_equal(load_demonstrations(other, task="pusht").actions, ARRAYS["data/action"] + 1)
     assert server.requests == 0
 
 
@@ -439,5 +440,6 @@ def test_command_downloads_and_verifies_the_published_values(
         assert capsys.readouterr().out == f"{tmp_path / STORE_NAME}: {report}\n"
     assert server.requests == 1
     assert (
-        load_demonstrations(tmp_path / STORE_NAME).sha256 == load_demonstrations(demonstrations_path).sha256
+        load_demonstrations(tmp_path / STORE_NAME, task="pusht").sha256
+        == load_demonstrations(demonstrations_path, task="pusht").sha256
     )

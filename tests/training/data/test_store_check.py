@@ -61,7 +61,7 @@ def refused(path: Path, message: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(DemonstrationError, match=message) as raised:
-            load_demonstrations(path)
+            load_demonstrations(path, task="pusht")
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -115,7 +115,7 @@ def test_unknown_codecs_of_format_3_are_refused(tmp_path: Path, codec: Any, as_z
 @pytest.mark.parametrize("key", ["codecs", "index_codecs"])
 def test_codecs_in_a_shard_are_checked(tmp_path: Path, key: str) -> None:
     path = write_store(tmp_path / "store.zarr", 3, shards=True)
-    assert len(load_demonstrations(path).actions) == STEPS
+    assert len(load_demonstrations(path, task="pusht").actions) == STEPS
     file = path / "data/action/zarr.json"
     edit(file, lambda m: m["codecs"][0]["configuration"][key].append({"name": "numcodecs.pickle"}))
     refused(path, r"array data/action names the codec numcodecs\.pickle")
@@ -127,7 +127,7 @@ def test_codecs_in_a_shard_are_checked(tmp_path: Path, key: str) -> None:
 def test_consolidated_metadata_are_checked_and_not_used(tmp_path: Path, zarr_format: int) -> None:
     path = write_store(tmp_path / "store.zarr", zarr_format)
     zarr.consolidate_metadata(str(path))
-    assert len(load_demonstrations(path).actions) == STEPS
+    assert len(load_demonstrations(path, task="pusht").actions) == STEPS
 
     def name_pickle(metadata: dict[str, Any]) -> None:
         if zarr_format == 2:
@@ -283,7 +283,7 @@ def test_files_that_are_not_the_stores_own_are_refused(tmp_path: Path, spoil: Ca
 
 def test_a_link_to_the_store_itself_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(write_store(tmp_path / "store.zarr"))
-    assert len(load_demonstrations(tmp_path / "link").actions) == STEPS
+    assert len(load_demonstrations(tmp_path / "link", task="pusht").actions) == STEPS
 
 
 def test_a_device_in_place_of_a_zip_file_is_refused() -> None:
@@ -294,7 +294,9 @@ def test_the_kind_of_store_does_not_follow_from_its_name(tmp_path: Path) -> None
     """Zarr-python 2 takes `.n5` for another format, whose codecs stand in other files."""
     for suffix in ("n5", "zip"):
         assert len(
-            load_demonstrations(write_store(tmp_path / "store.zarr").rename(tmp_path / f"a.{suffix}")).actions
+            load_demonstrations(
+                write_store(tmp_path / "store.zarr").rename(tmp_path / f"a.{suffix}"), task="pusht"
+            ).actions
         )
 
 

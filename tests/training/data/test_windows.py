@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from policy import PolicyConfig
 from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.task_file import load_task
 from training.data.windows import build_windows, policy_windows, split_episodes
 
 
 def demonstrations_of_lengths(lengths: list[int]) -> Demonstrations:
     steps = np.arange(sum(lengths), dtype=np.float32)
     return Demonstrations(
+        task=load_task("pusht").task,
         observations=steps[:, None] + np.linspace(0, 0.5, 20, dtype=np.float32),
         actions=-steps[:, None] * np.array([1, 2], np.float32),
-        states=np.zeros((len(steps), 5), np.float32),
         episode_ends=np.cumsum(lengths, dtype=np.int64),
         sha256="",
     )
@@ -132,7 +133,7 @@ def test_impossible_splits_are_refused(held_out: int) -> None:
 
 
 def test_windows_of_the_published_demonstrations(demonstrations_path: Path) -> None:
-    demonstrations = load_demonstrations(demonstrations_path)
+    demonstrations = load_demonstrations(demonstrations_path, task="pusht")
     windows = policy_windows(demonstrations, np.arange(206), PolicyConfig())
     # No episode is shorter than a window: with padding 1 and 7, one of L steps has L + 8 - 15 windows.
     assert len(windows.actions) == 25650 + 206 * (8 - 15)

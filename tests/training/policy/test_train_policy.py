@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from policy import DiffusionPolicy, PolicyConfig
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
-from training.policy.train_policy import TrainingData, main, noise_prediction_loss
+from training.data.task_file import load_task
+from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.policy.train_policy import main
 
 TINY = [
     "policy.down_dims=[8,16]",
@@ -33,7 +35,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the sam
 
 
 def arguments(store: Path, output_dir: Path, *more: str) -> list[str]:
-    return [f"demonstrations={store}", f"output_dir={output_dir}", *TINY, *more]
+    return [f"demonstrations={store}", "task=pusht", f"output_dir={output_dir}", *TINY, *more]
 
 
 def command(*args: str) -> list[str]:
@@ -122,8 +124,6 @@ def test_batch_that_cannot_be_built_is_refused(
     [
         ("rollout_episodes=-1", "rollout_episodes must not be negative, got -1"),
         ("rollout_max_steps=0", "rollout_max_steps must be at least 1, got 0"),
-        ("policy.observation_dim=7", "error: policy.observation_dim must be 20, as in "),
-        ("policy.action_dim=3", "error: policy.action_dim must be 2, as in "),
         ("rollout_episodes=1000000", "error: rollout_episodes must be at most 100000, got 1000000"),
         ("rollout_sampler.steps=102", "error: rollout_sampler.steps must be in 1 … 100 (training timesteps)"),
         ("rollout_sampler.method=pcm", "error: rollout_sampler.method=pcm needs a PCM"),
@@ -165,7 +165,9 @@ def test_perfect_noise_prediction_has_no_loss() -> None:
 
 def test_shares_of_the_workers_add_up_to_the_loss_of_one() -> None:
     torch.manual_seed(0)
-    network = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4).build_network()
+    network = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4).build_network(
+        load_task("pusht").task
+    )
     data = TrainingData(torch.randn(10, 40), torch.rand(10, 16, 2) * 2 - 1)
     alphas_cumprod, rows = squared_cosine_alphas_cumprod(100).float(), torch.arange(8)
 

@@ -110,7 +110,7 @@ def _covariance_variants(
     options = config.ablations
     found = covariances(
         base,
-        read_demonstrations(config),
+        read_demonstrations(config, base.task),
         held_out_episodes=config.held_out_episodes,
         isotropic=options.isotropic,
     )

@@ -60,7 +60,7 @@ class Setting:
 
     Attributes:
         policy: with a covariance.
-        observations: (B, observation_steps, observation_dim) in px.
+        observations: (B, observation_steps, observation_dim) in the task's units.
         iterations: how many to follow at most.
         seed: of the noises, the same for all.
     """
@@ -206,7 +206,7 @@ def state_errors(
     solver, covariance = policy.solver, policy.covariance
     # Sources of the noise and of all further noise, as those of `accuracy_measure`.
     first_noise, further = (torch.Generator().manual_seed(setting.seed + i) for i in (0, 1))
-    shape = (len(setting.observations), policy.config.horizon, policy.config.action_dim)
+    shape = (len(setting.observations), policy.config.horizon, policy.task.action_dim)
     noise = torch.randn(shape, generator=first_noise).to(solver.a)
     condition = policy.normalizer.observation.normalize(setting.observations.to(solver.a)).flatten(1)
     base = make_denoise(policy.network, solver, condition)

@@ -23,9 +23,10 @@ from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.runtime import Runtime
 from training.benchmark.config import BenchmarkConfig, DeadlineConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import load_policy, write_report
+from training.benchmark.report import held_out_observations, load_policy, write_report
 from training.benchmark.row_cache import Row
 from training.benchmark.tables import markdown_table
+from training.pusht.task import difference_from_pusht
 
 WARM_UP_CALLS = 20
 OBSERVATIONS = 50
@@ -75,6 +76,7 @@ def report(config: BenchmarkConfig) -> None:
     Raises:
         OSError: if this user may not have the priority.
         EngineError: for an engine whose library is not installed.
+        ValueError: without demonstrations, for a policy of another task than PushT.
     """
     options = config.deadline
     os.nice(options.nice)  # before any thread begins, since threads inherit it
@@ -88,7 +90,11 @@ def report(config: BenchmarkConfig) -> None:
         picard=PicardConfig(start="gaussian"),
     )
     policy = load_policy(config).with_sampler(sampler)
-    found = measure(policy, options)
+    if config.demonstrations is not None:
+        observations: Sequence[Tensor] = held_out_observations(config, policy).split(1)
+    else:
+        observations = initial_observations(policy)
+    found = measure(policy, observations, options)
     write_report(
         config,
         DataFrame([found]),
@@ -98,9 +104,12 @@ def report(config: BenchmarkConfig) -> None:
     )
 
 
-def measure(policy: DiffusionPolicy, options: DeadlineConfig) -> Row:
-    """Time calls on the machine as it is, then with a deadline on a machine made busy."""
-    observations = initial_observations(policy.config.observation_steps)
+def measure(policy: DiffusionPolicy, observations: Sequence[Tensor], options: DeadlineConfig) -> Row:
+    """Time calls on the machine as it is, then with a deadline on a machine made busy.
+
+    Args:
+        observations: each (1, observation_steps, observation_dim), which calls take in turn.
+    """
     runtime = Runtime(policy, engine=options.engine, threads=options.threads)
     quiet = time_calls(runtime, observations, calls=options.quiet_calls, name="quiet")
     deadline = options.factor * float(np.median(quiet.ms))
@@ -138,12 +147,21 @@ def _lines(found: Row) -> list[Row]:
     return [{"": title, "number": format(found[name], form)} for name, (title, form) in TABLE.items()]
 
 
-def initial_observations(observation_steps: int) -> list[Tensor]:
-    """What the policy observes as episodes begin, each (1, observation_steps, observation_dim) in px."""
+def initial_observations(policy: DiffusionPolicy) -> list[Tensor]:
+    """What a policy of PushT observes as episodes begin, each (1, observation_steps, observation_dim) in px.
+
+    Raises:
+        ValueError: for a policy of another task.
+    """
+    if difference := difference_from_pusht(policy.task):
+        raise ValueError(
+            "demonstrations=… is required by report=deadline for a policy of another task than PushT: "
+            f"{difference}"
+        )
     env = gymnasium.make("pusht_env/PushT-v0", disable_env_checker=True)
     states = [torch.from_numpy(env.reset(seed=100_000 + i)[0]).float() for i in range(OBSERVATIONS)]
     env.close()
-    return [state.expand(1, observation_steps, -1) for state in states]
+    return [state.expand(1, policy.config.observation_steps, -1) for state in states]
 
 
 def time_calls(runtime: Runtime, observations: Sequence[Tensor], *, calls: int, name: str) -> Calls:

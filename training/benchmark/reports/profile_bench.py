@@ -65,7 +65,7 @@ class Bench:
         """
         sampler = self.contestants[index].candidate.sampler
         policy, calls = _recorded(self.server(index))
-        shape = (len(self.observations), self.base.config.horizon, self.base.config.action_dim)
+        shape = (len(self.observations), self.base.config.horizon, self.base.task.action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
         before = prediction_before(self.server(index), self.observations)
         predictions = [

@@ -135,7 +135,7 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, *, steps: in
     ended: list[Episode] = []
     while running:
         observations = torch.from_numpy(np.stack([episode.observations() for episode in running])).float()
-        shape = (1, config.horizon, config.action_dim)
+        shape = (1, config.horizon, base.task.action_dim)
         noise = torch.cat([torch.randn(shape, generator=episode.generator) for episode in running])
         # Nobody waits here, so that all are equally far.
         last = [episode.prediction for episode in running if episode.prediction is not None]

@@ -177,7 +177,7 @@ def test_every_covariance_leaves_the_fixed_point_where_it_is(
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
     exact = trained.with_sampler(SamplerConfig("sequential", "ddim", 4)).predict(observations, noise=noise)
     found = covariances(
-        trained, load_demonstrations(small_demonstrations), held_out_episodes=1, isotropic=[0.3]
+        trained, load_demonstrations(small_demonstrations, task="pusht"), held_out_episodes=1, isotropic=[0.3]
     )
     assert len(found) == 5
     for name, covariance in found.items():

@@ -4,12 +4,14 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 
+from policy import DiffusionPolicy
 from training.benchmark.reports.deadline import Calls, busy_processes, summarise
 from training.benchmark.run import main
 
@@ -28,9 +30,12 @@ def test_late_calls_are_counted_from_the_deadline_and_an_iteration_beyond_it() -
     assert summarise(quiet, later, 40.0, competitors=2)["late_by_more_than_an_iteration"] == 1
 
 
+@pytest.mark.parametrize("demonstrated", [True, False])
 def test_the_report_is_measured_and_written(
-    benchmark_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    benchmark_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], demonstrated: bool
 ) -> None:
+    if not demonstrated:
+        benchmark_arguments = [each for each in benchmark_arguments if "demonstrations=" not in each]
     options = ["engine=eager", "calls=7", "quiet_calls=3", "steps=4", "competitors=1"]
     sections = [f"deadline.{option}" for option in options]
     assert main([*benchmark_arguments, "report=deadline", *sections]) == 0
@@ -45,6 +50,20 @@ def test_the_report_is_measured_and_written(
     assert int(late[1]) == written["late"]
     assert late[0] in capsys.readouterr().out
     assert "checkpoint_sha256" in page
+
+
+def test_a_policy_of_another_task_needs_demonstrations(
+    policy_with_covariance: DiffusionPolicy, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    other = replace(policy_with_covariance, task=replace(policy_with_covariance.task, rate=30.0))
+    other.save(tmp_path / "other.safetensors")
+    message = refusal(
+        "report=deadline", f"checkpoint={tmp_path}/other.safetensors", f"output_dir={tmp_path}/out"
+    )
+    assert message.startswith(
+        "error: demonstrations=… is required by report=deadline for a policy of another"
+    )
+    assert "rate" in message
 
 
 def test_competitors_end_with_the_measurement() -> None:

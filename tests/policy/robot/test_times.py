@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import pytest
-from builtin_interfaces.msg import Duration, Time
+from types import SimpleNamespace as Time
 
-from ros_nodes.reception.times import ImpossibleTimeError, duration_ns, time_ns
+import pytest
+
+from policy.robot.times import ImpossibleTimeError, duration_ns, time_ns
 
 LAST = 2**31 - 1
 """Largest number of seconds that a message can hold."""
@@ -26,6 +27,6 @@ def test_times_that_no_clock_shows_are_errors(sec: int, nanosec: int) -> None:
 
 
 def test_durations_may_be_negative_but_have_no_more_nanoseconds_than_a_second() -> None:
-    assert duration_ns(Duration(sec=-1, nanosec=5)) == -999_999_995
+    assert duration_ns(Time(sec=-1, nanosec=5)) == -999_999_995
     with pytest.raises(ImpossibleTimeError, match="1000000000 ns beside -1 s"):
-        duration_ns(Duration(sec=-1, nanosec=10**9))
+        duration_ns(Time(sec=-1, nanosec=10**9))

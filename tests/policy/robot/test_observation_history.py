@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ros_nodes.observations.observation_history import (
+from policy.robot.observation_history import (
     BELIEVED_AFTER,
     Arrival,
     ObservationHistory,

@@ -1,1 +1,0 @@
-"""From messages to observations."""

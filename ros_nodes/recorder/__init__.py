@@ -1,0 +1,1 @@
+"""Demonstrations, recorded: the messages of a robot's topics, one bag an episode."""

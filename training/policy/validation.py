@@ -1,0 +1,88 @@
+"""What is measured of a policy while it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from policy import DiffusionPolicy, SamplerConfig, Task
+from training.evaluation.rollout import run_episodes
+from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.pusht.task import difference_from_pusht
+from training.training_loop import generator_for
+
+COLUMNS = ["held_out_loss", "rollout_reward"]
+ROLLOUT_EPISODES = 10  # where there is an environment
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """Episodes in the task's environment; none: `episodes` is 0."""
+
+    episodes: int
+    max_steps: int
+    first_seed: int
+    sampler: SamplerConfig
+
+
+def rollout_episodes(task: Task, chosen: int | None) -> int:
+    """The number of episodes to run: as chosen, or else as many as are usual where the task has an environment.
+
+    Raises:
+        ValueError: for episodes of a task that has none.
+    """
+    difference = difference_from_pusht(task)
+    if chosen and difference:
+        raise ValueError(
+            f"rollout_episodes must be 0, got {chosen}: the task {task.name} has no environment; "
+            f"it is not PushT ({difference})"
+        )
+    return (0 if difference else ROLLOUT_EPISODES) if chosen is None else chosen
+
+
+def validate(
+    policy: DiffusionPolicy,
+    held_out: TrainingData,
+    *,
+    alphas_cumprod: Tensor,
+    seed: int,
+    rollouts: RolloutOptions,
+) -> dict[str, float]:
+    """Numbers for the log, by their columns.
+
+    Args:
+        policy: with the averaged weights.
+        held_out: windows that are not trained on; may be none.
+        alphas_cumprod: of the training.
+        seed: of timesteps and noises.
+        rollouts: episodes to run.
+    """
+    numbers = {}
+    if len(held_out.actions):
+        numbers["held_out_loss"] = held_out_loss(
+            policy.network, held_out, alphas_cumprod=alphas_cumprod, seed=seed
+        )
+    if rollouts.episodes:
+        seeds = range(rollouts.first_seed, rollouts.first_seed + rollouts.episodes)
+        rollout = run_episodes(
+            policy.with_sampler(rollouts.sampler), seeds, rollouts.max_steps, show_progress=False
+        )
+        rewards = [episode.max_reward for episode in rollout.episodes]
+        numbers["rollout_reward"] = sum(rewards) / len(rewards)
+    return numbers
+
+
+@torch.no_grad()
+def held_out_loss(network: nn.Module, held_out: TrainingData, *, alphas_cumprod: Tensor, seed: int) -> float:
+    """The loss of the training on other windows, with the same timesteps and noises at each validation."""
+    device = held_out.actions.device
+    return noise_prediction_loss(
+        network,
+        held_out,
+        torch.arange(len(held_out.actions), device=device),
+        alphas_cumprod=alphas_cumprod,
+        generator=generator_for(seed, 0, device),
+        share=slice(None),
+    ).item()

@@ -1,0 +1,11 @@
+"""Whether a task is PushT, so that what is PushT's alone can be done with it."""
+
+from __future__ import annotations
+
+from policy.task import Task, task_difference
+from training.data.task_file import load_task
+
+
+def difference_from_pusht(task: Task) -> str:
+    """In words, what of a task is not PushT's; empty for PushT."""
+    return task_difference(task, load_task("pusht").task)
