@@ -144,6 +144,7 @@ class _Worker:
         self.process.join(timeout=5)
         if self.process.is_alive():
             self.process.kill()
+            self.process.join()  # also counts its CPU time
 
 
 def _serve(connection: Connection, find: Callable[[], dict[str, Family]]) -> None:

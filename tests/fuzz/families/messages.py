@@ -34,6 +34,7 @@ from tests.fuzz.case import Family, Fault, Inject, Mishandled, Outcome
 from tests.fuzz.damage import damaged_bytes
 from tests.fuzz.families.checkpoints import tiny_policy
 
+ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
 SECOND = 10**9
 GOOD_SECOND = 100
 INTEGERS = (0, 1, -1, 7, 100, 101, 255, 256, 999_999_999, 10**9, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1)
