@@ -34,6 +34,13 @@ train = [
     "tqdm>=4.66,<5",
     "zarr>=2.18,<4",
 ]
+# pcm-import-demonstrations.
+importing = [
+    *train,
+    "h5py>=3.11,<4",
+    "pyarrow>=17,<27",
+    "rosbags>=0.10.5,<0.12",
+]
 # pcm-benchmark.
 reports = [
     *train,
@@ -49,6 +56,7 @@ engines = [
 test = [
     *reports,
     *engines,
+    *importing,
     "diffusers>=0.31,<1",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
@@ -82,7 +90,14 @@ setup(
     ],
     python_requires=">=3.10,<3.14",
     install_requires=robot,
-    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "test": test},
+    extras_require={
+        "sim": sim,
+        "train": train,
+        "import": importing,
+        "reports": reports,
+        "engines": engines,
+        "test": test,
+    },
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episodes.episode_runner:main",
@@ -92,6 +107,7 @@ setup(
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
+            "pcm-import-demonstrations = training.importing.import_demonstrations:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from policy import Command, DiffusionPolicy, Part, SamplerConfig, StopConfig, Task
+from policy import CheckpointError, Command, DiffusionPolicy, Part, SamplerConfig, StopConfig, Task
 from policy.pcm import load_pcm
 from training.data.demonstrations import load_demonstrations
 from training.data.write_demonstrations import write_demonstrations
@@ -81,7 +82,13 @@ def test_the_policy_knows_its_task_and_commands_what_never_varied_as_it_was(
     assert not last["rollout_reward"]
 
 
-def test_covariance_trajectories_and_pcm_follow_from_it(store: Path, trained: Path, tmp_path: Path) -> None:
+def test_covariance_trajectories_and_pcm_follow_from_it(
+    store: Path,
+    trained: Path,
+    untrained: DiffusionPolicy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     base, trajectories = tmp_path / "base.safetensors", tmp_path / "trajectories.zarr"
     checkpoint = f"checkpoint={trained}/policy.safetensors"
     demonstrations = f"demonstrations={store}"
@@ -111,6 +118,14 @@ def test_covariance_trajectories_and_pcm_follow_from_it(store: Path, trained: Pa
     observations = torch.from_numpy(load_demonstrations(store).observations[:2])[None]
     chunk = sampled.predict_chunk(observations, generator=torch.Generator().manual_seed(0))
     assert chunk.isfinite().all()
+
+    # Neither the PCM nor the trajectories are for a policy of another task.
+    with pytest.raises(CheckpointError, match=r"pcm\.safetensors: trained from another base"):
+        load_pcm(output / "pcm.safetensors", untrained.network)
+    replace(untrained, covariance=torch.eye(32)).save(tmp_path / "pusht.safetensors")
+    arguments = [f"trajectories={trajectories}", f"output_dir={tmp_path}/other", *small]
+    assert train_pcm.main([f"checkpoint={tmp_path}/pusht.safetensors", *arguments]) == 1
+    assert "trajectories.zarr: trajectories of a base whose weights have" in capsys.readouterr().err
 
 
 REFUSALS = [
