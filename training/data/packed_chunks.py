@@ -1,4 +1,4 @@
-"""How much a compressed chunk unpacks to, before zarr unpacks it: codecs believe what a chunk says of itself."""
+"""What a compressed chunk says of itself, before zarr unpacks it: codecs believe that."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ BLOCK_BYTES = 1 << 20
 MOST_BY_DEFLATE, HARMLESS_BYTES = 1032, 64 << 20
 
 
-def unpacks_to_more(compressor: str, file: IO[bytes], *, size: int, most_bytes: int) -> bool:
-    """Whether a chunk would unpack to more than it should.
+def chunk_fault(compressor: str, file: IO[bytes], *, size: int, most_bytes: int) -> str:
+    """Why a chunk must not be unpacked, in words; empty if it may be.
 
-    Blosc, lz4 (as numcodecs packs it) and zstd say at their start how much they allocate. The others are unpacked block
-    by block, in bounded memory, where they could be more. What is damaged is left to the decoder.
+    It would unpack to more than it should, or Blosc would read more than there is, which ends the process. Blosc, lz4
+    (as numcodecs packs it) and zstd say at their start how much they allocate. The others are unpacked block by block,
+    in bounded memory, where they could be more. Other damage is left to the decoder.
 
     Args:
         compressor: one of `COMPRESSORS`.
@@ -27,10 +28,18 @@ def unpacks_to_more(compressor: str, file: IO[bytes], *, size: int, most_bytes: 
     """
     if compressor in ("blosc", "lz4", "zstd"):
         start = file.read(18)
+        if compressor == "blosc" and (packed := _blosc_packed_bytes(start)) is not None and packed > size:
+            return f"says that it has {packed} bytes, it has {size}"
         told = {"blosc": _blosc_bytes, "lz4": _lz4_bytes, "zstd": _zstd_bytes}[compressor](start)
-        return told is not None and told > most_bytes
-    if compressor != "bz2" and size * MOST_BY_DEFLATE <= max(most_bytes, HARMLESS_BYTES):
-        return False
+        is_more = told is not None and told > most_bytes
+    elif compressor != "bz2" and size * MOST_BY_DEFLATE <= max(most_bytes, HARMLESS_BYTES):
+        is_more = False
+    else:
+        is_more = _unpacks_to_more(compressor, file, most_bytes)
+    return f"unpacks to more than {most_bytes} bytes, which is the most allowed" if is_more else ""
+
+
+def _unpacks_to_more(compressor: str, file: IO[bytes], most_bytes: int) -> bool:
     unpacked = 0
     try:
         if compressor == "zlib":
@@ -51,6 +60,11 @@ def unpacks_to_more(compressor: str, file: IO[bytes], *, size: int, most_bytes: 
 def _blosc_bytes(start: bytes) -> int | None:
     """Bytes 4 to 7 of the header, https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst."""
     return int.from_bytes(start[4:8], "little") if len(start) >= 16 else None
+
+
+def _blosc_packed_bytes(start: bytes) -> int | None:
+    """Bytes 12 to 15 of the header: how far Blosc reads, and what it checks the places of its blocks by."""
+    return int.from_bytes(start[12:16], "little") if len(start) >= 16 else None
 
 
 def _lz4_bytes(start: bytes) -> int | None:

@@ -215,8 +215,12 @@ def _chunks_in_shard(configuration: dict[str, Any], shard_shape: tuple[int, ...]
     """Number of the chunks inside a shard, their codecs checked. Raises ContentError."""
     for key in ("codecs", "index_codecs"):
         for codec in _list(key, configuration.get(key)):
-            if codec_3(codec)[0] == "sharding_indexed":
+            name, _ = codec_3(codec)
+            if name == "sharding_indexed":
                 raise ContentError("has shards in shards, allowed is sharding_indexed once")
+            # A Blosc chunk that lies about its size ends the process, and those in shards are not looked at.
+            if name == "blosc":
+                raise ContentError("has blosc in shards, allowed are gzip, zstd, or blosc without shards")
     chunk_shape = _sizes("chunk_shape", configuration.get("chunk_shape"))
     if len(chunk_shape) != len(shard_shape) or any(size < 1 for size in chunk_shape):
         raise ContentError("has other chunks in its shards than sizes of at least 1")

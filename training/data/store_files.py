@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import zarr
 
 from training.data.bounded_zip import check_method
-from training.data.packed_chunks import unpacks_to_more
+from training.data.packed_chunks import chunk_fault
 from training.data.store_codecs import shortened
 
 MOST_METADATA_BYTES = 1 << 20
@@ -86,10 +86,10 @@ class FolderFiles:
                         if compressor and not _is_metadata(entry.name):
                             descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                             with open(descriptor, "rb") as file:
-                                is_bomb = unpacks_to_more(
+                                fault = chunk_fault(
                                     compressor, file, size=found.st_size, most_bytes=most_unpacked
                                 )
-                            _refuse_bomb(self.path, name, is_bomb, most_bytes=most_unpacked)
+                            _refuse_chunk(self.path, name, fault)
             except OSError as error:
                 raise StoreError(
                     f"{self.path}: {shortened(folder)} cannot be read: {error.strerror}"
@@ -138,14 +138,14 @@ class ZipFiles:
             if compressor and not member.is_dir() and not _is_metadata(member.filename.rpartition("/")[2]):
                 try:
                     with self._opened.open(member) as file:
-                        is_bomb = unpacks_to_more(
+                        fault = chunk_fault(
                             compressor, file, size=member.file_size, most_bytes=most_unpacked
                         )
                 except (zlib.error, EOFError) as error:
                     raise StoreError(
                         f"{self.path}: {shortened(member.filename)} is damaged: {error}"
                     ) from error
-                _refuse_bomb(self.path, member.filename, is_bomb, most_bytes=most_unpacked)
+                _refuse_chunk(self.path, member.filename, fault)
 
     def _check_member(self, member: zipfile.ZipInfo, most_bytes: int) -> None:
         check_method(member)
@@ -175,11 +175,9 @@ def _is_metadata(name: str) -> bool:
     return name.startswith(".z") or name == "zarr.json"
 
 
-def _refuse_bomb(path: Path, name: str, is_bomb: bool, *, most_bytes: int) -> None:
-    if is_bomb:
-        raise StoreError(
-            f"{path}: {shortened(name)} unpacks to more than {most_bytes} bytes, which is the most allowed"
-        )
+def _refuse_chunk(path: Path, name: str, fault: str) -> None:
+    if fault:
+        raise StoreError(f"{path}: {shortened(name)} {fault}")
 
 
 def _check_size(path: Path, name: str, *, size: int, most_bytes: int) -> None:

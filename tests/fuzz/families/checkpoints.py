@@ -11,6 +11,7 @@ from policy import CheckpointError, DiffusionPolicy, Normalizer, PolicyConfig, R
 from policy.checkpoint import Checkpoint
 from policy.networks.lora import add_lora
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
+from policy.task import Task
 from tests.fuzz.case import Family, Fault, Inject
 from tests.fuzz.safetensors_faults import Subject, inject_file_fault, read, try_file
 from training.data.task_file import load_task
@@ -19,16 +20,16 @@ PUSHT = load_task("pusht").task
 CONFIG = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
 
 
-def tiny_policy() -> DiffusionPolicy:
-    """An untrained policy of PushT's shapes, always the same, with a covariance."""
+def tiny_policy(task: Task = PUSHT) -> DiffusionPolicy:
+    """An untrained policy of a task of PushT's shapes, always the same, with a covariance."""
     torch.manual_seed(0)
     normalizer = Normalizer(
         Range(torch.full((20,), 10.0), torch.full((20,), 500.0)),
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
-    network = CONFIG.build_network(PUSHT).eval()
+    network = CONFIG.build_network(task).eval()
     return DiffusionPolicy(
-        network, PUSHT, CONFIG, normalizer, provenance={"seed": 0}, covariance=0.02 * torch.eye(32)
+        network, task, CONFIG, normalizer, provenance={"seed": 0}, covariance=0.02 * torch.eye(32)
     )
 
 

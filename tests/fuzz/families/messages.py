@@ -26,13 +26,14 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from policy.task import Part, Task
 from ros_nodes.episodes.episode_log import EpisodeLog
 from ros_nodes.episodes.episode_runner import EpisodeRunner
 from ros_nodes.policy_node.node import PolicyNode
 from ros_nodes.simulator.simulator_node import PushTSimulator
 from tests.fuzz.case import Family, Fault, Inject, Mishandled, Outcome
 from tests.fuzz.damage import damaged_bytes
-from tests.fuzz.families.checkpoints import tiny_policy
+from tests.fuzz.families.checkpoints import PUSHT, tiny_policy
 
 ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
 SECOND = 10**9
@@ -54,7 +55,16 @@ TEXTS = (
     "nan",
 )
 LENGTHS = (0, 1, 2, 3, 7, 9, 100)
-OTHER = "other"  # the second policy node, with the other types of messages
+OTHER = "other"  # the second policy node, of a task with other types of messages
+OTHER_TASK = Task(
+    name=OTHER,
+    rate=PUSHT.rate,
+    observation=(
+        Part(name="pose", names=("x", "y", "yaw"), units=("m", "m", "rad")),
+        Part(name="numbers", names=tuple(f"number{index}" for index in range(17)), units=("",) * 17),
+    ),
+    action=PUSHT.action,
+)
 PARAMETERS = {
     "policy": {"engine": "plain", "sampler.steps": 1, "use_sim_time": True},
     OTHER: {
@@ -62,12 +72,12 @@ PARAMETERS = {
         "sampler.steps": 1,
         "use_sim_time": True,
         "observation_sources": "[pose, numbers]",
+        "pose.topic": "pose",
         "pose.type": "geometry_msgs/PoseStamped",
-        "pose.size": 3,
         "pose.fields": "[position.x, position.y, yaw]",
         "pose.frame_id": "world",
-        "numbers.first": 3,
-        "numbers.size": 17,
+        "numbers.topic": "numbers",
+        "numbers.type": "std_msgs/Float64MultiArray",
         "trajectory_topic": "other/joint_trajectory",
     },
     "pusht_simulator": {"mode": "lockstep"},
@@ -78,6 +88,7 @@ def prepare(folder: Path) -> Inject:
     # Nobody outside of this process shall hear of any of this.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
     tiny_policy().save(folder / "policy.safetensors")
+    tiny_policy(OTHER_TASK).save(folder / f"{OTHER}.safetensors")
     arguments = [
         "--ros-args",
         "--log-level",
@@ -86,6 +97,8 @@ def prepare(folder: Path) -> Inject:
         str(ROBOT),
         "-p",
         f"checkpoint:={folder / 'policy.safetensors'}",
+        "-p",
+        f"{OTHER}:checkpoint:={folder / OTHER}.safetensors",
     ]
     for node, values in PARAMETERS.items():
         for name, value in values.items():
@@ -138,9 +151,9 @@ class _Bench:
         self.nodes: list[Node] = [*self.policies, self.simulator, self.runner]
         for policy in self.policies:
             policy.trigger_configure()
+            if policy._failure:
+                raise RuntimeError(f"{policy.get_name()} does not configure: {policy._failure}")
             policy.trigger_activate()
-            if policy._state != "active":
-                raise RuntimeError(f"the policy node is {policy._state}: {policy._failure}")
         for node in self.nodes:
             self.executor.add_node(node)
         self.subscriptions = [

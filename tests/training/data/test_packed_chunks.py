@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tracemalloc
 import zipfile
 from functools import cache
@@ -16,9 +17,9 @@ import pytest
 import zarr
 
 from training.data.demonstrations import DemonstrationError, load_demonstrations
-from training.data.packed_chunks import COMPRESSORS, unpacks_to_more
+from training.data.packed_chunks import COMPRESSORS, chunk_fault
 from training.data.store_check import StoreError, check_store
-from training.data.store_files import FolderFiles
+from training.data.store_files import FolderFiles, StoreFiles, ZipFiles
 
 CODECS = {
     "blosc": numcodecs.Blosc,
@@ -38,7 +39,7 @@ def bomb(name: str) -> bytes:
 
 
 def is_more(name: str, packed: bytes, most_bytes: int) -> bool:
-    return unpacks_to_more(name, io.BytesIO(packed), size=len(packed), most_bytes=most_bytes)
+    return "unpacks to more" in chunk_fault(name, io.BytesIO(packed), size=len(packed), most_bytes=most_bytes)
 
 
 def test_all_compressors_are_tested() -> None:
@@ -72,6 +73,18 @@ def test_what_is_damaged_is_left_to_the_decoder(name: str) -> None:
         assert not is_more(name, damaged, 1 << 32)
 
 
+def test_a_blosc_chunk_that_claims_more_bytes_than_it_has_is_no_chunk() -> None:
+    packed = bytes(numcodecs.Blosc().encode(np.arange(180, dtype=np.float32)))
+
+    def fault(content: bytes) -> str:
+        return chunk_fault("blosc", io.BytesIO(content), size=len(content), most_bytes=1000)
+
+    assert fault(packed) == ""
+    assert fault(packed[:-1]) == f"says that it has {len(packed)} bytes, it has {len(packed) - 1}"
+    # As a byte of a file was once changed: Blosc reads there, and the process ends.
+    assert "says that it has" in fault(packed[:12] + (1_035_291_305).to_bytes(4, "little") + packed[16:])
+
+
 def write_array(path: Path, **options: Any) -> Path:
     group: Any = zarr.open_group(str(path), mode="w", **({"zarr_format": 2} if ZARR_3 else {}))
     write = group.create_array if ZARR_3 else group.array
@@ -87,6 +100,34 @@ def test_a_store_with_a_bomb_is_refused(tmp_path: Path, name: str) -> None:
     (path / "numbers" / "1").write_bytes(bomb(name))
     with pytest.raises(StoreError, match=r"numbers/1 (unpacks to more than|has \d+ bytes)"):
         check_store(FolderFiles(path), ["numbers"])
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_store_with_a_blosc_chunk_that_lies_about_its_size_is_refused(tmp_path: Path, as_zip: bool) -> None:
+    codec = numcodecs.Blosc()
+    path = write_array(tmp_path / "store.zarr", **{"compressors" if ZARR_3 else "compressor": codec})
+    chunk = path / "numbers" / "1"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:12] + (1 << 30).to_bytes(4, "little") + content[16:])
+    files: StoreFiles = FolderFiles(path)
+    if as_zip:
+        files = ZipFiles(path, zipfile.ZipFile(shutil.make_archive(str(path), "zip", path)))
+    with pytest.raises(StoreError, match=r"numbers/1 says that it has 1073741824 bytes, it has \d+$"):
+        check_store(files, ["numbers"])
+
+
+@pytest.mark.skipif(not ZARR_3, reason="zarr-python 2 has no shards")
+def test_blosc_in_shards_which_are_not_looked_into_is_refused(tmp_path: Path) -> None:
+    group: Any = zarr.open_group(str(tmp_path / "store.zarr"), mode="w", zarr_format=3)
+    group.create_array(
+        "numbers",
+        data=np.arange(20, dtype=np.float32),
+        chunks=(5,),
+        shards=(20,),
+        compressors=zarr.codecs.BloscCodec(),
+    )
+    with pytest.raises(StoreError, match="array numbers has blosc in shards, allowed are gzip, zstd"):
+        check_store(FolderFiles(tmp_path / "store.zarr"), ["numbers"])
 
 
 @pytest.mark.parametrize(
