@@ -20,6 +20,7 @@ from training.data.store_check import check_store
 from training.data.store_files import FolderFiles, StoreError, StoreFiles, ZipFiles, folder_store, open_group
 
 EPISODE_ENDS = "meta/episode_ends"
+ROOT_ALONE: tuple[str, ...] = ()  # arrays to check before the root's attributes have said what is read
 LONGEST_REASON = 500  # letters: some errors quote what the file holds
 
 RowShape: TypeAlias = tuple[int, ...] | None
@@ -48,12 +49,15 @@ def read_store(path: Path, wanted: Wanted) -> StoreContent:
         if not path.exists():
             raise StoreError(f"{path}: no such file or folder")
         if path.is_dir():
-            return _read(path, folder_store(path, read_only=True), FolderFiles(path), wanted=wanted)
-        with (
-            open_zip(path) as opened,
-            closing(zarr.storage.ZipStore(str(path), mode="r")) as store,
-        ):
-            return _read(path, store, ZipFiles(path, opened), wanted=wanted)
+            folder = FolderFiles(path)
+            check_store(folder, ROOT_ALONE)
+            return _read(path, folder_store(path, read_only=True), folder, wanted=wanted)
+        with open_zip(path) as opened:
+            files = ZipFiles(path, opened)
+            # Before zarr has it: zarr-python 3 cannot close a zip file that it has not begun to read.
+            check_store(files, ROOT_ALONE)
+            with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
+                return _read(path, store, files, wanted=wanted)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
     except zipfile.BadZipFile as error:
@@ -104,7 +108,6 @@ def one_line(error: Exception) -> str:
 
 
 def _read(path: Path, store: Any, files: StoreFiles, *, wanted: Wanted) -> StoreContent:
-    check_store(files, ())  # the root group, whose attributes say what else is read
     # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
     try:
         group = open_group(store, mode="r")

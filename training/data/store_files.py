@@ -138,9 +138,7 @@ class ZipFiles:
             if compressor and not member.is_dir() and not _is_metadata(member.filename.rpartition("/")[2]):
                 try:
                     with self._opened.open(member) as file:
-                        fault = chunk_fault(
-                            compressor, file, size=member.file_size, most_bytes=most_unpacked
-                        )
+                        fault = chunk_fault(compressor, file, size=member.file_size, most_bytes=most_unpacked)
                 except (zlib.error, EOFError) as error:
                     raise StoreError(
                         f"{self.path}: {shortened(member.filename)} is damaged: {error}"
