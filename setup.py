@@ -53,16 +53,21 @@ engines = [
     "onnxruntime>=1.20,<2",
     "onnxscript>=0.2,<1",
 ]
+# pcm-export.
+export = [
+    *train,
+    *engines,
+    "nncf>=3.0,<4",
+]
 test = [
     *reports,
-    *engines,
+    *export,
     *importing,
     "diffusers>=0.31,<1",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
-    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
@@ -96,6 +101,7 @@ setup(
         "import": importing,
         "reports": reports,
         "engines": engines,
+        "export": export,
         "test": test,
     },
     entry_points={
@@ -106,6 +112,7 @@ setup(
             "pcm-demonstrate-pusht = training.pusht.demonstrate_pusht:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
+            "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
             "pcm-import-demonstrations = training.importing.import_demonstrations:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",

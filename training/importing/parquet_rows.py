@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,13 +79,16 @@ class TableReader:
         metadata = file.metadata
         ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
         group = int(np.searchsorted(ends, first, side="right"))
-        batches = file.iter_batches(
-            batch_size=BATCH_ROWS,
-            row_groups=list(range(group, metadata.num_row_groups)),
-            columns=list(self._columns),
-            use_threads=False,
-        )
-        return batches, int(ends[group - 1]) if group else 0
+        return self._batches_of(file, range(group, metadata.num_row_groups)), int(
+            ends[group - 1]
+        ) if group else 0
+
+    def _batches_of(self, file: pq.ParquetFile, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        for group in groups:
+            # One by one, as pyarrow keeps what it has read of all groups that it was asked for.
+            yield from file.iter_batches(
+                batch_size=BATCH_ROWS, row_groups=[group], columns=list(self._columns), use_threads=False
+            )
 
     def _file(self, path: Path) -> pq.ParquetFile:
         if self._opened is not None and self._opened[0] == path:

@@ -154,7 +154,7 @@ def chosen_columns(columns: Sequence[str], wanted: Sequence[str], *, source: str
     by_part: dict[str, list[str]] = {}
     for column in columns:
         by_part.setdefault(part_name(column.removeprefix("observation.")), []).append(column)
-    chosen = {}
+    chosen: dict[str, str] = {}
     for name in wanted or columns:
         part = part_name(name.removeprefix("observation."))
         found = [name] if name in columns else by_part.get(part, [])

@@ -331,3 +331,16 @@ def test_a_long_table_is_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pyt
         assert decoded <= first + 25 + 10
     assert reader.rows(file, first=950, count=1)["a"] == [[950]]
     assert decoded <= 1000 + 100
+
+
+def test_memory_holds_one_row_group_of_a_long_table(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    values = np.random.default_rng(0).random(200_000)
+    pq.write_table(pa.table({"a": values}), file, row_group_size=4000)
+    del values
+    before, most = pa.total_allocated_bytes(), 0
+    reader = TableReader({"a": 1})
+    for first in range(0, 200_000, 1000):
+        reader.rows(file, first=first, count=1000)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 200_000 * 8 / 4
