@@ -79,6 +79,20 @@ class TrajectoryStore:
     def chunks(self) -> int:
         return int(self.arrays["sha256"].shape[0])
 
+    def whole_number(self, name: str) -> int:
+        """One of the identity's. Raises TrajectoryError if it is none."""
+        value = self.identity.get(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TrajectoryError(f"{self.path}: its {name} must be a whole number, got {value!r:.100}")
+        return value
+
+    def text(self, name: str) -> str:
+        """One of the identity's. Raises TrajectoryError if it is none."""
+        value = self.identity.get(name)
+        if not isinstance(value, str):
+            raise TrajectoryError(f"{self.path}: its {name} must be a text, got {value!r:.100}")
+        return value
+
     def rows(self, chunk: int) -> range:
         """Numbers of the samples in a chunk."""
         size = int(self.arrays["states"].chunks[0])
@@ -174,9 +188,9 @@ def create_store(
         temporary.rename(path)
     store = open_store(path)
     for name in sorted(store.identity.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
+        # As JSON: it knows no tuples, and tells 8.0 and true from 8 and 1.
         found, value = store.identity.get(name), json.loads(json.dumps(identity.get(name)))
-        if found != value:
+        if json.dumps(found, sort_keys=True) != json.dumps(value, sort_keys=True):
             raise TrajectoryError(
                 f"{path} holds trajectories with {name}={found}, not {name}={value}; choose another output"
             )
