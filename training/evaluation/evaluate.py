@@ -134,24 +134,25 @@ def evaluate(config: EvaluateConfig) -> str:
     policy = DiffusionPolicy.load(config.checkpoint, device, config.sampler)
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
-    with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
-        # Hashed now, because a training may replace the files while the episodes run.
-        origin = {
-            "config": asdict(config),
-            "sampler": asdict(policy.resolved_sampler),
-            "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
-            "pcm": None
-            if policy.pcm is None or config.pcm is None
-            else {"sha256": file_sha256(config.pcm), "provenance": dict(policy.pcm.provenance)},
-            "code": code_version(),
-            "command": command_line(),
-            "machine": machine(device),
-        }
-        if policy.pcm_mismatch:
-            print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
-        if config.demonstrations is None:
+    # Hashed now, because a training may replace the files while the episodes run.
+    origin = {
+        "config": asdict(config),
+        "sampler": asdict(policy.resolved_sampler),
+        "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
+        "pcm": None
+        if policy.pcm is None or config.pcm is None
+        else {"sha256": file_sha256(config.pcm), "provenance": dict(policy.pcm.provenance)},
+        "code": code_version(),
+        "command": command_line(),
+        "machine": machine(device),
+    }
+    if policy.pcm_mismatch:
+        print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
+    if config.demonstrations is None:
+        # From the start, as episodes take long; demonstrations are judged before anything is made.
+        with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
             return _evaluate_in_simulator(policy, config, origin)
-        return _evaluate_on_demonstrations(policy, config.demonstrations, config=config, origin=origin)
+    return _evaluate_on_demonstrations(policy, config.demonstrations, config=config, origin=origin)
 
 
 def _evaluate_on_demonstrations(
@@ -166,9 +167,10 @@ def _evaluate_on_demonstrations(
         noise_seeds=seeds,
     )
     output_dir = Path(config.output_dir)
-    claim_output_dir(output_dir, OUTPUTS)
-    write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
-    return write_judgement(judgement, output_dir, JUDGED)
+    with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+        claim_output_dir(output_dir, OUTPUTS)
+        write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
+        return write_judgement(judgement, output_dir, JUDGED)
 
 
 def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, origin: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def test_one_process_at_a_time_has_the_output_directory(
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "recorded_episodes=0"]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == [".pcm_policy.json", "commands.png", "rewards.png", "summary.json"]
+    assert written == [".pcm_policy.json", ".pcm_policy.lock", "commands.png", "rewards.png", "summary.json"]
 
 
 # λ = 1, 1/2: in feature space the second iteration evaluates both models.
@@ -194,7 +194,7 @@ def test_a_checkpoint_is_judged_by_demonstrations_without_a_simulator(
     assert "hold: hold the last" in printed
     out = tmp_path / "out"
     written = sorted(path.name for path in out.iterdir())
-    assert written == [".pcm_policy.json", "actions.csv", "actions.png", "summary.json"]
+    assert written == [".pcm_policy.json", ".pcm_policy.lock", "actions.csv", "actions.png", "summary.json"]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["noise_seeds"] == [7, 8]
     assert summary["sampler"]["steps"] == 2
