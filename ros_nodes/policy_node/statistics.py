@@ -15,9 +15,12 @@ COUNTS = (
     "deadline_cuts",
     "clamped_points",
     "deadline_misses",
+    "late_chunks",
     "non_finite_chunks",
+    "stops",
     "goals_rejected",
     "goals_aborted",
+    "goals_unanswered",
 )
 
 
@@ -39,8 +42,11 @@ class PolicyStatistics:
         deadline_cuts: number of chunks whose sampler was stopped by its deadline.
         clamped_points: number of points outside of the joint limits.
         deadline_misses: number of chunks that came after the last point of the chunk before them.
+        late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.
+        stops: number of times that the motion was stopped, since observations were lost or the node was deactivated.
         goals_rejected, goals_aborted: numbers of goals that the controller's action server turned down or gave up.
+        goals_unanswered: number of goals that followed one that the action server had not answered.
         rejections: numbers of refused observations by source and reason.
     """
 
@@ -53,9 +59,12 @@ class PolicyStatistics:
     deadline_cuts: int = 0
     clamped_points: int = 0
     deadline_misses: int = 0
+    late_chunks: int = 0
     non_finite_chunks: int = 0
+    stops: int = 0
     goals_rejected: int = 0
     goals_aborted: int = 0
+    goals_unanswered: int = 0
     rejections: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
@@ -66,7 +75,14 @@ class PolicyStatistics:
 
     def faults(self) -> int:
         """Number of things that should not happen."""
-        counts = (self.deadline_misses, self.non_finite_chunks, self.goals_rejected, self.goals_aborted)
+        counts = (
+            self.deadline_misses,
+            self.late_chunks,
+            self.non_finite_chunks,
+            self.goals_rejected,
+            self.goals_aborted,
+            self.goals_unanswered,
+        )
         return sum(counts) + self.rejections.total()
 
     def values(self) -> dict[str, str]:
