@@ -1,7 +1,7 @@
 """Affine maps between units and what the network sees, for each dimension.
 
-By limits, as Diffusion Policy does: minimum … maximum become −1 … 1. Or by mean and deviation, which become 0 and 1: for
-observations whose limits are those of a few outliers. What never varies becomes 0, and comes back as it was.
+By limits, as Diffusion Policy does: minimum … maximum become −1 … 1. Or by mean and deviation, which become 0 and 1:
+for observations whose limits are those of a few outliers. What never varies becomes 0, and comes back as it was.
 """
 
 from __future__ import annotations

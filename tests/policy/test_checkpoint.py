@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from policy import CheckpointError, DiffusionPolicy
 from policy.policy_file import POLICY_FORMAT
+from policy.task import task_values
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def test_loaded_policy_equals_the_saved_one(
     policy: DiffusionPolicy, checkpoint: Path, observations: torch.Tensor
 ) -> None:
     loaded = DiffusionPolicy.load(checkpoint)
+    assert loaded.task == policy.task
     assert loaded.config == policy.config
     assert loaded.provenance == policy.provenance
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(0))
@@ -73,9 +75,18 @@ def test_truncated_file_is_refused(checkpoint: Path, kept: float) -> None:
 def test_another_format_is_refused(checkpoint: Path) -> None:
     save_file({"weight": torch.zeros(3)}, checkpoint, {"format": "something/1"})
     with pytest.raises(
-        CheckpointError, match=r"holds format 'something/1', need 'pcm_policy\.diffusion_policy/1'"
+        CheckpointError, match=r"holds format 'something/1', need 'pcm_policy\.diffusion_policy/2'"
     ):
         DiffusionPolicy.load(checkpoint)
+
+
+def test_a_checkpoint_without_a_task_is_refused_with_what_to_do(checkpoint: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, checkpoint, {"format": "pcm_policy.diffusion_policy/1"})
+    with pytest.raises(
+        CheckpointError, match="does not say what it observes and commands: train the policy again"
+    ) as refused:
+        DiffusionPolicy.load(checkpoint)
+    assert "\n" not in str(refused.value)
 
 
 def test_weights_of_another_architecture_are_named(policy: DiffusionPolicy, checkpoint: Path) -> None:
@@ -102,30 +113,41 @@ def test_weights_that_are_not_finite_are_named(
 
 @pytest.mark.parametrize(
     "header",
-    [{}, {"config": {"horizon": 16}}, {"config": {"no_such_key": 1}, "normalizer": {}}, {"config": 3}],
+    [{}, {"config": {"horizon": 16}}, {"config": {"no_such_key": 1}}, {"config": 3}, {"task": 3}],
 )
 def test_bad_header_is_refused(policy: DiffusionPolicy, checkpoint: Path, header: dict) -> None:
-    rewrite(checkpoint, policy, header)
+    rewrite(checkpoint, policy, {"task": task_values(policy.task), "normalizer": {}, **header})
     with pytest.raises(CheckpointError, match=r"policy\.safetensors: bad header"):
         DiffusionPolicy.load(checkpoint)
 
 
-RANGE = {"minimum": [0.0, 0.0], "maximum": [1.0, 1.0]}
+RANGE = {"scaling": "limits", "minimum": [0.0, 0.0], "maximum": [1.0, 1.0]}
+KEYPOINTS = {"scaling": "limits", "minimum": [0.0] * 18, "maximum": [1.0] * 18}
 
 
 @pytest.mark.parametrize(
     ("normalizer", "message"),
     [
-        ([], "has no attribute"),
-        ({"observation": RANGE}, "action"),
-        ({"observation": RANGE, "action": RANGE}, r"the observation's range has shape \(2,\), need \(20,\)"),
-        ({"observation": {"minimum": [0.0], "maximum": [1.0, 1.0]}, "action": RANGE}, "equal size"),
+        ([], "list indices must be integers"),
+        ({"observation": 3, "action": RANGE}, "not iterable"),
+        (
+            {"observation": {"keypoints": RANGE, "pusher": RANGE}},
+            r"the minimum of keypoints has shape \(2,\)",
+        ),
+        ({"observation": {"keypoints": KEYPOINTS}, "action": RANGE}, "has the parts keypoints, the task has"),
+        ({"observation": {"keypoints": KEYPOINTS, "pusher": RANGE}}, "'action' is missing"),
+        ({"observation": {"keypoints": KEYPOINTS, "pusher": {}}}, "'scaling' is missing"),
+        (
+            {"observation": {"keypoints": KEYPOINTS, "pusher": {**RANGE, "maximum": [-1.0, 1.0]}}},
+            "pusher: limits of a range must not decrease, dimension 0 does",
+        ),
     ],
 )
 def test_ranges_that_do_not_fit_the_policy_are_refused(
     policy: DiffusionPolicy, checkpoint: Path, normalizer: Any, message: str
 ) -> None:
-    rewrite(checkpoint, policy, {"config": asdict(policy.config), "normalizer": normalizer})
+    described = {"task": task_values(policy.task), "config": asdict(policy.config)}
+    rewrite(checkpoint, policy, {**described, "normalizer": normalizer})
     with pytest.raises(CheckpointError, match=rf"policy\.safetensors: bad header \(.*{message}"):
         DiffusionPolicy.load(checkpoint)
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.task import Command, Part, Task, TaskError, task_from_values, task_values
+from policy.task import Command, Part, Task, TaskError, task_difference, task_from_values, task_values
 
 ARM = Task(
     name="reach",
@@ -112,3 +113,42 @@ def test_a_missing_key_is_named() -> None:
     del values["observation"][1]["units"]
     with pytest.raises(TaskError, match=r"observation\[1\]: key 'units' is missing"):
         task_from_values(values)
+
+
+ELBOW_FIRST = Part(name="arm", names=("elbow", "shoulder"), units=("rad", "rad"))
+DEGREES = Part(name="arm", names=("shoulder", "elbow"), units=("rad", "deg"))
+ARM_PART, GRIPPER = ARM.observation
+
+
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        (replace(ARM, name="another"), ""),
+        (replace(ARM, action=replace(ARM.action, lower=(None, None, None))), ""),
+        (replace(ARM, observation=(ARM_PART,)), "part gripper is missing, there are arm"),
+        (
+            replace(ARM, observation=(*ARM.observation, replace(GRIPPER, name="wrist"))),
+            "part wrist is too much, needed are arm, gripper",
+        ),
+        (
+            replace(ARM, observation=(GRIPPER, ARM_PART)),
+            "parts are gripper, arm, needed in the order arm, gripper",
+        ),
+        (
+            replace(ARM, observation=(ELBOW_FIRST, GRIPPER)),
+            "arm: names[0] is 'elbow', needed is 'shoulder'",
+        ),
+        (replace(ARM, observation=(DEGREES, GRIPPER)), "arm: units[1] is 'deg', needed is 'rad'"),
+        (
+            replace(ARM, observation=(replace(ARM_PART, names=("shoulder",), units=("rad",)), GRIPPER)),
+            "arm has 1 numbers, needed are 2",
+        ),
+        (
+            replace(ARM, action=replace(ARM.action, units=("rad", "rad", "mm"))),
+            "action: units[2] is 'mm', needed is 'm'",
+        ),
+        (replace(ARM, rate=10), "rate is 10 Hz, needed is 30 Hz"),
+    ],
+)
+def test_what_does_not_fit_is_said_by_the_name_of_the_part(found: Task, difference: str) -> None:
+    assert task_difference(found, ARM) == difference

@@ -16,7 +16,7 @@ class PolicyProcess(PolicyPeer):
     """A policy node in a process of its own, with what a robot sends it and hears from it.
 
     Args:
-        parameters: of the node, besides those of PushT as a robot. Simulated time without a clock stands at 0, where nothing ages.
+        parameters: of the node, beside PushT as a robot. Simulated time without a clock stands at 0: nothing ages.
     """
 
     def __init__(

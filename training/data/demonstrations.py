@@ -57,8 +57,8 @@ def load_demonstrations(
     Raises:
         DemonstrationError: when there is no such store, nothing says what its arrays are, or an array of it is missing,
             cannot be decoded, has another shape, another length, another hash than its attributes say, or a value that
-            is not finite, or the episodes do not tile the steps. Also for demonstrations that do not fit the policy, and for
-            a store that `check_store` refuses, of which nothing is decoded.
+            is not finite, or the episodes do not tile the steps. Also for demonstrations that do not fit the policy,
+            and for a store that `check_store` refuses, of which nothing is decoded.
     """
     path = Path(path)
     stored: StoredTask | None = None

@@ -57,11 +57,11 @@ class EpisodeWriter:
                 added then.
         """
         where = f"{self._path}: episode {source or len(self.sources)}"
-        parts = {
-            "observations": (observations, self._task.number_names),
-            "actions": (actions, tuple(f"action.{name}" for name in self._task.action.names)),
-        }
-        given_rows = [_rows(where, name, *given) for name, given in parts.items()]
+        action_names = tuple(f"action.{name}" for name in self._task.action.names)
+        given_rows = [
+            _rows(f"{where}: observations", observations, self._task.number_names),
+            _rows(f"{where}: actions", actions, action_names),
+        ]
         if len(given_rows[0]) != len(given_rows[1]):
             lengths = f"{len(given_rows[0])} observations, but {len(given_rows[1])} actions"
             raise StoreError(f"{where} has {lengths}; each step has both")
@@ -181,12 +181,12 @@ def _begin(folder: Path, identity: str) -> None:
         temporary.write_text(identity, encoding="utf-8")
 
 
-def _rows(where: str, name: str, values: ArrayLike, numbers: tuple[str, ...]) -> np.ndarray:
+def _rows(where: str, values: ArrayLike, numbers: tuple[str, ...]) -> np.ndarray:
     """Values (n, width) as finite float32."""
     given = np.asarray(values)
     if given.dtype.kind not in "fiu" or given.ndim != 2 or given.shape[1] != len(numbers) or not len(given):
         raise StoreError(
-            f"{where}: {name} are {given.dtype} of the shape {given.shape}, expected numbers (n, {len(numbers)})"
+            f"{where} are {given.dtype} of the shape {given.shape}, expected numbers (n, {len(numbers)})"
         )
     with np.errstate(over="ignore"):
         rows = given.astype(np.float32)

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from policy.robot.description import COMMAND
+from policy.robot.message_types import MESSAGE_TYPES
+from policy.robot.robot_file import load_robot
 from policy.sampling import sampler_options
 from ros_nodes.policy_node.parameter_specs import (
     NODE_PARAMETERS,
@@ -19,10 +22,25 @@ ROOT = Path(__file__).resolve().parents[3]
 
 TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}
 
-SPECS = [
-    *NODE_PARAMETERS,
-    *(spec for source in ("keypoints", "pusher") for spec in source_parameters(source)),
-]
+EXAMPLE = {
+    "observation_sources": ["arm", "gripper"],
+    "arm.topic": "joint_states",
+    "arm.type": "sensor_msgs/JointState",
+    "arm.joints": ["shoulder", "elbow", "wrist"],
+    "arm.fields": ["position"],
+    "gripper.topic": "gripper/opening",
+    "gripper.type": "std_msgs/Float32",
+    "joints": ["shoulder", "elbow", "wrist"],
+}
+"""What the template says of its robot; every other value is the default."""
+
+
+def specs(*sources: str) -> list[ParameterSpec]:
+    """All parameters of a node with these sources."""
+    return [
+        *NODE_PARAMETERS,
+        *(spec for source in (*sources, COMMAND) for spec in source_parameters(source)),
+    ]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -77,7 +95,20 @@ def test_the_samplers_parameters_are_the_options_of_its_configuration() -> None:
 
 def test_template_holds_every_parameter_with_its_default() -> None:
     template = yaml.safe_load((ROOT / "config" / "policy.yaml").read_text())["/**"]["ros__parameters"]
-    assert flat(template) == {spec.name: spec.default for spec in SPECS}
+    expected = {spec.name: spec.default for spec in specs("arm", "gripper")} | EXAMPLE
+    assert flat(template).keys() == expected.keys()
+    # As texts, since nan is not equal to itself.
+    assert {name: str(value) for name, value in flat(template).items()} == {
+        name: str(value) for name, value in expected.items()
+    }
+
+
+def test_the_templates_robot_is_one() -> None:
+    robot = load_robot(ROOT / "config" / "policy.yaml")
+    assert [(source.name, source.size) for source in robot.sources] == [("arm", 3), ("gripper", 1)]
+    assert robot.command is not None
+    assert robot.command.joints == robot.joints
+    assert (robot.lower_limits, robot.upper_limits) == ((), ())
 
 
 @pytest.mark.parametrize("spec", SAMPLER_PARAMETERS, ids=lambda spec: spec.name)
@@ -87,7 +118,9 @@ def test_template_explains_each_sampler_option_as_its_configuration_does(spec: P
     assert explained == f"{sentence[0].upper()}{sentence[1:]}."
 
 
-@pytest.mark.parametrize("spec", NODE_PARAMETERS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [*NODE_PARAMETERS, *source_parameters("<source>")], ids=lambda spec: spec.name
+)
 def test_documentation_tells_each_type_default_description_and_choice(spec: ParameterSpec) -> None:
     documentation = (ROOT / "docs" / "ros.md").read_text()
     policy_part = documentation.partition("## The policy node")[2].partition("\n## ")[0]
@@ -100,16 +133,28 @@ def test_documentation_tells_of_no_sampler_option_that_is_not_there() -> None:
     assert rows == [spec.name for spec in SAMPLER_PARAMETERS]
 
 
-@pytest.mark.parametrize("file", ["policy.yaml", "pusht.yaml"])
-def test_the_shipped_files_name_parameters_that_are_there(file: str) -> None:
-    parameters = yaml.safe_load((ROOT / "config" / file).read_text())["/**"]["ros__parameters"]
-    defaults = {spec.name: spec.default for spec in SPECS}
+def test_documentation_tells_the_fields_of_each_type_of_message() -> None:
+    documentation = (ROOT / "docs" / "ros.md").read_text()
+    for name, kind in MESSAGE_TYPES.items():
+        (row,) = [line for line in documentation.splitlines() if line.startswith(f"| `{name}` | ")]
+        told = re.findall(r"`([^`]+)`", row.split("|")[2])
+        assert [text for text in told if "…" not in text] == [
+            f"{field}[0]" if kind.indexed else field for field in kind.fields
+        ], name
+        assert row.split("|")[3].strip() == (
+            f"`{kind.default[0]}`" if kind.default else "all numbers" if kind.indexed and kind.count else ""
+        )
+
+
+def test_the_file_of_pusht_names_parameters_that_are_there() -> None:
+    parameters = yaml.safe_load((ROOT / "config" / "pusht.yaml").read_text())["/**"]["ros__parameters"]
+    defaults = {spec.name: spec.default for spec in specs("keypoints", "pusher")}
     assert {name: type(value) for name, value in flat(parameters).items()} == {
         name: type(defaults[name]) for name in flat(parameters)
     }
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", specs("arm"), ids=lambda spec: spec.name)
 def test_descriptors_tell_people_what_the_specification_says(spec: ParameterSpec) -> None:
     descriptor = spec.descriptor()
     assert descriptor.description

@@ -91,7 +91,9 @@ def test_ros2_topic_hz_measures_the_chunks(policy: Any) -> None:
 
 
 def test_the_template_starts_a_node_for_its_own_robot(start_policy: Callable[..., Any]) -> None:
-    policy = start_policy(program=(*MODULE, "--ros-args", "--params-file", str(ROOT / "config" / "policy.yaml")))
+    policy = start_policy(
+        program=(*MODULE, "--ros-args", "--params-file", str(ROOT / "config" / "policy.yaml"))
+    )
     names = ["arm", "gripper"]
     policy.graph.set_parameters("policy", observation_sources=names)
     assert not policy.transition("configure")

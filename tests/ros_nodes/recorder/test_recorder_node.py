@@ -137,7 +137,7 @@ def test_episodes_are_saved_discarded_and_read_back(simulated: Recording, graph:
         assert seen.keys() == {"/block/keypoints", "/joint_states", COMMANDS}
         assert seen[COMMANDS] == 1
         assert "Topic: /joint_states | Type: sensor_msgs/msg/JointState" in graph.run(
-            "ros2", "bag", "info", bag
+            "ros2", "bag", "info", str(bag)
         )
         assert min(seen["/block/keypoints"], seen["/joint_states"]) >= 4
 
