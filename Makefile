@@ -16,7 +16,7 @@ TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$((
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 SOAK_MINUTES ?= 30
 
-.PHONY: run test ros-test soak check clean
+.PHONY: run test ros-test soak seams check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluation.evaluate sampler.method=sequential sampler.solver=dpmpp_2m sampler.steps=5 \
@@ -38,6 +38,10 @@ soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or 
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(BIN)/python -m ros_nodes.soak --output-dir outputs/soak \
 		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(ARGUMENTS)
+
+seams: $(VENV)/.installed  ## Velocity jumps through joint_trajectory_controller, which ros2_control must be there for
+	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error seams needs ROS 2, sourced or under /opt/ros))
+	$(ROS) $(BIN)/python -m ros_nodes.seams
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policy import PolicyConfig
+from policy.robot.times import SECOND
 
 
 def point_count(config: PolicyConfig, *, tail: int, synchronous: bool) -> int:
@@ -37,9 +38,8 @@ def check_speed(inference: float, *, count: int, period_ns: int) -> None:
     Raises:
         ValueError: naming the times.
     """
-    period = period_ns / 1e9
-    if inference + period >= count * period:
+    if round(inference * SECOND) + period_ns >= count * period_ns:
         raise ValueError(
-            f"a chunk takes {inference:.3f} s to compute, and is sent a control period of {period:g} s ahead: none of "
-            f"its {count} points would be in time (fewer sampler.steps, or more trajectory.tail_points)"
+            f"a chunk takes {inference:.3f} s to compute, and is sent a control period of {period_ns / SECOND:g} s "
+            f"ahead: none of its {count} points would be in time (fewer sampler.steps, or more trajectory.tail_points)"
         )

@@ -10,9 +10,7 @@ import numpy as np
 import rclpy
 from control_msgs.msg import JointTrajectoryControllerState
 from numpy.typing import NDArray
-from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from trajectory_msgs.msg import JointTrajectory
 
 from ros_nodes.commands.chunk_messages import trajectory_message
@@ -24,7 +22,7 @@ CONTROLLER, JOINTS = "pusher_controller", ("pusher_x", "pusher_y")
 
 @dataclass
 class Recording:
-    """What a controller said of each update: time in s, wanted and commanded positions (J,), largest error."""
+    """What a controller said of each update: time in s, commanded positions (J,), largest error of a joint."""
 
     times: list[float] = field(default_factory=list)
     positions: list[list[float]] = field(default_factory=list)
@@ -64,30 +62,13 @@ class ControllerPeer(Node):
 
     def wait_for_controller(self) -> None:
         """Until it updates, and takes trajectories."""
+        self.recording = Recording()
         self.spin_until(lambda: bool(self._publisher.get_subscription_count() and self.recording.times))
-
-    def set_path_tolerance(self, tolerance: float) -> None:
-        """Farthest in px that a joint may be off its path; 0 for any.
-
-        Raises:
-            RuntimeError: if the controller refuses.
-        """
-        client = self.create_client(SetParameters, f"{CONTROLLER}/set_parameters")
-        self.spin_until(client.service_is_ready)
-        values = [
-            Parameter(f"constraints.{joint}.trajectory", value=tolerance).to_parameter_msg()
-            for joint in JOINTS
-        ]
-        future = client.call_async(SetParameters.Request(parameters=values))
-        self.spin_until(future.done)
-        response = future.result()
-        if response is None or not all(result.successful for result in response.results):
-            raise RuntimeError(f"{CONTROLLER} refuses a path tolerance of {tolerance:g} px")
 
     def send(self, points: ChunkPoints) -> None:
         self._publisher.publish(trajectory_message(points, JOINTS))
 
     def _on_state(self, state: JointTrajectoryControllerState) -> None:
         self.recording.times.append(nanoseconds(state.header.stamp) / 1e9)
-        self.recording.positions.append(list(state.reference.positions))
+        self.recording.positions.append(list(state.output.positions))
         self.recording.errors.append(max(map(abs, state.error.positions), default=0.0))

@@ -11,17 +11,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import rclpy
 import torch
+import yaml
 from rclpy.executors import ExternalShutdownException
 from tqdm import tqdm
 
 from policy.atomic_write import atomic_write
-from ros_nodes.seams.controller import ControllerPeer, Recording
-from ros_nodes.seams.report import LATENCIES_MS, WINDOW, Measurement, format_report
+from ros_nodes.seams.controller import CONTROLLER, ControllerPeer, Recording
+from ros_nodes.seams.report import LATENCIES_MS, WINDOW, Case, Measurement, format_report
 from ros_nodes.seams.synthetic_chunks import (
     ALL_VELOCITIES,
     BEFORE,
@@ -35,42 +40,56 @@ from ros_nodes.seams.synthetic_chunks import (
 from ros_nodes.seams.velocity_jumps import velocity_jumps
 from training.provenance import code_version, command_line, machine
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "ros2_control.launch.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = REPOSITORY / "launch" / "ros2_control.launch.py"
+SETTINGS = REPOSITORY / "config" / "ros2_control.yaml"
+LOG = "log.txt"
 DRIFT = 10.0
 """Standard deviation of point 8 in px, about the shipped policy's."""
-CASES = tuple((0.0, publication) for publication in (BEFORE, NOW, TAIL)) + tuple(
-    (DRIFT, publication) for publication in (BEFORE, ALL_VELOCITIES, NOW, TAIL)
-)
+BOTH = (NOW, TAIL)
+CASES: dict[bool, tuple[tuple[float, Publication], ...]] = {
+    False: (
+        *((0.0, publication) for publication in (BEFORE, *BOTH)),
+        *((DRIFT, publication) for publication in (BEFORE, ALL_VELOCITIES, *BOTH)),
+    ),
+    True: tuple((DRIFT, publication) for publication in BOTH),
+}
+"""By the controller's setting interpolate_from_desired_state: drifts and what is published."""
 SETTLING = 2
 """Chunks at the beginning that do not count: the controller comes from elsewhere."""
 
 
-def measure(
-    peer: ControllerPeer, drift: float, publication: Publication, *, latency_ms: int, seconds: float
-) -> Measurement:
+def measure(peer: ControllerPeer, case: Case, seconds: float) -> Measurement:
     """Send chunk after chunk, and look at what the controller made of them."""
-    latency, rng = latency_ms / 1e3, np.random.default_rng(0)
+    latency, rng = case.latency_ms / 1e3, np.random.default_rng(0)
     begin = stamp = peer.now()
     published: list[float] = []
     while stamp < begin + seconds:
-        actions = horizon(stamp, drift=drift, rng=rng)
-        peer.spin_until(lambda due=stamp + latency: peer.now() >= due)  # type: ignore[misc]
+        actions = horizon(stamp, drift=case.drift, rng=rng)
+        peer.spin_until(partial(_has_come, peer, stamp + latency))
         if len(published) == SETTLING:
             peer.recording = Recording()
         now = peer.now()
-        peer.send(points(actions, publication, stamp_ns=round(stamp * 1e9), published_ns=round(now * 1e9)))
+        peer.send(
+            points(actions, case.publication, stamp_ns=round(stamp * 1e9), published_ns=round(now * 1e9))
+        )
         published.append(now)
         stamp += interval(latency)
-    end = published[-1] + WINDOW
-    peer.spin_until(lambda: peer.now() >= end)
+    peer.spin_until(partial(_has_come, peer, published[-1] + WINDOW))
     times, positions = peer.recording.commanded()
     jumps = velocity_jumps(times, positions, seams=published[SETTLING:], seconds=WINDOW)
-    error = max(peer.recording.errors)
-    return Measurement(drift=drift, publication=publication, latency_ms=latency_ms, jumps=jumps, error=error)
+    return Measurement(case=case, jumps=jumps, error=max(peer.recording.errors))
 
 
-def run(seconds: float, log: Path) -> list[Measurement]:
-    """Launch the controller and measure all cases, each for so many seconds.
+def _has_come(peer: ControllerPeer, time: float) -> bool:
+    return peer.now() >= time
+
+
+def run(seconds: float, folder: Path) -> list[Measurement]:
+    """Launch the controller with each setting and measure all cases, each for so many seconds.
+
+    Args:
+        folder: for the log and the controller's settings.
 
     Raises:
         RuntimeError: if the controller does not come up.
@@ -79,23 +98,41 @@ def run(seconds: float, log: Path) -> list[Measurement]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rclpy.init(args=[])
     peer = ControllerPeer()
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            ["ros2", "launch", str(LAUNCH_FILE)], stdout=output, stderr=output, start_new_session=True
-        )
+    measurements = []
+    progress = tqdm(total=sum(map(len, CASES.values())) * len(LATENCIES_MS), desc="cases")
+    try:
+        for from_desired, drifts in CASES.items():
+            with _controller(folder, from_desired):
+                peer.wait_for_controller()
+                for (drift, publication), latency in product(drifts, LATENCIES_MS):
+                    case = Case(
+                        from_desired=from_desired, drift=drift, publication=publication, latency_ms=latency
+                    )
+                    measurements.append(measure(peer, case, seconds))
+                    progress.update()
+    finally:
+        peer.destroy_node()
+        rclpy.try_shutdown()
+    return measurements
+
+
+@contextmanager
+def _controller(folder: Path, from_desired: bool) -> Iterator[None]:
+    """A running controller with the shipped settings, but for this one, and without tolerances."""
+    content = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    parameters = content[CONTROLLER]["ros__parameters"]
+    parameters["interpolate_from_desired_state"] = from_desired
+    del parameters["constraints"]
+    settings = folder / "ros2_control.yaml"
+    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = ["ros2", "launch", str(LAUNCH_FILE), f"controllers_file:={settings}"]
+    with open(folder / LOG, "ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            peer.wait_for_controller()
-            peer.set_path_tolerance(0.0)
-            cases = [(*case, latency) for case in CASES for latency in LATENCIES_MS]
-            return [
-                measure(peer, drift, publication, latency_ms=latency, seconds=seconds)
-                for drift, publication, latency in tqdm(cases, desc="cases")
-            ]
+            yield
         finally:
             os.killpg(process.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
             process.wait(timeout=120)
-            peer.destroy_node()
-            rclpy.try_shutdown()
 
 
 def _origin() -> str:
@@ -113,12 +150,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "log.txt"
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
             try:
-                measurements = run(options.seconds, log)
+                measurements = run(options.seconds, folder)
             except RuntimeError as error:
-                raise RuntimeError(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from None
+                log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"{error}\n{log[-2000:]}") from None
         page = format_report(measurements, origin=_origin())
         with atomic_write(options.output) as temporary:
             temporary.write_text(page, encoding="utf-8")

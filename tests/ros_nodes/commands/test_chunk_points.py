@@ -64,7 +64,9 @@ def test_with_a_tail_the_last_point_of_the_chunk_moves_on() -> None:
 
 def test_position_lies_between_the_points() -> None:
     sent = points(None)
-    np.testing.assert_allclose(sent.position(51 * PERIOD + PERIOD // 4), 0.75 * HORIZON[1] + 0.25 * HORIZON[2])
+    np.testing.assert_allclose(
+        sent.position(51 * PERIOD + PERIOD // 4), 0.75 * HORIZON[1] + 0.25 * HORIZON[2]
+    )
     np.testing.assert_array_equal(sent.position(0), HORIZON[1])
     np.testing.assert_array_equal(sent.position(100 * PERIOD), HORIZON[8])
     assert sent.end_ns == 58 * PERIOD
@@ -74,4 +76,6 @@ def test_position_lies_between_the_points() -> None:
 def test_a_stop_is_one_point_at_rest_a_period_later(velocities: bool) -> None:
     stop = stop_at(np.array([3.0, 4.0]), now_ns=7, period_ns=PERIOD, velocities=velocities)
     assert (stop.positions.tolist(), stop.end_ns) == ([[3.0, 4.0]], 7 + PERIOD)
-    assert (stop.velocities is not None and not stop.velocities.any()) if velocities else stop.velocities is None
+    assert (
+        (stop.velocities is not None and not stop.velocities.any()) if velocities else stop.velocities is None
+    )

@@ -16,7 +16,7 @@ def test_the_tail_follows_the_chunk() -> None:
 def test_a_tail_that_is_not_predicted_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trajectory.tail_points must be at most 7, .* got 8"):
         point_count(CONFIG, tail=8, synchronous=False)
-    with pytest.raises(ValueError, match="trajectory.tail_points must be 0 with synchronous, got 1"):
+    with pytest.raises(ValueError, match=r"trajectory.tail_points must be 0 with synchronous, got 1"):
         point_count(CONFIG, tail=1, synchronous=True)
 
 
