@@ -25,7 +25,6 @@ from policy_peer import PolicyPeer, observation
 from ros_graph import RosGraph
 
 from policy import DiffusionPolicy, Range
-from ros_nodes.seams.velocity_jumps import velocity_jumps
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LAUNCH_FILE = REPOSITORY / "launch" / "ros2_control.launch.py"
@@ -68,6 +67,7 @@ class TestJointTrajectoryController(unittest.TestCase):
         cls.graph.close()
 
     def start(self, test_args: dict[str, str], output: str) -> None:
+        self.addCleanup(self.end)
         checkpoint = calm_policy(test_args["checkpoint"], test_args["folder"])
         for name, value in (("output", output), ("checkpoint", checkpoint)):
             self.graph.set_parameters("policy", **{name: value})
@@ -77,7 +77,10 @@ class TestJointTrajectoryController(unittest.TestCase):
         self.graph.spin_until(self.policy.keypoints.get_subscription_count, "the policy listens")
 
     def end(self) -> None:
-        assert self.policy.transition("cleanup")
+        if self.policy.state() == "active":
+            assert self.policy.transition("deactivate")
+        if self.policy.state() == "inactive":
+            assert self.policy.transition("cleanup")
 
     def see(self, done: Any, what: str) -> None:
         """Send keypoints, one observation a control period, until something holds."""
@@ -96,11 +99,11 @@ class TestJointTrajectoryController(unittest.TestCase):
         return int(self.policy.values().get("chunks", 0))
 
     def positions(self, since: int) -> tuple[Any, Any]:
-        """Times and wanted positions since a number of states."""
+        """Times and commanded positions since a number of states."""
         states = self.states[since:]
         times = np.array([state.header.stamp.sec + state.header.stamp.nanosec / 1e9 for state in states])
         times, first = np.unique(times, return_index=True)
-        return times, np.array([list(states[index].reference.positions) for index in first])
+        return times, np.array([list(states[index].output.positions) for index in first])
 
     def assert_stands_still_soon(self) -> None:
         """A stop takes a control period, and a message its way."""
@@ -119,12 +122,12 @@ class TestJointTrajectoryController(unittest.TestCase):
             assert values[name] == "0", (name, values)
         times, positions = self.positions(before)
         assert np.ptp(positions, axis=0).max() > 1, "the robot moves"
-        # The actions are at most 12 px apart, so that nothing that is smooth is faster than this.
-        seams = np.arange(times[0], times[-1], 0.1)
-        assert velocity_jumps(times, positions, seams=list(seams), seconds=0.1).max() < 120
+        speed = np.abs(np.diff(positions, axis=0) / np.diff(times)[:, None]).max()
+        print(f"{output}: fastest {speed:.0f} px/s")
+        # Points are at most 12 px and at least 0.1 s apart. A jump onto one within an update would be 1200 px/s.
+        assert speed < 400
         assert self.policy.transition("deactivate")
         self.assert_stands_still_soon()
-        self.end()
 
     def test_it_follows_chunks_by_topic_and_stops(self, test_args) -> None:
         self.check(test_args, "topic")
@@ -138,9 +141,7 @@ class TestJointTrajectoryController(unittest.TestCase):
         stops = int(self.policy.values()["stops"])
         self.graph.spin_until(lambda: "keypoints: " in self.policy.diagnostics[-1].message, "they are missed")
         self.assert_stands_still_soon()
-        self.graph.spin_until(lambda: int(self.policy.values()["stops"]) <= stops + 1, "at most one stop")
-        assert self.policy.transition("deactivate")
-        self.end()
+        assert int(self.policy.values()["stops"]) <= stops + 1
 
     def test_a_controller_that_is_switched_off_is_named_and_served_again(self, test_args) -> None:
         for output in ("topic", "follow_joint_trajectory"):
@@ -157,7 +158,6 @@ class TestJointTrajectoryController(unittest.TestCase):
             self.switch(activate_controllers=["pusher_controller"])
             before = self.chunks()
             self.see(lambda before=before: self.chunks() >= before + 2, "chunks again")
-            assert self.policy.transition("deactivate")
             self.end()
 
     def switch(self, **controllers: list[str]) -> None:
