@@ -34,6 +34,13 @@ train = [
     "tqdm>=4.66,<5",
     "zarr>=2.18,<4",
 ]
+# pcm-import-demonstrations.
+importing = [
+    *train,
+    "h5py>=3.11,<4",
+    "pyarrow>=17,<27",
+    "rosbags>=0.10.5,<0.12",
+]
 # pcm-benchmark.
 reports = [
     *train,
@@ -46,15 +53,21 @@ engines = [
     "onnxruntime>=1.20,<2",
     "onnxscript>=0.2,<1",
 ]
+# pcm-export.
+export = [
+    *train,
+    *engines,
+    "nncf>=3.0,<4",
+]
 test = [
     *reports,
-    *engines,
+    *export,
+    *importing,
     "diffusers>=0.31,<1",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
-    "rosbags>=0.11,<1",
     "ruff>=0.8",
     "shapely>=2.0,<3",
 ]
@@ -82,7 +95,15 @@ setup(
     ],
     python_requires=">=3.10,<3.14",
     install_requires=robot,
-    extras_require={"sim": sim, "train": train, "reports": reports, "engines": engines, "test": test},
+    extras_require={
+        "sim": sim,
+        "train": train,
+        "import": importing,
+        "reports": reports,
+        "engines": engines,
+        "export": export,
+        "test": test,
+    },
     entry_points={
         "console_scripts": [
             "episode_runner = ros_nodes.episodes.episode_runner:main",
@@ -91,7 +112,9 @@ setup(
             "pcm-demonstrate-pusht = training.pusht.demonstrate_pusht:main",
             "pcm-download-demonstrations = training.data.download_demonstrations:main",
             "pcm-estimate-covariance = training.policy.estimate_covariance:main",
+            "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
+            "pcm-import-demonstrations = training.importing.import_demonstrations:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from policy.sampling.deadline import Clock
 from policy.sampling.hand_over import OVERLAPPING, Overlap, make_overlap
 from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
+from policy.sampling.start import Draw
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
 from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
 from policy.solvers import SOLVERS, Solver
@@ -48,6 +49,7 @@ class DiffusionPolicy:
         pcm: PCM trained from this network, for the method ``pcm``; or None.
         clock: clock for deadlines.
         bind_network: evaluation of a network; `policy.runtime` has others.
+        compute: computation of a whole chunk with this sampler, in place of `predict_unchecked`, or None.
     """
 
     network: ConditionalUnet1D
@@ -60,6 +62,7 @@ class DiffusionPolicy:
     pcm: PCM | None = None
     clock: Clock = time.perf_counter
     bind_network: BindNetwork = make_denoise
+    compute: Callable[..., Prediction] | None = None
 
     @classmethod
     def load(
@@ -94,7 +97,7 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the policy cannot be sampled that way.
         """
-        policy = replace(self, sampler=sampler)
+        policy = replace(self, sampler=sampler, compute=None)
         _ = policy.sample, policy._merged, policy._noise_effect
         return policy
 
@@ -235,15 +238,61 @@ class DiffusionPolicy:
             raise ValueError(f"executed must be at least 1, got {executed}")
         if delay < 0:
             raise ValueError(f"delay must not be negative, got {delay}")
-        noise, guess, overlap, sampler = noise.to(reference), None, None, self.sampler
-        first = config.observation_steps - 1
-        if previous is not None and sampler.uses_previous and executed < config.horizon:
+        before = None
+        if previous is not None and self.sampler.uses_previous and executed < config.horizon:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
-            before = self.normalizer.action.normalize(previous.actions.to(reference))
-            before_noise = previous.noise.to(reference)
-            if sampler.hand_over != "replace" or sampler.parallel.warm_start == "actions_and_noise":
+            before = previous.actions, previous.noise
+        compute = self.predict_unchecked if self.compute is None else self.compute
+        prediction = compute(
+            observations,
+            noise,
+            draw=partial(draw_noise, generator=generator, like=reference),
+            previous=before,
+            executed=executed,
+            delay=delay,
+            called=called,
+        )
+        if not prediction.actions.isfinite().all():
+            raise RuntimeError(
+                "the prediction is not finite: the weights of the policy or its PCM are unusable"
+            )
+        return prediction
+
+    def predict_unchecked(
+        self,
+        observations: Tensor,
+        noise: Tensor,
+        *,
+        draw: Draw,
+        previous: tuple[Tensor, Tensor] | None = None,
+        executed: int,
+        delay: int = 0,
+        called: float | None = None,
+    ) -> Prediction:
+        """What `predict` computes between its checks.
+
+        With a sampler of fixed depth it is a pure function of tensors: no value of them is read, and no shape depends
+        on one. So it can become a graph, see `policy.runtime.chunk_function`.
+
+        Args:
+            observations: (B, observation_steps, D).
+            noise: (B, H, A).
+            draw: source of further noise.
+            previous: actions (B, H, A) of the previous chunk and the noise (B, H, A) that they came from, which the
+                sampler uses.
+            executed: control steps since the previous chunk's observations, fewer than the horizon has.
+            delay: see `predict`.
+            called: time at which the inference began, on the clock for deadlines; by default now.
+        """
+        guess, overlap, sampler, config = None, None, self.sampler, self.config
+        first, reference = config.observation_steps - 1, self.solver.a
+        noise = noise.to(reference)
+        if previous is not None:
+            before = self.normalizer.action.normalize(previous[0].to(reference))
+            before_noise = previous[1].to(reference)
+            if sampler.keeps_noise:
                 noise = continued_noise(before_noise, executed, noise)
             if sampler.parallel.warm_start != "none":
                 guess = guessed_actions(
@@ -253,17 +302,12 @@ class DiffusionPolicy:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
         count = EvaluationCount()
-        draw = partial(draw_noise, generator=generator, like=reference)
         switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
         sample = self.sample(switch, noise, draw, guess=guess, called=called)
         normalized = sample.actions
         if overlap is not None and sampler.hand_over == "blend":
             normalized = overlap.pull(normalized)
         actions = self.normalizer.action.unnormalize(normalized)
-        if not actions.isfinite().all():
-            raise RuntimeError(
-                "the prediction is not finite: the weights of the policy or its PCM are unusable"
-            )
         return Prediction(
             chunk=actions[:, first : first + config.action_steps],
             actions=actions,

@@ -157,18 +157,19 @@ def load_pcm(path: str | Path, base: ConditionalUnet1D) -> PCM:
     reference = next(base.parameters())
 
     def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
-        expected = _with_adapters(path, _read_header(path, copy.deepcopy(base).to("meta"), header))
+        pcm = _read_header(path, copy.deepcopy(base).to("meta"), header)
+        # First: what else differs in a PCM of another policy, or of another task, follows from that.
+        if pcm.base_sha256 != (found := weights_sha256(base)):
+            raise CheckpointError(
+                f"{path}: trained from another base, whose weights have sha256 {str(pcm.base_sha256)[:12]}…; "
+                f"those of this policy have {found[:12]}…"
+            )
+        expected = _with_adapters(path, pcm)
         check_weights(expected, described, path)
 
     checkpoint = load_checkpoint(path, PCM_FORMAT, reference.device, check=check)
     network = copy.deepcopy(base)
     pcm = _read_header(path, network, checkpoint.header)
-    found = weights_sha256(base)
-    if pcm.base_sha256 != found:
-        raise CheckpointError(
-            f"{path}: trained from another base, whose weights have sha256 {str(pcm.base_sha256)[:12]}…; "
-            f"those of this policy have {found[:12]}…"
-        )
     _with_adapters(path, pcm)
     if pcm.weights == "lora":
         load_lora_state(network, checkpoint.tensors, path)

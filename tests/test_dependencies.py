@@ -114,7 +114,8 @@ def test_a_robot_needs_neither_simulator_nor_trainer() -> None:
         (["ros_nodes.simulator"], ["sim"]),
         (["ros_nodes"], ["train"]),
         (["training.data", "training.evaluation", "training.pcm", "training.policy"], ["train"]),
-        (["training"], ["reports"]),
+        (["training.importing"], ["import"]),
+        (["training"], ["reports", "import"]),
     ],
     ids=str,
 )
@@ -140,9 +141,12 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("pusht_env", "sim"), ("training", "train")])
-def test_what_is_missing_is_named(package: str, extra: str) -> None:
-    missing = sorted(libraries(extra) - libraries())
+@pytest.mark.parametrize(
+    ("package", "extra", "there"),
+    [("pusht_env", "sim", []), ("training", "train", []), ("training.importing", "import", ["train"])],
+)
+def test_what_is_missing_is_named(package: str, extra: str, there: list[str]) -> None:
+    missing = sorted(libraries(extra) - libraries(*there))
     program = f"import sys; sys.modules.update(dict.fromkeys({missing})); import {package}"
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert f"need: pip install 'pcm_policy[{extra}]'" in run.stderr.replace("needs:", "need:")

@@ -161,14 +161,17 @@ def _help(config_name: str) -> str:
                 name = choice.name.removesuffix(".yaml")
                 key = folder.name.removeprefix(f"{config_name}_")
                 parts.append(f"# {key}={name}\n{choice.read_text(encoding='utf-8').strip()}")
-    if section := re.search(r"- sampler(?:@(\w+))?: options", text):
-        parts.append(_sampler_help(section[1] or "sampler"))
+    if sections := re.findall(r"- sampler(?:@(\w+))?: options", text):
+        parts.append(_sampler_help([section or "sampler" for section in sections]))
     return "\n\n".join(parts)
 
 
-def _sampler_help(section: str) -> str:
-    """The options of a sampler as YAML with comments."""
-    lines = [f"# {section}.KEY=…", f"{section}:"]
+def _sampler_help(sections: Sequence[str]) -> str:
+    """The options of samplers as YAML with comments: of the first, for they are the same for all."""
+    section, *others = sections
+    lines = [", ".join(f"# {name}.KEY=…" for name in sections), f"{section}:"]
+    if others:
+        lines[1] += f"  # and {', '.join(others)}"
     before = ""
     for name, option, value in sampler_options():
         *inner, key = name.removeprefix("sampler.").split(".")

@@ -114,9 +114,9 @@ def batch_rows(count: int, batch_size: int, *, seed: int, step: int) -> Tensor:
     return permutation[batch * batch_size : (batch + 1) * batch_size]
 
 
-def training_outputs(command: str, result: str) -> Outputs:
-    """What a training writes: its result, and what `train` writes."""
-    return Outputs(command, (result, STATE, LOG, "tensorboard"), _is_state)
+def training_outputs(command: str, *results: str) -> Outputs:
+    """What a training writes: its results, and what `train` writes."""
+    return Outputs(command, (*results, STATE, LOG, "tensorboard"), _is_state)
 
 
 def _is_state(path: Path) -> bool:

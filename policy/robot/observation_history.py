@@ -185,10 +185,7 @@ class ObservationHistory:
         if len(newest) < len(self._sources):
             return None
         stamp = min(newest)
-        for source in self._sources.values():
-            if abs(_nearest(source, stamp)[0] - stamp) > source.slice.max_age_ns:
-                return None
-        return stamp
+        return None if self.silent(stamp) else stamp
 
     def sample(self, stamp_ns: int) -> NDArray[np.float64]:
         """The history that ends at `newest_stamp`: (steps, observation_dim), oldest first.
@@ -197,13 +194,23 @@ class ObservationHistory:
         """
         if self._start is None:
             self._start = stamp_ns
-        observations = np.empty((self._steps, self._dim))
-        for row in range(self._steps):
-            time = max(stamp_ns - (self._steps - 1 - row) * self._period_ns, self._start)
-            for source in self._sources.values():
-                first = source.slice.first
-                observations[row, first : first + source.slice.size] = _nearest(source, time)[1]
-        return observations
+        times = (stamp_ns - ago * self._period_ns for ago in reversed(range(self._steps)))
+        return np.stack([self.observation(max(time, self._start)) for time in times])
+
+    def observation(self, stamp_ns: int) -> NDArray[np.float64]:
+        """The observation (observation_dim,) at a time: of each source, the nearest measurement that is still held."""
+        observation = np.empty(self._dim)
+        for source in self._sources.values():
+            first = source.slice.first
+            observation[first : first + source.slice.size] = _nearest(source, stamp_ns)[1]
+        return observation
+
+    def silent(self, stamp_ns: int) -> str | None:
+        """The first source without a measurement within its max_age of a time, or None."""
+        for name, source in self._sources.items():
+            if not source.buffer or abs(_nearest(source, stamp_ns)[0] - stamp_ns) > source.slice.max_age_ns:
+                return name
+        return None
 
     def ages(self, now_ns: int) -> dict[str, float | None]:
         """Age of the newest measurement of each source in s, None where there is none."""

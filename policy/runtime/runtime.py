@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from policy.config import PolicyConfig
-from policy.denoiser import BindNetwork, Denoise, data_prediction, make_denoise
 from policy.diffusion_policy import DiffusionPolicy
-from policy.networks.film import HoistedFilm, hoist_film
-from policy.networks.lora import has_lora
 from policy.networks.unet import ConditionalUnet1D
 from policy.prediction import Generators, Prediction
-from policy.runtime.engine import Evaluate, MakeEngine, ModulatedUnet
+from policy.runtime.binding import PreparedNetwork, bind_to_engine
+from policy.runtime.cudagraph import cudagraph
+from policy.runtime.engine import MakeEngine
 from policy.runtime.onnxruntime_engine import onnxruntime
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
+from policy.runtime.whole_chunk import MakeChunkEngine, WholeChunk
 from policy.sampling import SamplerConfig
-from policy.solvers import Solver
 from policy.task import Task
 
 ENGINES: Mapping[str, MakeEngine] = {
@@ -31,15 +30,10 @@ ENGINES: Mapping[str, MakeEngine] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
+"""Engines that evaluate a network."""
 
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Everything about one network that does not depend on the observation."""
-
-    film: HoistedFilm
-    evaluate: Evaluate
-    predict_data: Callable[[Tensor, Tensor, slice], Tensor]
+CHUNK_ENGINES: Mapping[str, MakeChunkEngine] = {"cudagraph": cudagraph}
+"""Engines that evaluate a whole chunk of a sampler of fixed depth."""
 
 
 class Runtime:
@@ -51,7 +45,8 @@ class Runtime:
     Args:
         policy: policy with the sampler to use.
         batch_size: batch size B of every call.
-        engine: one of `ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU where it is installed, else ``eager``.
+        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU that has it,
+            else ``eager``.
         threads: number of CPU threads; by default as many as PyTorch uses.
 
     Attributes:
@@ -71,8 +66,9 @@ class Runtime:
         engine: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if engine not in ENGINES and engine != "auto":
-            raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        if engine not in {"auto", *ENGINES, *CHUNK_ENGINES}:
+            allowed = ", ".join(("auto", *ENGINES, *CHUNK_ENGINES))
+            raise ValueError(f"engine must be one of {allowed}, got {engine!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if threads is not None and threads < 1:
@@ -80,12 +76,19 @@ class Runtime:
         self.engine = _choose_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
-        self._prepared: dict[ConditionalUnet1D, _Prepared | None] = {}
-        bind = _binding(
-            self._prepared, engine=self.engine, threads=self.threads, horizon=policy.config.horizon
-        )
+        self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
+        if self.engine in CHUNK_ENGINES:
+            self.policy = self._with_whole_chunk(policy)
+            return
+        make_engine, horizon = ENGINES[self.engine], policy.config.horizon
+        bind = bind_to_engine(make_engine, self._prepared, threads=self.threads, horizon=horizon)
         self.policy = replace(policy, bind_network=bind).with_sampler(policy.sampler)
         self._warm_up()
+
+    def _with_whole_chunk(self, policy: DiffusionPolicy) -> DiffusionPolicy:
+        make_engine = CHUNK_ENGINES[self.engine]
+        whole = WholeChunk(policy, make_engine, batch_size=self.batch_size, threads=self.threads)
+        return replace(policy.with_sampler(policy.sampler), compute=whole)
 
     @property
     def task(self) -> Task:
@@ -176,42 +179,6 @@ class Runtime:
     def _threads(self) -> AbstractContextManager[None]:
         # PyTorch's threads would compete with those of the engine.
         return _torch_threads(self.threads if self.engine in ("eager", "compile") else 1)
-
-
-def _binding(
-    prepared: dict[ConditionalUnet1D, _Prepared | None], *, engine: str, threads: int, horizon: int
-) -> BindNetwork:
-    """How a runtime's policy evaluates networks, each of which is prepared when it is first seen.
-
-    Not a method of the runtime: its policy would refer to it, and a runtime that nobody needs any more, with its
-    compiled networks, would stay until the garbage collector finds that cycle.
-    """
-
-    def prepare(network: ConditionalUnet1D, solver: Solver) -> _Prepared | None:
-        if has_lora(network):  # their scale may change, and FiLM with it
-            return None
-        film = hoist_film(network, solver.timesteps)
-        unet = ModulatedUnet(network, horizon, film.widths).eval()
-        return _Prepared(film, ENGINES[engine](unet, threads), data_prediction(solver))
-
-    def bind(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-        if network not in prepared:
-            prepared[network] = prepare(network, solver)
-        ready = prepared[network]
-        if ready is None:
-            return make_denoise(network, solver, condition)
-        film: Tensor | None = None
-
-        def denoise(states: Tensor, steps: slice) -> Tensor:
-            nonlocal film
-            if film is None:  # first use of this network in the chunk
-                film = ready.film(condition)
-            epsilon = ready.evaluate(states.flatten(0, 1), film[:, steps].flatten(0, 1)).view_as(states)
-            return ready.predict_data(states, epsilon, steps)
-
-        return denoise
-
-    return bind
 
 
 def _choose_engine(policy: DiffusionPolicy) -> str:

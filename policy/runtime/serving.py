@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from policy.diffusion_policy import DiffusionPolicy
-from policy.runtime.runtime import ENGINES, Runtime
+from policy.runtime.runtime import CHUNK_ENGINES, ENGINES, Runtime
 
 Policy: TypeAlias = DiffusionPolicy | Runtime
 
 PLAIN = "plain"
 """Name for no engine: the policy as it is, which prepares little."""
 
-ENGINE_CHOICES = ("auto", *ENGINES, PLAIN)
+ENGINE_CHOICES = ("auto", *ENGINES, *CHUNK_ENGINES, PLAIN)
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""The engines of PyTorch itself, on any device and in any precision. An engine with CUDA graphs belongs here."""
+"""The engines of PyTorch itself, on any device and in any precision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ def eager(unet: ModulatedUnet, threads: int) -> Evaluate:
 
 
 def compiled(unet: ModulatedUnet, threads: int) -> Evaluate:
-    """`torch.compile`, which needs a C++ compiler and takes minutes."""
+    """`torch.compile`, which needs a C++ compiler and takes minutes. On CUDA in its mode with CUDA graphs."""
     if " " in torch.__file__:
         raise EngineError(
             f"engine 'compile' needs PyTorch at a path without spaces, it is at {torch.__file__}"
         )
-    evaluate: Evaluate = torch.compile(unet, dynamic=True)
+    on_cuda = next(unet.parameters()).is_cuda
+    # Its graphs are recorded for each number of samples.
+    evaluate: Evaluate = (
+        torch.compile(unet, mode="reduce-overhead") if on_cuda else torch.compile(unet, dynamic=True)
+    )
     return evaluate

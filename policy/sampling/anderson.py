@@ -57,7 +57,22 @@ def accelerated_corrections(iterations: Sequence[StatesAndCorrections]) -> Tenso
     right = (correction_changes @ newest[..., None]).cumsum(1)
     scale = gram.diagonal(dim1=2, dim2=3).mean(2)[..., None, None]
     ridge = (RIDGE * scale).clamp(min=torch.finfo(gram.dtype).tiny) * torch.eye(gram.shape[-1]).to(gram)
-    gamma = torch.linalg.solve(gram + ridge, right)  # (B, S, m, 1)
+    gamma = _solve_positive(gram + ridge, right)  # (B, S, m, 1)
     moved = newest - ((state_changes + correction_changes).mT @ gamma)[..., 0]
-    moved[:, 0] = newest[:, 0]
-    return moved.view_as(iterations[-1][1])
+    return torch.cat((newest[:, :1], moved[:, 1:]), 1).view_as(iterations[-1][1])
+
+
+def _solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solution (…, m, 1) of a symmetric, positive definite system (…, m, m), (…, m, 1), by elimination.
+
+    It needs no pivots, so that no value is read. `torch.linalg.solve` waits for the device to see whether it succeeded,
+    and no exported graph knows it.
+    """
+    left, rows = torch.cat((matrix, right), -1), []
+    for _ in range(matrix.shape[-1]):
+        rows.append(left[..., :1, 1:] / left[..., :1, :1])
+        left = left[..., 1:, 1:] - left[..., 1:, :1] * rows[-1]
+    solution = right[..., :0, :]
+    for row in reversed(rows):
+        solution = torch.cat((row[..., -1:] - row[..., :-1] @ solution, solution), -2)
+    return solution

@@ -202,6 +202,11 @@ class SamplerConfig:
         return self.method == "pcm"
 
     @property
+    def keeps_noise(self) -> bool:
+        """Whether the noise of the previous chunk is carried along with time."""
+        return self.hand_over != "replace" or self.parallel.warm_start == "actions_and_noise"
+
+    @property
     def uses_previous(self) -> bool:
         """Whether a prediction depends on the one before it."""
         return self.hand_over != "replace" or self.parallel.warm_start != "none"

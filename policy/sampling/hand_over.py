@@ -35,7 +35,7 @@ class Overlap:
 
     def pull(self, actions: Tensor) -> Tensor:
         """weights · previous + (1 − weights) · actions, for actions (…, H, A) of B samples in the first dimension."""
-        known = self.actions.view(len(self.actions), *[1] * (actions.ndim - 3), *self.actions.shape[1:])
+        known = self.actions[(slice(None), *[None] * (actions.ndim - 3))]
         return actions + self.weights * (known - actions)
 
     def inpaint(self, denoise: Denoise) -> Denoise:

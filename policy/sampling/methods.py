@@ -31,9 +31,9 @@ def sequential(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
     def sample(
         switch: Switch, noise: Tensor, draw: Draw, *, guess: Tensor | None = None, called: float | None = None
     ) -> Sample:
-        step_noise = None if solver.N is None else draw((len(noise), solver.steps, *noise.shape[1:]))
+        step_noise = None if solver.N is None else draw((noise.shape[0], solver.steps, *noise.shape[1:]))
         states = sample_sequential(switch(0.0), solver, noise, step_noise=step_noise)
-        return Sample(states[:, -1], solver.steps, noise.new_zeros(len(noise)))
+        return Sample(states[:, -1], solver.steps, noise.new_zeros(noise.shape[0]))
 
     return sample
 
@@ -142,9 +142,9 @@ def _parallel(
         )
         if deadline is not None:
             iterates = deadline.in_time(iterates, first=first)
-        change = noise.new_zeros(len(noise))
+        change = noise.new_zeros(noise.shape[0])
         for iterate in islice(iterates, config.stop.iterations or None):
-            change = iterate.changes[:, -1]
+            states, change = iterate.states, iterate.changes[:, -1]
             depth += length
         # The sequential answer is a clipped prediction. Iterates on the way to it can leave that range.
         actions = states[:, -1].clamp(-1, 1)

@@ -26,7 +26,7 @@ class Iterate:
     """The states after one iteration.
 
     Attributes:
-        states: (B, T+1, H, A), the noise first, the action sequence last. The next iteration changes them in place.
+        states: (B, T+1, H, A), the noise first, the action sequence last.
         first: the last final state. The next iteration evaluates it and those after it.
         changes: (B, S) mean square change of each state that this iteration changed.
     """
@@ -58,7 +58,7 @@ def picard_iterates(
         denoisers: the data prediction x̂ of each iteration. The last one stays, and the iteration leads to its
             sequential answer. Those before it are a PCM that is being switched off (algorithm 2).
         solver: T deterministic steps.
-        states: (B, T+1, H, A) of the start; changed in place.
+        states: (B, T+1, H, A) of the start.
         recurrences: recurrence of each iteration, by which corrections spread. The last one stays.
         first: number of states after the noise that are exact already. They follow from one another.
         window: number of states that are evaluated at once; by default all.
@@ -75,26 +75,30 @@ def picard_iterates(
     """
     solver.require_deterministic("Picard iteration")
     T = solver.steps
-    predictions = torch.zeros_like(states[:, 1:])  # (B, T, H, A) the newest of each state
-    predictions[:, :first] = predictions_behind(solver, states, first)
+    # (B, T, H, A) the newest of each state
+    unknown = torch.zeros_like(states[:, first + 1 :])
+    predictions = torch.cat((predictions_behind(solver, states, first), unknown), 1)
     k = 0
     while first < T:
         is_last_denoiser = k >= len(denoisers) - 1
         denoise = denoisers[-1] if is_last_denoiser else denoisers[k]
         recurrence = recurrences[min(k, len(recurrences) - 1)]
         stop = min(T, first + (window or T))
-        predictions[:, first:stop] = denoise(states[:, first:stop], slice(first, stop))
+        predicted = denoise(states[:, first:stop], slice(first, stop))
+        predictions = torch.cat((predictions[:, :first], predicted, predictions[:, stop:]), 1)
         residuals = step_residuals(solver, states[:, : stop + 1], predictions[:, :stop], first=first)
         corrections = recurrence.corrections(residuals, first)
         if accelerate is not None and is_last_denoiser:
-            corrections = accelerate(states[:, first + 1 : stop + 1].clone(), corrections)
-        states[:, first + 1 : stop + 1] += corrections
+            corrections = accelerate(states[:, first + 1 : stop + 1], corrections)
+        corrected = states[:, first + 1 : stop + 1] + corrections
+        states = torch.cat((states[:, : first + 1], corrected, states[:, stop + 1 :]), 1)
         changes = corrections.square().mean((2, 3))
         if is_last_denoiser:
             first += 1 if converged is None else max(1, converged(changes, first))
             if refill:
-                _hold_last_prediction(
-                    solver, states, predictions, last=stop, reached=min(T, first + (window or T))
+                reached = min(T, first + (window or T))
+                states, predictions = _hold_last_prediction(
+                    solver, states, predictions, last=stop, reached=reached
                 )
         k += 1
         yield Iterate(states, first, changes)
@@ -142,16 +146,15 @@ def step_residuals(solver: Solver, states: Tensor, predictions: Tensor, *, first
 def predictions_behind(solver: Solver, states: Tensor, count: int) -> Tensor:
     """The data predictions (B, count, H, A) that the states 1 … count follow from.
 
-    Solves x_t = a_t·x_0 + Σ_{i<t} C_{t,i}·x̂_i, t = 1 … count, for x̂.
+    Solves x_{i+1} = r_i·x_i + Σ_{j≤i} W_{i,j}·x̂_j, i = 0 … count − 1, for x̂.
 
     Args:
         solver: T steps.
         states: (B, t+1, H, A), t ≥ count.
         count: number of states.
     """
-    known = states[:, 1 : count + 1] - solver.a[1 : count + 1, None, None] * states[:, :1]
-    C = solver.C[1 : count + 1, :count]
-    return torch.linalg.solve_triangular(C, known.flatten(2), upper=False).view_as(known)
+    stepped = states[:, 1 : count + 1] - solver.r[:count, None, None] * states[:, :count]
+    return torch.einsum("ij,bjha->biha", solver.W_inverse[:count, :count], stepped)
 
 
 def within_tolerance(tolerance: float, solver: Solver) -> Converged:
@@ -178,9 +181,12 @@ def within_tolerance(tolerance: float, solver: Solver) -> Converged:
 
 def _hold_last_prediction(
     solver: Solver, states: Tensor, predictions: Tensor, *, last: int, reached: int
-) -> None:
-    """Step from the state `last` to the state `reached`, in place, with the last x̂ held."""
+) -> tuple[Tensor, Tensor]:
+    """States and predictions after steps from the state `last` to the state `reached` with the last x̂ held."""
     for i in range(last, reached):
-        predictions[:, i] = predictions[:, i - 1]
-        stepped = torch.einsum("j,bjha->bha", solver.W[i, : i + 1], predictions[:, : i + 1])
-        states[:, i + 1] = solver.r[i] * states[:, i] + stepped
+        held = predictions[:, i - 1 : i]
+        predictions = torch.cat((predictions[:, :i], held, predictions[:, i + 1 :]), 1)
+        stepped = torch.einsum("ij,bjha->biha", solver.W[i : i + 1, : i + 1], predictions[:, : i + 1])
+        stepped = solver.r[i] * states[:, i : i + 1] + stepped
+        states = torch.cat((states[:, : i + 1], stepped, states[:, i + 2 :]), 1)
+    return states, predictions

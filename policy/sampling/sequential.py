@@ -28,10 +28,12 @@ def sample_sequential(
     """
     if (solver.N is None) != (step_noise is None):
         raise ValueError("step_noise must be given to a stochastic solver, and only to one")
-    states = solver.a[:, None, None] * noise[:, None]  # (B, T+1, H, A)
+    later = solver.a[:, None, None] * noise[:, None]  # (B, T+1, H, A)
     if step_noise is not None:
-        states += torch.einsum("ti,biha->btha", solver.N, step_noise)
+        later = later + torch.einsum("ti,biha->btha", solver.N, step_noise)
+    states = []
     for i in range(solver.steps):
-        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))
-        states[:, i + 1 :] += solver.C[i + 1 :, i, None, None] * prediction
-    return states
+        state, later = later[:, :1], later[:, 1:]
+        states.append(state)
+        later = later + solver.C[i + 1 :, i, None, None] * denoise(state, slice(i, i + 1))
+    return torch.cat((*states, later), 1)

@@ -45,7 +45,7 @@ def make_start(start: str, solver: Solver, *, covariance: Tensor | None = None, 
     """
     if start == "fresh":
         return lambda denoise, noise, draw: fresh_noise(
-            noise, draw((len(noise), solver.steps, *noise.shape[1:]))
+            noise, draw((noise.shape[0], solver.steps, *noise.shape[1:]))
         )
     if start == "repeated":
         return lambda denoise, noise, draw: repeated_noise(noise, solver.steps)
@@ -85,14 +85,16 @@ def held_prediction(denoise: Denoise, solver: Solver, noise: Tensor, *, calls: i
         noise: (B, H, A).
         calls: M, 1 … T.
     """
-    states = solver.a[:, None, None] * noise[:, None]
+    later = solver.a[:, None, None] * noise[:, None]
+    states = []
     for i in range(calls):
         last = i == calls - 1
         # Weight of x̂_i in each later state. The last one is held: it stands for all later x̂ too.
         weights = solver.C[i + 1 :, i:].sum(1) if last else solver.C[i + 1 :, i]
-        prediction = denoise(states[:, i : i + 1], slice(i, i + 1))
-        states[:, i + 1 :] += weights[:, None, None] * prediction
-    return states
+        state, later = later[:, :1], later[:, 1:]
+        states.append(state)
+        later = later + weights[:, None, None] * denoise(state, slice(i, i + 1))
+    return torch.cat((*states, later), 1)
 
 
 def states_of_guess(solver: Solver, noise: Tensor, actions: Tensor) -> Tensor:
@@ -136,6 +138,6 @@ def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Ten
     def start(denoise: Denoise, noise: Tensor) -> Tensor:
         prediction = denoise(noise[:, None], slice(0, 1))[:, 0]
         known = torch.cat((noise.flatten(1), prediction.flatten(1)), dim=1)
-        return (known @ joined).view(len(noise), -1, *noise.shape[1:])
+        return (known @ joined).unflatten(1, (-1, *noise.shape[1:]))
 
     return start

@@ -57,6 +57,11 @@ class Solver:
         W = self.C[1:] - self.r[:, None] * self.C[:-1]
         return W.where(W.abs() > NEGLIGIBLE * W.abs().max(), 0)
 
+    @cached_property
+    def W_inverse(self) -> Tensor:
+        """(T, T) inverse of W: its leading block of any size gives the data predictions behind as many steps."""
+        return torch.linalg.solve_triangular(self.W, torch.eye(self.steps).to(self.W), upper=False)
+
     def require_deterministic(self, method: str) -> None:
         """Raise if the solver is stochastic, naming the method that cannot use it.
 
@@ -85,7 +90,11 @@ class Solver:
             N=None if self.N is None else self.N.to(device, dtype),
         )
         # Differences of rounded weights would be less precise than rounded differences.
-        vars(moved).update(r=self.r.to(device, dtype), W=self.W.to(device, dtype))
+        vars(moved).update(
+            r=self.r.to(device, dtype),
+            W=self.W.to(device, dtype),
+            W_inverse=self.W_inverse.to(device, dtype),
+        )
         return moved
 
 

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,8 +207,7 @@ class EpisodeRunner(ClockGuard, Node):
         values = self._call(GetParameters, f"{POLICY}/get_parameters", request, timeout=timeout).values
         read = [parameter_value_to_python(value) for value in values]
         return {
-            # Lists come as arrays, which JSON does not know.
-            name: value if isinstance(value, (bool, int, float, str)) else list(value)
+            name: value if isinstance(value, (bool, int, float, str)) else _as_list(value)
             for name, value in zip(request.names, read, strict=True)
             if value is not None
         }
@@ -268,6 +267,11 @@ class EpisodeRunner(ClockGuard, Node):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+
+def _as_list(values: Iterable[Any]) -> list[Any]:
+    """What JSON knows of an array: a list, with null for NaN, as a limit is that the task has."""
+    return [None if value != value else value for value in values]
 
 
 def _number(text: str) -> float | str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.exported import write_exported
+from policy.exported.description import describe
+from policy.exported.graph_files import build_graph, describe_graph
+from policy.runtime.chunk_function import ChunkFunction
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,3 +54,32 @@ def test_the_policy_in_a_loop_pushes_the_block_onto_its_goal() -> None:
 
     assert reward is not None
     assert float(reward[1]) > 0.5
+
+
+def test_an_exported_policy_runs_with_onnxruntime_alone(untrained: DiffusionPolicy, tmp_path: Path) -> None:
+    for library in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(library)
+    config = replace(
+        untrained.config, down_dims=(4,), step_embed_dim=4, n_groups=2
+    )  # its graph takes no time
+    network = config.build_network(untrained.task).eval()
+    sampler = SamplerConfig("sequential", "ddpm", 1)
+    function = ChunkFunction(replace(untrained, network=network, config=config, sampler=sampler))
+    graph = build_graph(function, "onnx")
+    describe_graph(graph, describe(function, precision="float32", provenance={}))
+    with write_exported(tmp_path / "policy.onnx", graph):
+        pass
+
+    said = run_example("export/run_onnxruntime.py", str(tmp_path / "policy.onnx"))
+
+    assert "pusht at 10 Hz, 1 network evaluations in sequence" in said
+    assert "further_noise ['batch', 1, 16, 2]" in said
+    assert re.search(r"chunk \(1, 8, 2\), first command .* \['px', 'px'\]", said)
+
+
+def test_the_example_with_onnxruntime_imports_nothing_of_this_package() -> None:
+    tree = ast.parse((ROOT / "examples" / "export" / "run_onnxruntime.py").read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+    assert imported == {"json", "numpy", "onnxruntime", "sys", "time"}
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))

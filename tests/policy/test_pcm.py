@@ -114,7 +114,7 @@ def test_missing_pickled_truncated_and_foreign_files_are_refused(policy: Diffusi
         load_pcm(path, policy.network)
     policy.save(path)
     with pytest.raises(
-        CheckpointError, match=r"format 'pcm_policy\.diffusion_policy/1', need 'pcm_policy\.pcm/2'"
+        CheckpointError, match=r"format 'pcm_policy\.diffusion_policy/2', need 'pcm_policy\.pcm/2'"
     ):
         load_pcm(path, policy.network)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from policy import Command, DiffusionPolicy, Part, SamplerConfig, StopConfig, Task
+from policy import CheckpointError, Command, DiffusionPolicy, Part, SamplerConfig, StopConfig, Task
 from policy.pcm import load_pcm
 from training.data.demonstrations import load_demonstrations
 from training.data.write_demonstrations import write_demonstrations
+from training.evaluation import evaluate
 from training.pcm import build_trajectories, train_pcm
 from training.policy import estimate_covariance, train_policy
 
@@ -81,7 +84,30 @@ def test_the_policy_knows_its_task_and_commands_what_never_varied_as_it_was(
     assert not last["rollout_reward"]
 
 
-def test_covariance_trajectories_and_pcm_follow_from_it(store: Path, trained: Path, tmp_path: Path) -> None:
+def test_it_is_judged_by_its_held_out_episodes_without_a_simulator(
+    store: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = json.loads((trained / "held_out.json").read_text())
+    assert [row["name"] for row in held_out["dimensions"]] == ["shoulder", "elbow", "gripper"]
+    assert (
+        "the last action of gripper" in held_out["baselines"]["hold"]
+    )  # its position is observed as opening
+    assert held_out["dimensions"][2]["policy"]["mean_absolute"]["mean"] == 0  # shut, as demonstrated
+    arguments = [f"checkpoint={trained}/policy.safetensors", f"output_dir={tmp_path}/out"]
+    judge = ["sampler.solver=ddim", "sampler.steps=10", *arguments]
+    assert evaluate.main([f"demonstrations={store}", *judge]) == 0
+    assert "episodes: held out by its training" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["dimensions"] == held_out["dimensions"]  # the same sampler, the same noises
+
+
+def test_covariance_trajectories_and_pcm_follow_from_it(
+    store: Path,
+    trained: Path,
+    untrained: DiffusionPolicy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     base, trajectories = tmp_path / "base.safetensors", tmp_path / "trajectories.zarr"
     checkpoint = f"checkpoint={trained}/policy.safetensors"
     demonstrations = f"demonstrations={store}"
@@ -112,6 +138,14 @@ def test_covariance_trajectories_and_pcm_follow_from_it(store: Path, trained: Pa
     chunk = sampled.predict_chunk(observations, generator=torch.Generator().manual_seed(0))
     assert chunk.isfinite().all()
 
+    # Neither the PCM nor the trajectories are for a policy of another task.
+    with pytest.raises(CheckpointError, match=r"pcm\.safetensors: trained from another base"):
+        load_pcm(output / "pcm.safetensors", untrained.network)
+    replace(untrained, covariance=torch.eye(32)).save(tmp_path / "pusht.safetensors")
+    arguments = [f"trajectories={trajectories}", f"output_dir={tmp_path}/other", *small]
+    assert train_pcm.main([f"checkpoint={tmp_path}/pusht.safetensors", *arguments]) == 1
+    assert "trajectories.zarr: trajectories of a base whose weights have" in capsys.readouterr().err
+
 
 REFUSALS = [
     (["augmentation=mirror"], "arm.zarr: augmentation=mirror is for PushT, the task arm has no mirror image"),
@@ -138,6 +172,9 @@ def test_demonstrations_of_another_task_are_refused_by_the_name_of_the_part(
     untrained.save(tmp_path / "pusht.safetensors")
     arguments = [f"checkpoint={tmp_path}/pusht.safetensors", f"demonstrations={store}"]
     assert estimate_covariance.main([*arguments, f"output={tmp_path}/new.safetensors"]) == 1
-    assert (
-        "arm.zarr: demonstrations do not fit the policy: part keypoints is missing" in capsys.readouterr().err
-    )
+    said = "arm.zarr: demonstrations do not fit the policy: part keypoints is missing"
+    assert said in capsys.readouterr().err
+    arguments = [*arguments, f"output_dir={tmp_path}/out", "sampler.steps=2"]
+    assert evaluate.main(arguments) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -53,7 +53,7 @@ def build_windows(
     for name, steps in (("observation_steps", observation_steps), ("action_steps", action_steps)):
         if not 1 <= steps <= horizon:
             raise ValueError(f"{name} must be 1 to horizon ({horizon}), got {steps}")
-    chosen = _episode_indices(episodes, len(demonstrations.episode_ends))
+    chosen = episode_indices(episodes, len(demonstrations.episode_ends))
     ends = demonstrations.episode_ends[chosen]
     starts = np.concatenate([[0], demonstrations.episode_ends[:-1]])[chosen]
 
@@ -94,7 +94,7 @@ def join_windows(windows: Sequence[Windows]) -> Windows:
     )
 
 
-def _episode_indices(episodes: Sequence[int] | np.ndarray, num_episodes: int) -> np.ndarray:
+def episode_indices(episodes: Sequence[int] | np.ndarray, num_episodes: int) -> np.ndarray:
     indices = np.asarray(episodes)
     if indices.size == 0:
         return np.zeros(0, dtype=np.int64)

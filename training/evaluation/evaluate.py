@@ -1,4 +1,4 @@
-"""Evaluate a policy on PushT episodes: rewards, inference times, pictures."""
+"""Evaluate a policy: on PushT episodes (rewards, inference times, pictures), or on demonstrated ones (errors)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
-from policy.runtime import ENGINE_CHOICES, ENGINES, PLAIN, Runtime, serve
+from policy.runtime import ENGINE_CHOICES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
 from training.evaluation.episode_pictures import (
@@ -25,6 +25,8 @@ from training.evaluation.episode_pictures import (
     write_video,
 )
 from training.evaluation.latency import LatencyConfig
+from training.evaluation.offline.report import write_judgement
+from training.evaluation.offline.store import judge_store
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
 from training.output_dir import Outputs, check_output_dir, claim_output_dir
@@ -39,7 +41,14 @@ def _is_summary(path: Path) -> bool:
     return isinstance(summary, dict) and {"episodes", "config", "sampler", "checkpoint"} <= summary.keys()
 
 
-NAMES = ("summary.json", "rewards.png", "commands.png", "final_frames.png", "episode.png", "episodes.mp4")
+JUDGED = "actions"  # its files are named by it
+NAMES = (
+    *("summary.json", "rewards.png", "commands.png", "final_frames.png", "episode.png", "episodes.mp4"),
+    *(f"{JUDGED}.{ending}" for ending in ("csv", "png")),
+)
+MOST_NOISE_SEEDS = 1000
+OF_DEMONSTRATIONS = ("task", "demonstrated_episodes", "noise_seeds")
+OF_ROLLOUTS = ("episodes", "first_seed", "max_steps", "batch_size", "recorded_episodes", "engine", "latency")
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
 
@@ -60,6 +69,10 @@ class EvaluateConfig:
     batch_size: int | None = None
     recorded_episodes: int = 10
     engine: str = "auto"
+    demonstrations: str | None = None
+    task: str | None = None
+    demonstrated_episodes: list[int] | None = None
+    noise_seeds: int = 5
     device: str = "auto"
     overwrite: bool = False
 
@@ -75,7 +88,7 @@ class EvaluateConfig:
             )
         if self.engine not in ENGINE_CHOICES:
             raise ValueError(f"engine must be one of {', '.join(ENGINE_CHOICES)}, got {self.engine!r}")
-        if self.engine in ENGINES and not self.one_at_a_time:
+        if self.engine not in ("auto", PLAIN) and not self.one_at_a_time:
             raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
             raise ValueError("sampler.method=pcm needs pcm=….safetensors")
@@ -85,17 +98,31 @@ class EvaluateConfig:
             raise ValueError(f"noise_seed must be in 0 … {2**31 - 1}, got {self.noise_seed}")
         if self.recorded_episodes < 0:
             raise ValueError(f"recorded_episodes must not be negative, got {self.recorded_episodes}")
+        if not 1 <= self.noise_seeds <= MOST_NOISE_SEEDS:
+            raise ValueError(f"noise_seeds must be in 1 … {MOST_NOISE_SEEDS}, got {self.noise_seeds}")
+        self._check_what_is_run()
+
+    def _check_what_is_run(self) -> None:
+        """Refuse keys of simulated episodes beside demonstrations, and the other way round."""
+        in_simulator = self.demonstrations is None
+        reason = "is of simulated episodes, of which there are none with demonstrations=…"
+        if in_simulator:
+            reason = "needs demonstrations=….zarr"
+        for name in OF_DEMONSTRATIONS if in_simulator else OF_ROLLOUTS:
+            default = LatencyConfig() if name == "latency" else getattr(EvaluateConfig, name)
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} {reason}")
 
     @property
     def one_at_a_time(self) -> bool:
         return self.batch_size == 1 or self.latency.mode == "measured"
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Run the episodes and write `summary.json`, plots and a video into the output directory.
+def evaluate(config: EvaluateConfig) -> str:
+    """Run the episodes, or judge the demonstrated ones, and write `summary.json`, tables, plots and a video.
 
     Returns:
-        The summary.
+        The table for the terminal.
     """
     output_dir = Path(config.output_dir)
     check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
@@ -104,10 +131,42 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.pcm is not None:
         policy = policy.with_pcm(load_pcm(config.pcm, policy.network))
     # Hashed now, because a training may replace the files while the episodes run.
-    checkpoint_sha256 = file_sha256(config.checkpoint)
-    pcm_sha256 = None if config.pcm is None else file_sha256(config.pcm)
+    origin = {
+        "config": asdict(config),
+        "sampler": asdict(policy.resolved_sampler),
+        "checkpoint": {"sha256": file_sha256(config.checkpoint), "provenance": dict(policy.provenance)},
+        "pcm": None
+        if policy.pcm is None or config.pcm is None
+        else {"sha256": file_sha256(config.pcm), "provenance": dict(policy.pcm.provenance)},
+        "code": code_version(),
+        "command": command_line(),
+        "machine": machine(device),
+    }
     if policy.pcm_mismatch:
         print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
+    if config.demonstrations is None:
+        return _evaluate_in_simulator(policy, config, origin)
+    return _evaluate_on_demonstrations(policy, config.demonstrations, config=config, origin=origin)
+
+
+def _evaluate_on_demonstrations(
+    policy: DiffusionPolicy, demonstrations: str, *, config: EvaluateConfig, origin: dict[str, Any]
+) -> str:
+    seeds = range(config.noise_seed, config.noise_seed + config.noise_seeds)
+    judgement = judge_store(
+        policy,
+        demonstrations,
+        task=config.task,
+        episodes=config.demonstrated_episodes,
+        noise_seeds=seeds,
+    )
+    output_dir = Path(config.output_dir)
+    claim_output_dir(output_dir, OUTPUTS)
+    write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
+    return write_judgement(judgement, output_dir, JUDGED)
+
+
+def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, origin: dict[str, Any]) -> str:
     served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
     rollout = run_episodes(
         served,
@@ -120,17 +179,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     )
     summary = {
         **summarize(rollout),
-        "config": asdict(config),
-        "sampler": asdict(policy.resolved_sampler),
+        **origin,
         "engine": served.engine if isinstance(served, Runtime) else PLAIN,
-        "checkpoint": {"sha256": checkpoint_sha256, "provenance": dict(policy.provenance)},
-        "pcm": None
-        if policy.pcm is None
-        else {"sha256": pcm_sha256, "provenance": dict(policy.pcm.provenance)},
-        "code": code_version(),
-        "command": command_line(),
-        "machine": machine(device),
     }
+    output_dir = Path(config.output_dir)
     claim_output_dir(output_dir, OUTPUTS)
     write_summary(output_dir / "summary.json", summary)
     plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
@@ -139,12 +191,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         plot_final_frames(recorded, output_dir / "final_frames.png")
         plot_film_strip(recorded[0], output_dir / "episode.png")
         write_video(recorded, output_dir / "episodes.mp4")
-    return summary
+    return format_summary(summary)
 
 
 def _run(config: EvaluateConfig) -> None:
-    print(format_summary(evaluate(config)))
-    print(f"summary, plots and video: {config.output_dir}")
+    print(evaluate(config))
+    print(f"summary, tables and pictures: {config.output_dir}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

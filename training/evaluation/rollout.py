@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from policy import Prediction
+from policy.exported import ExportedPolicy
 from policy.runtime import Policy
 from training.evaluation.episode import Episode, RunningEpisode
 from training.evaluation.latency import LatencyConfig
@@ -38,7 +39,7 @@ class Rollout:
 
 
 def run_episodes(
-    policy: Policy,
+    policy: Policy | ExportedPolicy,
     seeds: Sequence[int],
     max_steps: int = 200,
     *,
@@ -134,7 +135,7 @@ def _batches(episodes: Iterable[RunningEpisode], uses_previous: bool) -> list[li
 
 
 def _predict(
-    policy: Policy, episodes: Sequence[RunningEpisode], uses_previous: bool
+    policy: Policy | ExportedPolicy, episodes: Sequence[RunningEpisode], uses_previous: bool
 ) -> tuple[list[Prediction], float]:
     """A prediction (B = 1) for each episode, and the wall time of the shared call in s."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
@@ -174,7 +175,7 @@ def _tensors(prediction: Prediction) -> list[str]:
     return [f.name for f in fields(prediction) if isinstance(getattr(prediction, f.name), torch.Tensor)]
 
 
-def _warm_up(policy: Policy) -> None:
+def _warm_up(policy: Policy | ExportedPolicy) -> None:
     """Keep the first call's one-time work out of the inference times, and find an impossible sampler early."""
     observations = torch.zeros(1, policy.config.observation_steps, policy.task.observation_dim)
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

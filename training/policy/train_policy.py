@@ -21,6 +21,8 @@ from training.command import named_as_written, run_command
 from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.data.windows import join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
+from training.evaluation.offline.store import HELD_OUT
+from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
 from training.policy.noise_prediction import TrainingData, noise_prediction_loss
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
@@ -30,7 +32,7 @@ from training.pusht.augmentation import load_states, mirrored
 from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
 AUGMENTATIONS = ("none", "mirror")
-OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors")
+OUTPUTS = training_outputs("pcm-train-policy", "policy.safetensors", *FILES)
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 
 
@@ -44,6 +46,7 @@ class TrainPolicyConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out_episodes: int = 6
+    held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
     normalization: dict[str, str] = field(default_factory=dict)
     rollout_episodes: int | None = None
@@ -105,6 +108,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     held_out_data = TrainingData.of(
         policy_windows(demonstrations, held_out, config.policy), normalizer, device
     )
+    judged = None
+    if config.held_out_episodes:
+        judged = HeldOutEpisodes.of(demonstrations, held_out, config.policy)
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
@@ -113,6 +119,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     share = this_worker.share(training.batch_size)
     provenance = {
         "data_sha256": demonstrations.sha256,
+        HELD_OUT: held_out.tolist(),
         "code": code_version(),
         "command": command_line(),
         "seed": training.seed,
@@ -140,9 +147,12 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
-        return validate_policy(
+        numbers = validate_policy(
             policy, held_out_data, alphas_cumprod=alphas_cumprod, seed=training.seed, rollouts=rollouts
         )
+        if judged is not None:
+            numbers |= judged.errors(policy.with_sampler(config.held_out_sampler))
+        return numbers
 
     identity = {
         "data_sha256": demonstrations.sha256,
@@ -152,14 +162,15 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
     }
-    with named_as_written("rollout_sampler"):  # fails now, not at the first validation
-        finished_policy(averaged, 0).with_sampler(config.rollout_sampler)
+    for name in ("held_out_sampler", "rollout_sampler"):
+        with named_as_written(name):  # fails now, not at the first validation
+            finished_policy(averaged, 0).with_sampler(getattr(config, name))
     train(
         network,
         averaged,
         loss,
         validate=validate,
-        validation_columns=COLUMNS,
+        validation_columns=[*COLUMNS, *(judged.columns if judged is not None else [])],
         config=training,
         worker=this_worker,
         output_dir=output_dir,
@@ -171,6 +182,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         path = output_dir / "policy.safetensors"
         if not path.exists():  # an earlier run wrote it, and it was removed
             finished_policy(averaged, training.steps).save(path)
+        if judged is not None:
+            policy = finished_policy(averaged.eval(), training.steps)
+            print(judged.report(policy.with_sampler(config.held_out_sampler), output_dir))
         print(f"policy: {path}")
 
 

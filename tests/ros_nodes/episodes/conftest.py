@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
+
 
 class Stack:
     """Simulator and policy node, each in a process of its own, and what they say."""
@@ -33,9 +35,10 @@ class Stack:
     def start_policy(self, **parameters: Any) -> None:
         """Start the policy node and bring it up."""
         self.policy = self.graph.start(
-            "ros_nodes.policy_node.node",
+            *("ros_nodes.policy_node.node", "--ros-args", "--params-file", str(ROBOT)),
             checkpoint=self.checkpoint,
             engine="plain",
+            sampler__solver="auto",
             sampler__steps=4,
             synchronous=self.mode == "lockstep",
             use_sim_time=True,

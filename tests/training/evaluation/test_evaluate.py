@@ -81,7 +81,7 @@ def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Pat
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "recorded_episodes=0"]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == [".pcm_policy.json", "rewards.png", "summary.json"]
+    assert written == [".pcm_policy.json", "commands.png", "rewards.png", "summary.json"]
 
 
 # λ = 1, 1/2: in feature space the second iteration evaluates both models.
@@ -160,3 +160,59 @@ def test_the_runtime_serves_one_episode_at_a_time(
     assert "engine=eager needs batch_size=1, got null" in capsys.readouterr().err
     assert main([*arguments, "engine=steam"]) == 1
     assert "engine must be one of auto, eager, " in capsys.readouterr().err
+
+
+@pytest.fixture
+def judging(policy: DiffusionPolicy, small_demonstrations: Path, tmp_path: Path) -> list[str]:
+    policy.save(tmp_path / "policy.safetensors")
+    return [
+        f"checkpoint={tmp_path}/policy.safetensors",
+        f"demonstrations={small_demonstrations}",
+        f"output_dir={tmp_path}/out",
+        "sampler.steps=2",
+    ]
+
+
+def test_a_checkpoint_is_judged_by_demonstrations_without_a_simulator(
+    judging: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(evaluation, "run_episodes")
+    assert main([*judging, "demonstrated_episodes=[0,3]", "noise_seeds=2", "noise_seed=7"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 episodes (0, 3)" in printed
+    assert "hold: hold the last" in printed
+    out = tmp_path / "out"
+    written = sorted(path.name for path in out.iterdir())
+    assert written == [".pcm_policy.json", "actions.csv", "actions.png", "summary.json"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["noise_seeds"] == [7, 8]
+    assert summary["sampler"]["steps"] == 2
+    assert summary["checkpoint"]["sha256"] == file_sha256(tmp_path / "policy.safetensors")
+    assert {"config", "code", "command", "machine", "data_sha256", "baselines"} <= summary.keys()
+    for row in summary["dimensions"]:
+        interval = row["policy"]["mean_absolute"]
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["episodes=3"], "episodes is of simulated episodes, of which there are none with demonstrations="),
+        (["latency=fixed"], "latency is of simulated episodes"),
+        (["batch_size=1"], "batch_size is of simulated episodes"),
+        (["demonstrations=null", "demonstrated_episodes=[0]"], "demonstrated_episodes needs demonstrations="),
+        (["demonstrations=null", "noise_seeds=3"], "noise_seeds needs demonstrations="),
+        (["noise_seeds=0"], "noise_seeds must be in 1 … 1000, got 0"),
+        (["demonstrated_episodes=[]"], "small.zarr: at least one episode is needed to judge a policy"),
+        (["demonstrated_episodes=[6]"], "small.zarr: there is no episode 6"),
+        (["demonstrations=nowhere.zarr"], "nowhere.zarr: no such file or folder"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(
+    judging: list[str], tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*judging, *more]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

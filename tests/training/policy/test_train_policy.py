@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ TINY = [
     "training.checkpoint_every=5",
     "training.validate_every=20",
     "training.warmup_steps=5",
+    "held_out_sampler.steps=2",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
 
@@ -50,7 +52,12 @@ def losses(output_dir: Path) -> list[float]:
 def test_trained_policy_loads_acts_and_knows_where_it_comes_from(
     small_demonstrations: Path, tmp_path: Path, observations: torch.Tensor
 ) -> None:
-    more = ["rollout_episodes=1", "rollout_max_steps=8", "rollout_sampler.steps=2"]
+    more = [
+        "rollout_episodes=1",
+        "rollout_max_steps=8",
+        "rollout_sampler.steps=2",
+        "held_out_sampler.steps=2",
+    ]
     assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
     policy = DiffusionPolicy.load(tmp_path / "policy.safetensors")
     assert policy.predict_chunk(observations).isfinite().all()
@@ -77,6 +84,41 @@ def whole(small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) 
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments(small_demonstrations, output_dir)), check=True, env=ENVIRONMENT)
     return output_dir
+
+
+def test_held_out_episodes_say_how_far_off_the_actions_are(
+    small_demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["held_out_episodes=2", "training.steps=25"]
+    assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
+    printed = capsys.readouterr().out
+    assert "hold: hold the last position" in printed
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    validated = [int(row["step"]) for row in rows if row["held_out_error"]]
+    assert validated == [20, 25]
+    summary = json.loads((tmp_path / "held_out.json").read_text())
+    provenance = DiffusionPolicy.load(tmp_path / "policy.safetensors").provenance
+    assert provenance["held_out_episodes"] == summary["episodes"]
+    assert len(summary["episodes"]) == 2
+    # The log has one of the report's noise seeds.
+    for dimension in summary["dimensions"]:
+        logged = float(rows[-1][f"held_out_error/{dimension['name']}"])
+        assert logged == pytest.approx(dimension["policy"]["mean_absolute"]["mean"], rel=0.5)
+    assert (tmp_path / "held_out.csv").exists()
+    # Trained already: what got lost is written again, and says the same.
+    (tmp_path / "held_out.json").unlink()
+    (tmp_path / "held_out.png").unlink()
+    assert main(arguments(small_demonstrations, tmp_path, *more)) == 0
+    assert json.loads((tmp_path / "held_out.json").read_text()) == summary
+    assert (tmp_path / "held_out.png").exists()
+
+
+def test_without_held_out_episodes_there_is_nothing_to_report(
+    small_demonstrations: Path, tmp_path: Path
+) -> None:
+    assert main(arguments(small_demonstrations, tmp_path, "held_out_episodes=0", "training.steps=5")) == 0
+    assert not list(tmp_path.glob("held_out*"))
 
 
 def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
@@ -127,6 +169,11 @@ def test_batch_that_cannot_be_built_is_refused(
         ("rollout_episodes=1000000", "error: rollout_episodes must be at most 100000, got 1000000"),
         ("rollout_sampler.steps=102", "error: rollout_sampler.steps must be in 1 … 100 (training timesteps)"),
         ("rollout_sampler.method=pcm", "error: rollout_sampler.method=pcm needs a PCM"),
+        (
+            "held_out_sampler.steps=102",
+            "error: held_out_sampler.steps must be in 1 … 100 (training timesteps)",
+        ),
+        ("held_out_sampler.method=pcm", "error: held_out_sampler.method=pcm needs a PCM"),
         ("rollout_sampler.steps=101", "steps must be in 1 … 100 (training timesteps), got 101"),
         ("rollout_sampler.method=pcm", "sampler.method=pcm needs a PCM, and the policy has none"),
     ],

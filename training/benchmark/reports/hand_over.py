@@ -48,14 +48,18 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     groups = [(ms, hand_over) for ms in options.fixed_ms for hand_over in HAND_OVERS]
     tasks = [
-        [_task(options, base, *group, noise_seed=seed) for seed in options.noise_seeds] for group in groups
+        [_task(options, base, ms=ms, hand_over=name, noise_seed=seed) for seed in options.noise_seeds]
+        for ms, name in groups
     ]
     cache.measure_all([task for group in tasks for task in group], "hand_over")
     measured = {
         group: [cache.read(task) for task in found] for group, found in zip(groups, tasks, strict=True)
     }
     rows = table(
-        [make_row(ms, name, found, measured[ms, "replace"]) for (ms, name), found in measured.items()]
+        [
+            make_row(ms, name, found, replaced=measured[ms, "replace"])
+            for (ms, name), found in measured.items()
+        ]
     )
     write_report(
         config,
@@ -98,7 +102,9 @@ def measure_hand_over(policy: DiffusionPolicy, options: HandOverConfig, *, ms: f
     }
 
 
-def make_row(ms: float, hand_over: str, measured: Sequence[Row], replaced: Sequence[Row]) -> dict[str, Any]:
+def make_row(
+    ms: float, hand_over: str, measured: Sequence[Row], *, replaced: Sequence[Row]
+) -> dict[str, Any]:
     """A row of the CSV from the rollouts with each noise seed, and those of `replace` at the same latency."""
     rewards = {steps: np.array([row[f"max_reward_{steps}"] for row in measured]) for steps in EPISODE_STEPS}
     before = np.array([row[f"max_reward_{EPISODE_STEPS[0]}"] for row in replaced])
@@ -113,7 +119,7 @@ def make_row(ms: float, hand_over: str, measured: Sequence[Row], replaced: Seque
 
 
 def _task(
-    options: HandOverConfig, base: DiffusionPolicy, ms: float, hand_over: str, *, noise_seed: int
+    options: HandOverConfig, base: DiffusionPolicy, *, ms: float, hand_over: str, noise_seed: int
 ) -> Task:
     sampler = replace(SamplerConfig("sequential", options.solver, options.steps), hand_over=hand_over)
     identity = {

@@ -1,0 +1,1 @@
+"""Judging a policy without a simulator: its sampled actions beside demonstrated ones."""

@@ -1,0 +1,1 @@
+"""`pcm-export`: a policy as one graph in a file."""
