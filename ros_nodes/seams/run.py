@@ -145,7 +145,7 @@ def _origin() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each case")
+    parser.add_argument("--seconds", type=float, default=4.2, help="duration of each case")
     parser.add_argument("--output", type=Path, default=Path("outputs/seams/joint_trajectory_controller.md"))
     options = parser.parse_args(arguments)
     try:
