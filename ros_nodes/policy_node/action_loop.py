@@ -160,6 +160,7 @@ class ActionLoop:
 
     def activate(self) -> None:
         self._active = True
+        self._in_the_way = False
         self.forget()
 
     def deactivate(self) -> None:
