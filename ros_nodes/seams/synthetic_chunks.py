@@ -56,7 +56,7 @@ def horizon(stamp: float, *, drift: float, rng: np.random.Generator) -> NDArray[
         drift: standard deviation in px of point 8 from the path, in each joint; in proportion for the others.
         rng: of the drift.
     """
-    numbers = np.arange(HORIZON) - BEGIN + 1
+    numbers = np.arange(HORIZON, dtype=np.float64) - (BEGIN - 1)
     away = rng.normal(0.0, drift, 2) if drift else np.zeros(2)
     return path(stamp + numbers * PERIOD) + numbers[:, None] / CHUNK * away
 
