@@ -94,12 +94,13 @@ def test_a_controller_whose_state_falls_silent_is_named_at_once(start_policy: Ca
     state = policy.graph.node.create_publisher(
         JointTrajectoryControllerState, "/pusher_controller/controller_state", 1
     )
-    policy.wait_for_message("no chunk: /pusher_controller/controller_state is silent for 0.")
     policy.observe(STEP, observation(0))
+    policy.wait_for_message("no chunk: /pusher_controller/controller_state is silent for ")
+    policy.chunks.clear()
 
     def update() -> bool:
         state.publish(JointTrajectoryControllerState())
-        policy.observe(STEP, observation(0))
+        policy.observe(30 * STEP, observation(0))
         return bool(policy.chunks)
 
     policy.graph.spin_until(update, "a chunk for the controller that is back")
