@@ -9,6 +9,7 @@ import pytest
 from control_msgs.action import FollowJointTrajectory
 from policy_peer import STEP, observation
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 
 Result = FollowJointTrajectory.Result
@@ -30,6 +31,7 @@ class Controller:
             execute_callback=self._execute,
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
+            callback_group=ReentrantCallbackGroup(),  # diagnostics come in while a goal is not answered
         )
 
     async def _on_goal(self, goal: Any) -> GoalResponse:
