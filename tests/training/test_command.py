@@ -10,6 +10,7 @@ from policy.sampling import sampler_options
 from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
+from training.importing import import_demonstrations
 from training.policy import estimate_covariance, train_policy
 from training.pusht import demonstrate_pusht
 
@@ -18,6 +19,7 @@ COMMANDS = [
     download_demonstrations.main,
     estimate_covariance.main,
     evaluate.main,
+    import_demonstrations.main,
     train_policy.main,
 ]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
