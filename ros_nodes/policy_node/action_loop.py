@@ -314,20 +314,22 @@ class ActionLoop:
             )
             return
         points = self._points(computed.actions, request.stamp_ns)
+        if len(points):
+            self._motion.send(points)
+            self._previous.remember(computed.prediction, request.stamp_ns)
+        done, now = time.perf_counter(), self._now()
+        statistics.note(computed.prediction, latency=done - request.arrived, seconds=computed.seconds)
+        missed = self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
         if not len(points):
-            self._come_late(request)
+            statistics.late_chunks += 1
+            self._node.get_logger().warning(
+                f"a chunk came {(now - request.stamp_ns) / 1e9:.3f} s after its observation, too late for all of its "
+                f"{self._count} points, not sent",
+                throttle_duration_sec=WARNING_PERIOD,
+            )
             return
-        self._motion.send(points)
-        sent, now = time.perf_counter(), self._now()
-        self._previous.remember(computed.prediction, request.stamp_ns)
         statistics.chunks += 1
-        statistics.depth = computed.prediction.depth
-        statistics.network_evaluations = computed.prediction.network_evaluations
-        statistics.residual = float(computed.prediction.residual[0])
-        statistics.deadline_cuts += computed.prediction.cut
-        statistics.latencies.append(sent - request.arrived)
-        statistics.inference_seconds.append(computed.seconds)
-        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
+        statistics.deadline_misses += missed
         markers = path_markers(
             points.positions,
             self._joints,
@@ -353,17 +355,6 @@ class ActionLoop:
         first = self._begin + points.first - 1
         self.statistics.clamped_points += self._joints.clamp(actions[first : first + len(points)])[1]
         return points
-
-    def _come_late(self, request: ChunkRequest) -> None:
-        """Do without a chunk of which no point is still to come."""
-        now = self._now()
-        self.statistics.late_chunks += 1
-        self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
-        self._node.get_logger().warning(
-            f"a chunk came {(now - request.stamp_ns) / 1e9:.3f} s after its observation, too late for all of its "
-            f"{self._count} points, not sent",
-            throttle_duration_sec=WARNING_PERIOD,
-        )
 
 
 def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHistory:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from policy import Prediction
+
 WINDOW = 1000
 PERCENTS = (50, 95, 99)
 COUNTS = (
@@ -34,7 +36,8 @@ class PolicyStatistics:
 
     Attributes:
         chunks: number of chunks that were sent.
-        latencies: times of the newest chunks from the observation's arrival to the chunk's publication, in s.
+        latencies: times of the newest chunks from the observation's arrival to the chunk's publication, in s; also of
+            chunks that came too late for that.
         inference_seconds: times of their policy calls, in s.
         depth: network evaluations of the newest chunk that had to follow one another.
         network_evaluations: all network evaluations of the newest chunk.
@@ -66,6 +69,15 @@ class PolicyStatistics:
     goals_aborted: int = 0
     goals_unanswered: int = 0
     rejections: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def note(self, prediction: Prediction, *, latency: float, seconds: float) -> None:
+        """Take note of what the newest chunk cost: its latency and its inference time, in s."""
+        self.depth = prediction.depth
+        self.network_evaluations = prediction.network_evaluations
+        self.residual = float(prediction.residual[0])
+        self.deadline_cuts += prediction.cut
+        self.latencies.append(latency)
+        self.inference_seconds.append(seconds)
 
     @property
     def overheads(self) -> list[float]:
