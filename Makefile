@@ -19,7 +19,7 @@ SOAK_MINUTES ?= 30
 FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 0
 
-.PHONY: run test ros-test soak fuzz check clean
+.PHONY: run test ros-test soak seams fuzz check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluation.evaluate sampler.method=sequential sampler.solver=dpmpp_2m sampler.steps=5 \
@@ -41,6 +41,10 @@ soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or 
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error soak needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(BIN)/python -m ros_nodes.soak --output-dir outputs/soak \
 		$(if $(EPISODES),--episodes $(EPISODES),--minutes $(SOAK_MINUTES)) $(ARGUMENTS)
+
+seams: $(VENV)/.installed  ## Velocity jumps through joint_trajectory_controller, which ros2_control must be there for
+	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error seams needs ROS 2, sourced or under /opt/ros))
+	$(ROS) $(BIN)/python -m ros_nodes.seams
 
 fuzz: $(VENV)/.installed-test  ## Faults injected into files, arguments and messages; or FUZZ_CASES=…, FUZZ_SEED=…
 	$(ROS) $(BIN)/python -m tests.fuzz --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(ARGUMENTS)
