@@ -93,9 +93,8 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         files(CONF) / presets
     ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
-    for name, type_ in get_type_hints(config_type).items():
-        if get_origin(type_) is dict:  # whose keys are the user's
-            overrides = [re.sub(rf"^{name}\.", f"++{name}.", override) for override in overrides]
+    for name in _open_sections(config_type):
+        overrides = [re.sub(rf"^{re.escape(name)}\.", f"++{name}.", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
         try:
             composed = compose(config_name, list(overrides))
@@ -135,6 +134,15 @@ def _refuse_values_of_sections(schema: DictConfig, composed: DictConfig, prefix:
             first = fields(type_)[0].name
             raise ValueError(f"{prefix}{key} is a section of keys such as {prefix}{key}.{first}, no value")
         _refuse_values_of_sections(section, value, f"{prefix}{key}.")
+
+
+def _open_sections(config_type: type) -> Iterator[str]:
+    """Names of the sections whose keys are the user's."""
+    for name, type_ in get_type_hints(config_type).items():
+        if get_origin(type_) is dict:
+            yield name
+        elif is_dataclass(type_) and isinstance(type_, type):
+            yield from (f"{name}.{inner}" for inner in _open_sections(type_))
 
 
 def _check_sections(config: DictConfig, prefix: str = "") -> None:
