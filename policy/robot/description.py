@@ -14,7 +14,7 @@ COMMAND = "command"
 
 OUTPUTS = ("topic", "follow_joint_trajectory")
 RELIABILITIES = ("reliable", "best_effort")
-RESERVED = (COMMAND, "sampler")
+RESERVED = (COMMAND, "sampler", "trajectory")
 """Names that no source may have, besides those of the robot's other keys: others begin with them."""
 
 

@@ -89,6 +89,25 @@ def commanded_joints(robot: Robot, task: Task) -> JointLimits:
     return JointLimits(names, lower, upper)
 
 
+def position_columns(robot: Robot, task: Task) -> dict[str, dict[str, int]]:
+    """Where the robot's sources measure positions of the joints that it commands.
+
+    Returns:
+        For each source that does, by its name: the index among its numbers of each such joint.
+
+    Raises:
+        RobotError: for a robot that does not fill the task.
+    """
+    commanded = set(commanded_joints(robot, task).names)
+    columns = {}
+    for source in (part.source for part in filled_parts(robot, task)):
+        if source.kind.by_joint and "position" in source.fields:
+            size, first = len(source.fields), source.fields.index("position")
+            found = {name: index * size + first for index, name in enumerate(source.joints)}
+            columns[source.name] = {name: found[name] for name in commanded & found.keys()}
+    return columns
+
+
 def _limits(robot: Robot, action: Command, key: str) -> tuple[float, ...]:
     own: Sequence[float | None] = getattr(action, key)
     set_by_robot: tuple[float, ...] = getattr(robot, f"{key}_limits") or (math.nan,) * action.size

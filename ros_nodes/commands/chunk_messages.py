@@ -12,28 +12,24 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import Marker, MarkerArray
 
 from policy.robot.joint_limits import JointLimits
+from ros_nodes.commands.chunk_points import ChunkPoints
 
 
-def trajectory_message(
-    chunk: NDArray[np.float64], names: Sequence[str], *, stamp_ns: int, period_ns: int
-) -> JointTrajectory:
-    """A chunk (points, joints) as a trajectory.
+def trajectory_message(points: ChunkPoints, names: Sequence[str]) -> JointTrajectory:
+    """Points as a trajectory, stamped with the time of their newest observation.
 
     Args:
-        chunk: target positions.
-        names: names of the joints, in the order of the chunk's columns.
-        stamp_ns: time of the newest observation that the chunk is based on. Point i, counted from 1, is due
-            i control periods after it.
-        period_ns: control period in ns.
+        names: names of the joints, in the order of the points' columns.
     """
     message = JointTrajectory()
-    message.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    message.header.stamp = Time(sec=points.stamp_ns // 10**9, nanosec=points.stamp_ns % 10**9)
     message.joint_names = list(names)
-    for number, positions in enumerate(chunk.tolist(), start=1):
-        due = number * period_ns
+    velocities = [[]] * len(points) if points.velocities is None else points.velocities.tolist()
+    for due, positions, speeds in zip(points.times_ns, points.positions.tolist(), velocities, strict=True):
         message.points.append(
             JointTrajectoryPoint(
                 positions=positions,
+                velocities=speeds,
                 time_from_start=Duration(sec=due // 10**9, nanosec=due % 10**9),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from control_msgs.action import FollowJointTrajectory
@@ -9,25 +10,35 @@ from rclpy.action import ActionClient
 from rclpy.lifecycle import LifecycleNode
 from trajectory_msgs.msg import JointTrajectory
 
+from ros_nodes.commands.controller_watch import SILENCE, ControllerWatch
+
 
 class GoalCounts(Protocol):
-    """Where refused and failed goals are counted."""
+    """Where goals are counted that were refused, failed, or were never answered."""
 
     goals_rejected: int
     goals_aborted: int
+    goals_unanswered: int
 
 
 class TrajectoryOutput(Protocol):
     """Where trajectories go."""
 
     def obstacle(self) -> str | None:
-        """Why nothing would receive a trajectory now, or None."""
+        """Why nothing would execute a trajectory now, or None."""
+
+    def complaint(self) -> str | None:
+        """What is wrong with the controller although it may execute a trajectory, or None."""
 
     def send(self, trajectory: JointTrajectory) -> None:
         """Let a trajectory replace the running one."""
 
-    def cancel(self) -> None:
-        """Stop what was sent, where the interface has a way to."""
+    def stop(self, hold: JointTrajectory | None) -> None:
+        """End what was sent.
+
+        Args:
+            hold: trajectory that stands still, for an interface with no other way to; None if what was sent is over.
+        """
 
     def close(self) -> None:
         """Give up everything that it holds in the node."""
@@ -39,19 +50,25 @@ class TopicOutput:
     def __init__(self, node: LifecycleNode, topic: str) -> None:
         self._node = node
         self._publisher = node.create_lifecycle_publisher(JointTrajectory, topic, 10)
+        self._watch = ControllerWatch(node, topic)
 
     def obstacle(self) -> str | None:
-        if self._publisher.get_subscription_count():
-            return None
-        return f"nothing listens on {self._publisher.topic_name}"
+        if not self._publisher.get_subscription_count():
+            return f"nothing listens on {self._publisher.topic_name}"
+        return self._watch.silence()
+
+    def complaint(self) -> str | None:
+        return None
 
     def send(self, trajectory: JointTrajectory) -> None:
         self._publisher.publish(trajectory)
 
-    def cancel(self) -> None:
-        """A topic has no way to; the controller holds the last point."""
+    def stop(self, hold: JointTrajectory | None) -> None:
+        if hold is not None:
+            self._publisher.publish(hold)
 
     def close(self) -> None:
+        self._watch.close()
         self._node.destroy_lifecycle_publisher(self._publisher)
 
 
@@ -65,16 +82,30 @@ class ActionOutput:
         self._counts = counts
         self._sent: object | None = None  # marks the newest goal; results of replaced ones are expected
         self._handle: Any = None
+        self._waits_since: float | None = None  # for an answer to the oldest goal without one
+        self._watch = ControllerWatch(node, action)
 
     def obstacle(self) -> str | None:
-        return None if self._client.server_is_ready() else f"no action server {self._action}"
+        if not self._client.server_is_ready():
+            self._waits_since = None
+            return f"no action server {self._action}"
+        return self._watch.silence()
+
+    def complaint(self) -> str | None:
+        waits = 0.0 if self._waits_since is None else time.monotonic() - self._waits_since
+        return f"{self._action} has not answered a goal for {waits:.1f} s" if waits > SILENCE else None
 
     def send(self, trajectory: JointTrajectory) -> None:
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
+        else:
+            self._counts.goals_unanswered += 1
         mark = self._sent = object()
         future = self._client.send_goal_async(FollowJointTrajectory.Goal(trajectory=trajectory))
         future.add_done_callback(lambda future: self._answered(mark, future.result()))
 
     def _answered(self, mark: object, handle: Any) -> None:
+        self._waits_since = None
         if not handle.accepted:
             self._counts.goals_rejected += 1
             self._logger.warning(f"{self._action} rejected a goal", throttle_duration_sec=1.0)
@@ -95,11 +126,16 @@ class ActionOutput:
                 throttle_duration_sec=1.0,
             )
 
-    def cancel(self) -> None:
+    def stop(self, hold: JointTrajectory | None) -> None:
+        """Cancel the goal; the controller then holds where it is."""
+        self._cancel()
+
+    def close(self) -> None:
+        self._cancel()
+        self._watch.close()
+        self._client.destroy()
+
+    def _cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel_goal_async()
         self._sent = self._handle = None
-
-    def close(self) -> None:
-        self.cancel()
-        self._client.destroy()

@@ -12,6 +12,8 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from visualization_msgs.msg import MarkerArray
@@ -24,14 +26,18 @@ from policy.robot.fit import (
     control_period_ns,
     filled_parts,
     observation_history,
+    position_columns,
 )
 from policy.robot.message_types import Message
 from policy.robot.messages import measurement
 from policy.robot.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
-from policy.runtime import Policy
-from ros_nodes.commands.chunk_messages import path_markers, trajectory_message
+from ros_nodes.commands.chunk_messages import path_markers
+from ros_nodes.commands.chunk_points import ChunkPoints, points_to_come
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
-from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, compute_chunk
+from ros_nodes.policy_node.chunk_length import check_speed, point_count
+from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, warm_up
+from ros_nodes.policy_node.measured_position import MeasuredPosition
+from ros_nodes.policy_node.motion import Motion
 from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
 from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
@@ -40,7 +46,6 @@ from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bound
 from ros_nodes.reception.message_classes import message_class
 from ros_nodes.reception.refusals import WARNING_PERIOD, Refusals
 
-REPEAT_AFTER = 1.0  # s
 BYTES_PER_NUMBER = 64  # in a message for an observation of many numbers, with names and fields beside them
 
 RELIABILITIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
@@ -55,9 +60,11 @@ class ActionLoop:
         settings: the parameters that may not.
         policy: policy on its device, with its sampler.
         on_failure: called in the executor's thread with what the policy raised.
+        on_change: called in the executor's thread when something begins or ceases to be in the way of acting.
 
     Raises:
-        ValueError: for a robot that does not fill the policy's task, naming the part.
+        ValueError: for a robot that does not fill the policy's task, naming the part, or for a horizon that is too
+            short.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class ActionLoop:
         settings: PolicySettings,
         policy: DiffusionPolicy,
         on_failure: Callable[[Exception], None],
+        on_change: Callable[[], None],
     ) -> None:
         config, robot, task = policy.config, settings.robot, policy.task
         self._joints = commanded_joints(robot, task)
@@ -80,18 +88,25 @@ class ActionLoop:
         self._settings = settings
         self._policy = prepare(policy, settings.engine, settings.threads)
         self._on_failure = on_failure
+        self._on_change = on_change
         self._chunk_ns = config.action_steps * self._period_ns
+        self._begin = config.observation_steps - 1  # index in the horizon of the chunk
+        self._count = point_count(config, tail=settings.tail_points, synchronous=settings.synchronous)
+        inference = warm_up(self._policy, policy)
+        if not settings.synchronous:
+            check_speed(inference, count=self._count, period_ns=self._period_ns)
         self._schedule = ChunkSchedule(
             chunk_ns=self._chunk_ns,
             period_ns=self._period_ns,
             margin_ns=settings.inference_margin_ns,
             synchronous=settings.synchronous,
-            inference_ns=round(_warm_up(self._policy, policy) * 1e9),
+            inference_ns=round(inference * 1e9),
         )
         self._active = False
         self._arrived = 0.0  # of the newest observation, by time.perf_counter
         self._request: ChunkRequest | None = None  # the one that the worker computes
-        self._sent: tuple[float, int, object] | None = None
+        self._measured = MeasuredPosition(self._joints.names, position_columns(robot, task))
+        self._in_the_way = False
         self._previous = PreviousPrediction(self._period_ns)
         self._refusals = Refusals("observation", node.get_logger().warning, self.statistics.rejections)
         self._start_noises(parameters.seed())
@@ -108,6 +123,12 @@ class ActionLoop:
             else TopicOutput(node, robot.trajectory_topic)
         )
         resources.callback(self._output.close)
+        self._motion = Motion(self._output, self._joints, self._measured, synchronous=settings.synchronous)
+        # Wall time: a simulated clock stands still while the world does.
+        watch = node.create_timer(
+            self._period_ns / 1e9, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        resources.callback(node.destroy_timer, watch)
         self._path = node.create_lifecycle_publisher(MarkerArray, "~/predicted_path", 10)
         resources.callback(node.destroy_lifecycle_publisher, self._path)
         self._ready = node.create_guard_condition(self._on_ready)
@@ -139,12 +160,15 @@ class ActionLoop:
 
     def activate(self) -> None:
         self._active = True
+        self._in_the_way = False
         self.forget()
 
     def deactivate(self) -> None:
+        """Stop the motion, unless the process is ending, which leaves no way to."""
         self._active = False
+        if self._node.context.ok():
+            self._stop()
         self.forget()
-        self._output.cancel()
 
     def close(self) -> None:
         """Give up everything that it holds in the node, and end the worker."""
@@ -160,7 +184,8 @@ class ActionLoop:
         self._start_noises(self._parameters.seed())
         self._schedule.restart()
         self._request = None
-        self._sent = None
+        self._motion.forget()
+        self._measured.forget()
 
     def _start_noises(self, seed: int) -> None:
         self._seed = seed
@@ -171,11 +196,37 @@ class ActionLoop:
         """Why no chunk can be computed now, or None."""
         return self.history.obstacle(self._now()) or self._output.obstacle()
 
+    def complaint(self) -> str | None:
+        """What is wrong with the controller although it may execute chunks, or None."""
+        return self._output.complaint()
+
     def ages(self) -> dict[str, float | None]:
         return self.history.ages(self._now())
 
     def _now(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
+
+    def _watch(self) -> None:
+        """Look for what does not come with a message: lost observations, and a controller that falls silent."""
+        if not self._active:
+            return
+        now = self._now()
+        lost = self.history.obstacle(now) is not None
+        if lost and not self._settings.synchronous and self._motion.is_under_way(now):
+            # The next complete observation starts a chunk from where the robot stopped.
+            self._stop()
+            self._schedule.restart()
+            self._previous.forget()
+            self._request = None
+        in_the_way = bool(self.obstacle() or self.complaint())
+        if in_the_way != self._in_the_way:
+            self._in_the_way = in_the_way
+            self._on_change()
+
+    def _stop(self) -> None:
+        now = self._now()
+        self.statistics.stops += self._motion.is_under_way(now)
+        self._motion.stop(now)
 
     def _on_message(self, part: FilledPart, message: Message) -> None:
         if not self._active:
@@ -192,7 +243,8 @@ class ActionLoop:
         if arrival is Arrival.RESTART:
             self._restart()
         elif arrival is Arrival.DUPLICATE:
-            self._repeat(stamp)
+            self._motion.repeat(stamp)
+        self._measured.note(part.slice.name, stamp, values)
         newest = self.history.newest_stamp()
         if newest is None:
             return
@@ -206,15 +258,6 @@ class ActionLoop:
     def _refuse(self, source: str, reason: str, detail: str) -> None:
         if self._active:
             self._refusals.add(source, reason, detail)
-
-    def _repeat(self, stamp_ns: int) -> None:
-        """In lockstep, an observation again and again means that the chunk for it was lost."""
-        if not self._settings.synchronous or self._sent is None:
-            return
-        sent, sent_stamp, trajectory = self._sent
-        if stamp_ns == sent_stamp and time.monotonic() - sent > REPEAT_AFTER:
-            self._output.send(trajectory)
-            self._sent = time.monotonic(), sent_stamp, trajectory
 
     def _consider(self, stamp_ns: int, now_ns: int) -> None:
         if self._worker.busy or not self._follow_sampler():
@@ -233,6 +276,7 @@ class ActionLoop:
             arrived=self._arrived,
             previous=previous,
             executed=executed,
+            delay=self._schedule.delay(stamp_ns, now_ns),
         )
         self._schedule.started(stamp_ns)
         self._worker.submit(self._request)
@@ -263,40 +307,54 @@ class ActionLoop:
 
     def _send(self, request: ChunkRequest, computed: ComputedChunk) -> None:
         statistics, settings = self.statistics, self._settings
-        if not np.isfinite(computed.chunk).all():
+        if not np.isfinite(computed.actions).all():
             statistics.non_finite_chunks += 1
             self._node.get_logger().error(
                 "the policy's chunk is not finite, not sent", throttle_duration_sec=WARNING_PERIOD
             )
             return
-        chunk, clamped = self._joints.clamp(computed.chunk)
-        trajectory = trajectory_message(
-            chunk,
-            self._joints.names,
-            stamp_ns=request.stamp_ns,
-            period_ns=self._period_ns,
-        )
-        self._output.send(trajectory)
-        sent, now = time.perf_counter(), self._now()
-        self._sent = time.monotonic(), request.stamp_ns, trajectory
-        self._previous.remember(computed.prediction, request.stamp_ns)
+        points = self._points(computed.actions, request.stamp_ns)
+        if len(points):
+            self._motion.send(points)
+            self._previous.remember(computed.prediction, request.stamp_ns)
+        done, now = time.perf_counter(), self._now()
+        statistics.note(computed.prediction, latency=done - request.arrived, seconds=computed.seconds)
+        missed = self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
+        if not len(points):
+            statistics.late_chunks += 1
+            self._node.get_logger().warning(
+                f"a chunk came {(now - request.stamp_ns) / 1e9:.3f} s after its observation, too late for all of its "
+                f"{self._count} points, not sent",
+                throttle_duration_sec=WARNING_PERIOD,
+            )
+            return
         statistics.chunks += 1
-        statistics.depth = computed.prediction.depth
-        statistics.network_evaluations = computed.prediction.network_evaluations
-        statistics.residual = float(computed.prediction.residual[0])
-        statistics.deadline_cuts += computed.prediction.cut
-        statistics.clamped_points += clamped
-        statistics.latencies.append(sent - request.arrived)
-        statistics.inference_seconds.append(computed.seconds)
-        statistics.deadline_misses += self._schedule.finished(request.stamp_ns, now - request.started_ns, now)
+        statistics.deadline_misses += missed
         markers = path_markers(
-            chunk,
+            points.positions,
             self._joints,
             frame_id=settings.frame_id,
             stamp_ns=request.stamp_ns,
             lifetime_ns=self._chunk_ns,
         )
         self._path.publish(markers)
+
+    def _points(self, actions: NDArray[np.float64], stamp_ns: int) -> ChunkPoints:
+        """The points of a horizon (H, J) that are sent now, inside the joints' limits."""
+        synchronous = self._settings.synchronous
+        horizon, _ = self._joints.clamp(actions)
+        points = points_to_come(
+            horizon,
+            begin=self._begin,
+            count=self._count,
+            velocities=self._settings.velocities and not synchronous,
+            stamp_ns=stamp_ns,
+            period_ns=self._period_ns,
+            published_ns=None if synchronous else self._now(),
+        )
+        first = self._begin + points.first - 1
+        self.statistics.clamped_points += self._joints.clamp(actions[first : first + len(points)])[1]
+        return points
 
 
 def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHistory:
@@ -311,20 +369,3 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
         steps=policy.config.observation_steps,
         limits=(lower - margin, upper + margin),
     )
-
-
-def _warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
-    """Inference time in s of the second chunk, since the first one of a process takes longer."""
-    limits = policy.normalizer.observation.to("cpu")
-    middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
-    observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
-    request = ChunkRequest(
-        policy=prepared,
-        observations=observations,
-        generator=torch.Generator().manual_seed(0),
-        stamp_ns=0,
-        started_ns=0,
-        arrived=0.0,
-    )
-    compute_chunk(request)
-    return compute_chunk(request).seconds

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policy import Prediction
+from policy import DiffusionPolicy, Prediction
 from policy.runtime import Policy
 
 
@@ -26,8 +26,9 @@ class ChunkRequest:
         stamp_ns: time of the newest observation, in ns.
         started_ns: time of the request on the node's clock, in ns.
         arrived: arrival of the newest observation by `time.perf_counter`, in s.
-        previous: the prediction before, for a warm start.
+        previous: the prediction before, for a warm start or a hand-over.
         executed: control periods from the previous prediction's observations to these.
+        delay: points of the chunk that will be over when it arrives.
     """
 
     policy: Policy
@@ -38,19 +39,20 @@ class ChunkRequest:
     arrived: float
     previous: Prediction | None = None
     executed: int | None = None
+    delay: int = 0
 
 
 @dataclass(frozen=True)
 class ComputedChunk:
-    """A chunk and its cost.
+    """A chunk, in its horizon, and its cost.
 
     Attributes:
-        chunk: (action_steps, action_dim), float64.
+        actions: (horizon, action_dim) the chunk and what is predicted before and after it, float64.
         seconds: inference time in s.
         prediction: the prediction that it is part of.
     """
 
-    chunk: NDArray[np.float64]
+    actions: NDArray[np.float64]
     seconds: float
     prediction: Prediction
 
@@ -60,10 +62,30 @@ def compute_chunk(request: ChunkRequest) -> ComputedChunk:
     started = time.perf_counter()
     observations = torch.from_numpy(request.observations).float()[None]
     prediction = request.policy.predict(
-        observations, generator=request.generator, previous=request.previous, executed=request.executed
+        observations,
+        generator=request.generator,
+        previous=request.previous,
+        executed=request.executed,
+        delay=request.delay,
     )
-    chunk = prediction.chunk[0].double().cpu().numpy()
-    return ComputedChunk(chunk, time.perf_counter() - started, prediction)
+    actions = prediction.actions[0].double().cpu().numpy()
+    return ComputedChunk(actions, time.perf_counter() - started, prediction)
+
+
+def warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
+    """Inference time in s of the fastest of three chunks, since the first one of a process takes longer."""
+    limits = policy.normalizer.observation.to("cpu")
+    middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
+    observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
+    request = ChunkRequest(
+        policy=prepared,
+        observations=observations,
+        generator=torch.Generator().manual_seed(0),
+        stamp_ns=0,
+        started_ns=0,
+        arrived=0.0,
+    )
+    return min(compute_chunk(request).seconds for _ in range(3))
 
 
 def started_thread(name: str, threads: int) -> ThreadPoolExecutor:

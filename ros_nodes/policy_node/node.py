@@ -61,6 +61,7 @@ class PolicyNode(ClockGuard, LifecycleNode):
                 settings=settings,
                 policy=policy,
                 on_failure=self._on_policy_failure,
+                on_change=self._report,
             )
         except Exception as error:  # whatever is wrong with the file or the sampler, the node stays
             self._failure = str(error)
@@ -146,9 +147,10 @@ class PolicyNode(ClockGuard, LifecycleNode):
         values |= self.clock_refusals.values("rejected_times")
         if self._state == "active" and self._loop is not None:
             values |= age_values(self._loop.ages())
-            obstacle = self._loop.obstacle()
-            if obstacle is not None:
-                level, summary = DiagnosticStatus.WARN, f"no chunk: {obstacle}"
+            obstacle, complaint = self._loop.obstacle(), self._loop.complaint()
+            if obstacle or complaint:
+                summary = f"no chunk: {obstacle}" if obstacle else str(complaint)
+                level = DiagnosticStatus.WARN
                 self.get_logger().warning(summary, throttle_duration_sec=2.0)
         if self._failure:
             level, summary = DiagnosticStatus.ERROR, self._failure

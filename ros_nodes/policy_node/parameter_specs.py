@@ -105,6 +105,18 @@ NODE_PARAMETERS = (
         minimum=0.0,
         maximum=10.0,
     ),
+    ParameterSpec(
+        "trajectory.velocities",
+        True,
+        "whether points have velocities, with which controllers interpolate smoothly; not in lockstep",
+    ),
+    ParameterSpec(
+        "trajectory.tail_points",
+        0,
+        "points after the chunk's that are sent with it, so that a late chunk meets a moving robot; none in lockstep",
+        minimum=0,
+        maximum=1000,
+    ),
     ParameterSpec("frame_id", "world", "frame of the predicted path's markers"),
     ParameterSpec(
         SOURCES,

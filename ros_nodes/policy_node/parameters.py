@@ -34,6 +34,8 @@ class PolicySettings:
     threads: int
     synchronous: bool
     inference_margin_ns: int
+    velocities: bool
+    tail_points: int
     frame_id: str
     robot: Robot
 
@@ -87,6 +89,8 @@ class PolicyParameters:
             threads=value("threads"),
             synchronous=value("synchronous"),
             inference_margin_ns=round(value("inference_margin") * SECOND),
+            velocities=value("trajectory.velocities"),
+            tail_points=value("trajectory.tail_points"),
             frame_id=value("frame_id"),
             robot=robot_from_parameters({name: value(name) for name in self._specs}),
         )

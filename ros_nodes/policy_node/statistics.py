@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from policy import Prediction
+
 WINDOW = 1000
 PERCENTS = (50, 95, 99)
 COUNTS = (
@@ -15,9 +17,12 @@ COUNTS = (
     "deadline_cuts",
     "clamped_points",
     "deadline_misses",
+    "late_chunks",
     "non_finite_chunks",
+    "stops",
     "goals_rejected",
     "goals_aborted",
+    "goals_unanswered",
 )
 
 
@@ -31,7 +36,8 @@ class PolicyStatistics:
 
     Attributes:
         chunks: number of chunks that were sent.
-        latencies: times of the newest chunks from the observation's arrival to the chunk's publication, in s.
+        latencies: times of the newest chunks from the observation's arrival to the chunk's publication, in s; also of
+            chunks that came too late for that.
         inference_seconds: times of their policy calls, in s.
         depth: network evaluations of the newest chunk that had to follow one another.
         network_evaluations: all network evaluations of the newest chunk.
@@ -39,8 +45,11 @@ class PolicyStatistics:
         deadline_cuts: number of chunks whose sampler was stopped by its deadline.
         clamped_points: number of points outside of the joint limits.
         deadline_misses: number of chunks that came after the last point of the chunk before them.
+        late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.
+        stops: number of times that the motion was stopped, since observations were lost or the node was deactivated.
         goals_rejected, goals_aborted: numbers of goals that the controller's action server turned down or gave up.
+        goals_unanswered: number of goals that followed one that the action server had not answered.
         rejections: numbers of refused observations by source and reason.
     """
 
@@ -53,10 +62,22 @@ class PolicyStatistics:
     deadline_cuts: int = 0
     clamped_points: int = 0
     deadline_misses: int = 0
+    late_chunks: int = 0
     non_finite_chunks: int = 0
+    stops: int = 0
     goals_rejected: int = 0
     goals_aborted: int = 0
+    goals_unanswered: int = 0
     rejections: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def note(self, prediction: Prediction, *, latency: float, seconds: float) -> None:
+        """Take note of what the newest chunk cost: its latency and its inference time, in s."""
+        self.depth = prediction.depth
+        self.network_evaluations = prediction.network_evaluations
+        self.residual = float(prediction.residual[0])
+        self.deadline_cuts += prediction.cut
+        self.latencies.append(latency)
+        self.inference_seconds.append(seconds)
 
     @property
     def overheads(self) -> list[float]:
@@ -66,7 +87,14 @@ class PolicyStatistics:
 
     def faults(self) -> int:
         """Number of things that should not happen."""
-        counts = (self.deadline_misses, self.non_finite_chunks, self.goals_rejected, self.goals_aborted)
+        counts = (
+            self.deadline_misses,
+            self.late_chunks,
+            self.non_finite_chunks,
+            self.goals_rejected,
+            self.goals_aborted,
+            self.goals_unanswered,
+        )
         return sum(counts) + self.rejections.total()
 
     def values(self) -> dict[str, str]:

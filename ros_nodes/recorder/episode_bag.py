@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rosbag2_py
 
@@ -89,7 +90,7 @@ class EpisodeBag:
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir()
         # rosbag2 names the bag's files after its folder, so the folder has its final name already.
-        self._writer = rosbag2_py.SequentialWriter()
+        self._writer: Any = rosbag2_py.SequentialWriter()  # whose stubs take bytes for text
         options = rosbag2_py.StorageOptions(
             uri=str(self._temporary / self.name),
             storage_id=storage,

@@ -10,6 +10,7 @@ from policy.sampling import sampler_options
 from policy.solvers import SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
+from training.importing import import_demonstrations
 from training.policy import estimate_covariance, train_policy
 from training.pusht import demonstrate_pusht
 
@@ -18,6 +19,7 @@ COMMANDS = [
     download_demonstrations.main,
     estimate_covariance.main,
     evaluate.main,
+    import_demonstrations.main,
     train_policy.main,
 ]
 REQUIRED = ["demonstrations=nowhere.zarr", "output_dir=out"]
@@ -125,6 +127,25 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
             [*REQUIRED, "rollout_sampler.stop.iterations=-1"],
             "error: rollout_sampler.stop.iterations must be in 0 … 1000, got -1",
         ),
+        (
+            train_policy.main,
+            [*REQUIRED, "training=2"],
+            "error: training is a section of keys such as training.steps, no value",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "rollout_sampler.picard=x"],
+            "error: rollout_sampler.picard is a section of keys such as rollout_sampler.picard.",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "training.steps=1" + "0" * 400],
+            "error: training.steps is too large a",
+        ),
+        (evaluate.main, ["latency=5"], "error: a choice is a name, got a number or the like in latency=5"),
+        (evaluate.main, ["+sampler=0.5"], "error: a sampler is a method and a solver"),
+        (evaluate.main, ["output_dir=\ré"], "error: cannot read the argument 'output_dir=\\ré'"),
+        (evaluate.main, ["episodes=" + "x" * 5000], "… of type 'str' could not be converted to Integer"),
         (
             estimate_covariance.main,
             ["checkpoint=a", "demonstrations=b", "output=c", "samples=1000000000000000"],

@@ -30,7 +30,7 @@ from training.evaluation.offline.report import write_judgement
 from training.evaluation.offline.store import judge_store
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
-from training.output_dir import Outputs, check_output_dir, claim_output_dir
+from training.output_dir import Outputs, check_output_dir, claim_output_dir, locked_output_dir
 from training.provenance import code_version, command_line, machine
 
 
@@ -129,6 +129,10 @@ def evaluate(config: EvaluateConfig) -> str:
 
     Returns:
         The table for the terminal.
+
+    Raises:
+        ValueError: if the output directory holds other things.
+        RuntimeError: if another process has it.
     """
     output_dir = Path(config.output_dir)
     check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
@@ -151,7 +155,9 @@ def evaluate(config: EvaluateConfig) -> str:
     if policy.pcm_mismatch:
         print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
     if config.demonstrations is None:
-        return _evaluate_in_simulator(policy, config, origin)
+        # From the start, as episodes take long; demonstrations are judged before anything is made.
+        with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+            return _evaluate_in_simulator(policy, config, origin)
     return _evaluate_on_demonstrations(policy, config.demonstrations, config=config, origin=origin)
 
 
@@ -167,9 +173,10 @@ def _evaluate_on_demonstrations(
         noise_seeds=seeds,
     )
     output_dir = Path(config.output_dir)
-    claim_output_dir(output_dir, OUTPUTS)
-    write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
-    return write_judgement(judgement, output_dir, JUDGED)
+    with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+        claim_output_dir(output_dir, OUTPUTS)
+        write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
+        return write_judgement(judgement, output_dir, JUDGED)
 
 
 def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, origin: dict[str, Any]) -> str:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from policy.robot.description import Robot, RobotError, Source
-from policy.robot.fit import commanded_joints, control_period_ns, filled_parts, observation_history, task_of
+from policy.robot.fit import (
+    commanded_joints,
+    control_period_ns,
+    filled_parts,
+    observation_history,
+    position_columns,
+    task_of,
+)
 from policy.robot.parameters import robot_from_parameters
 from policy.task import Part, Task
 
@@ -148,3 +155,10 @@ def test_sizes_that_only_messages_tell_are_asked_for(parameters: dict[str, Any])
 def test_a_task_needs_commands(robot: Robot) -> None:
     with pytest.raises(RobotError, match="nothing says what is commanded"):
         task_of(replace(robot, command=None), name="reach", rate=20.0, sizes={})
+
+
+def test_positions_of_commanded_joints_are_found_among_a_sources_numbers(robot: Robot, task: Task) -> None:
+    (arm,) = [columns for columns in position_columns(robot, task).values() if columns]
+    (part,) = [part for part in task.observation if part.name == "arm"]
+    assert arm == {name: index for index, name in enumerate(part.names) if name in task.action.names}
+    assert arm

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from visualization_msgs.msg import Marker
 
 from ros_nodes.commands.chunk_messages import JointLimits, path_markers, trajectory_message
+from ros_nodes.commands.chunk_points import ChunkPoints
 
 LIMITS = JointLimits(("pusher_x", "pusher_y"), (0.0, 0.0), (512.0, 512.0))
 CHUNK = np.arange(16.0).reshape(8, 2) + 1 / 3
@@ -16,20 +17,30 @@ def nanoseconds(time: object) -> int:
     return time.sec * 10**9 + time.nanosec  # type: ignore[attr-defined]
 
 
-@given(st.integers(0, 2**31 * 10**9 - 1), st.integers(1, 10**10))
-def test_point_i_is_due_i_periods_after_the_observation(stamp: int, period: int) -> None:
-    message = trajectory_message(CHUNK, LIMITS.names, stamp_ns=stamp, period_ns=period)
+def points(velocities: np.ndarray | None = None, **options: int) -> ChunkPoints:
+    given_options = {"stamp_ns": 0, "period_ns": 10**8, "first": 1, **options}
+    return ChunkPoints(positions=CHUNK, velocities=velocities, **given_options)
+
+
+@given(st.integers(0, 2**31 * 10**9 - 1), st.integers(1, 10**10), st.integers(1, 9))
+def test_point_i_is_due_i_periods_after_the_observation(stamp: int, period: int, first: int) -> None:
+    message = trajectory_message(points(stamp_ns=stamp, period_ns=period, first=first), LIMITS.names)
     assert nanoseconds(message.header.stamp) == stamp
     assert [nanoseconds(point.time_from_start) for point in message.points] == [
-        i * period for i in range(1, 9)
+        i * period for i in range(first, first + 8)
     ]
 
 
-def test_positions_arrive_to_the_last_bit() -> None:
-    message = trajectory_message(CHUNK, LIMITS.names, stamp_ns=0, period_ns=10**8)
+def test_positions_are_those_of_the_chunk_to_the_last_bit() -> None:
+    message = trajectory_message(points(), LIMITS.names)
     assert message.joint_names == ["pusher_x", "pusher_y"]
     assert [list(point.positions) for point in message.points] == CHUNK.tolist()
     assert not any(len(point.velocities) or len(point.accelerations) for point in message.points)
+
+
+def test_velocities_go_along() -> None:
+    message = trajectory_message(points(velocities=CHUNK / 7), LIMITS.names)
+    assert [list(point.velocities) for point in message.points] == (CHUNK / 7).tolist()
 
 
 def test_points_outside_of_the_limits_are_clamped_and_counted() -> None:

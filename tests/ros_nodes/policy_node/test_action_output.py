@@ -9,6 +9,7 @@ import pytest
 from control_msgs.action import FollowJointTrajectory
 from policy_peer import STEP, observation
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 
 Result = FollowJointTrajectory.Result
@@ -19,6 +20,7 @@ class Controller:
 
     def __init__(self, graph: Any) -> None:
         self.answer = GoalResponse.ACCEPT
+        self.silence: Future | None = None
         self.goals: list[Any] = []
         self.outcomes: list[Future] = []
         self.cancelled = 0
@@ -29,10 +31,13 @@ class Controller:
             execute_callback=self._execute,
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
+            callback_group=ReentrantCallbackGroup(),  # diagnostics come in while a goal is not answered
         )
 
-    def _on_goal(self, goal: Any) -> GoalResponse:
+    async def _on_goal(self, goal: Any) -> GoalResponse:
         self.goals.append(goal.trajectory)
+        if self.silence is not None:
+            await self.silence
         return self.answer
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
@@ -89,3 +94,15 @@ def test_rejections_and_aborts_are_reported(policy: Any) -> None:
     assert "aborted the goal: pusher_x is lost" in output
     policy.observe(40 * STEP, observation(0))
     policy.graph.spin_until(lambda: len(controller.outcomes) == 2, "the next goal")
+
+
+def test_goals_that_are_not_answered_are_named_and_counted(policy: Any) -> None:
+    controller = Controller(policy.graph)
+    controller.silence = Future()
+    policy.graph.spin_until(lambda: policy.observe(STEP, observation(0)) or controller.goals, "a goal")
+    policy.wait_for_message("pusher_controller/follow_joint_trajectory has not answered a goal for ")
+    policy.observe(20 * STEP, observation(0))
+    policy.wait_for_value("goals_unanswered", 1)
+    controller.silence.set_result(None)
+    controller.silence = None
+    policy.graph.spin_until(lambda: policy.diagnostics[-1].message == "active", "it has answered")

@@ -157,15 +157,24 @@ def test_a_parallel_sampler_reports_depth_and_residual(lockstep: Any) -> None:
     assert float(lockstep.values()["residual"]) > 0
 
 
-def test_a_warm_start_continues_the_chunk_before(lockstep: Any, checkpoints: Path) -> None:
-    sampler = SamplerConfig(
-        "picard",
-        "ddim",
-        4,
-        stop=StopConfig(iterations=2),
-        parallel=ParallelConfig(warm_start="actions_and_noise"),
-        picard=PicardConfig("drift", "repeated"),
-    )
+WARM_START = SamplerConfig(
+    "picard",
+    "ddim",
+    4,
+    stop=StopConfig(iterations=2),
+    parallel=ParallelConfig(warm_start="actions_and_noise"),
+    picard=PicardConfig("drift", "repeated"),
+)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [WARM_START, *(SamplerConfig("sequential", "ddim", 4, hand_over=name) for name in ("blend", "inpaint"))],
+    ids=["warm start", "blend", "inpaint"],
+)
+def test_a_chunk_continues_the_one_before_as_the_library_does(
+    lockstep: Any, checkpoints: Path, sampler: SamplerConfig
+) -> None:
     values = {name.replace(".", "__"): value for name, _, value in sampler_options(sampler)}
     assert lockstep.set_together(**values) == ""
     policy = DiffusionPolicy.load(checkpoints / "tiny.safetensors", sampler=sampler)
@@ -187,7 +196,7 @@ def test_a_warm_start_continues_the_chunk_before(lockstep: Any, checkpoints: Pat
     noises = generator.get_state()
     assert_chunk(1, expected(7, 8, begun))
     generator.set_state(noises)
-    with pytest.raises(AssertionError):  # a cold start is something else
+    with pytest.raises(AssertionError):  # without the one before it is something else
         assert_chunk(1, expected(7, 8))
     assert lockstep.graph.call(Trigger, "/policy/reset").success
     lockstep.observe(STEP, observation(0))
@@ -325,6 +334,7 @@ def test_latency_counts_from_the_arrival_even_if_the_policy_was_busy_then(
         policy.observe(policy.now(), observation(0))
     policy.graph.spin_for(0.6)
     (tmp_path / "hold").unlink()
-    policy.chunk(2)
-    policy.wait_for_value("chunks", 3)
+    policy.wait_for_value("late_chunks", 1)
+    policy.chunk(1)
+    policy.wait_for_value("chunks", 2)
     assert float(policy.values()["latency_p50_ms"]) > 500

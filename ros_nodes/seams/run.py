@@ -1,0 +1,169 @@
+"""Measure what joint_trajectory_controller makes of chunks that replace one another, and write a table.
+
+python -m ros_nodes.seams --output docs/results/cpu/joint_trajectory_controller.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import rclpy
+import torch
+import yaml
+from rclpy.executors import ExternalShutdownException
+from tqdm import tqdm
+
+from policy.atomic_write import atomic_write
+from ros_nodes.seams.controller import CONTROLLER, ControllerPeer, Recording
+from ros_nodes.seams.report import LATENCIES_MS, WINDOW, Case, Measurement, format_report
+from ros_nodes.seams.synthetic_chunks import (
+    ALL_VELOCITIES,
+    BEFORE,
+    NOW,
+    TAIL,
+    Publication,
+    horizon,
+    interval,
+    points,
+)
+from ros_nodes.seams.velocity_jumps import velocity_jumps
+from training.provenance import code_version, command_line, machine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = REPOSITORY / "launch" / "ros2_control.launch.py"
+SETTINGS = REPOSITORY / "config" / "ros2_control.yaml"
+LOG = "log.txt"
+DRIFT = 10.0
+"""Standard deviation of point 8 in px, about the shipped policy's."""
+BOTH = (NOW, TAIL)
+CASES: dict[bool, tuple[tuple[float, Publication], ...]] = {
+    False: (
+        *((0.0, publication) for publication in (BEFORE, *BOTH)),
+        *((DRIFT, publication) for publication in (BEFORE, ALL_VELOCITIES, *BOTH)),
+    ),
+    True: tuple((DRIFT, publication) for publication in BOTH),
+}
+"""By the controller's setting interpolate_from_desired_state: drifts and what is published."""
+SETTLING = 2
+"""Chunks at the beginning that do not count: the controller comes from elsewhere."""
+
+
+def measure(peer: ControllerPeer, case: Case, seconds: float) -> Measurement:
+    """Send chunk after chunk, and look at what the controller made of them."""
+    latency, rng = case.latency_ms / 1e3, np.random.default_rng(0)
+    begin = stamp = peer.now()
+    published: list[float] = []
+    while stamp < begin + seconds:
+        actions = horizon(stamp, drift=case.drift, rng=rng)
+        peer.spin_until(partial(_has_come, peer, stamp + latency))
+        if len(published) == SETTLING:
+            peer.recording = Recording()
+        now = peer.now()
+        peer.send(
+            points(actions, case.publication, stamp_ns=round(stamp * 1e9), published_ns=round(now * 1e9))
+        )
+        published.append(now)
+        stamp += interval(latency)
+    peer.spin_until(partial(_has_come, peer, published[-1] + WINDOW))
+    times, positions = peer.recording.commanded()
+    jumps = velocity_jumps(times, positions, seams=published[SETTLING:], seconds=WINDOW)
+    return Measurement(case=case, jumps=jumps, error=max(peer.recording.errors))
+
+
+def _has_come(peer: ControllerPeer, time: float) -> bool:
+    return peer.now() >= time
+
+
+def run(seconds: float, folder: Path) -> list[Measurement]:
+    """Launch the controller with each setting and measure all cases, each for so many seconds.
+
+    Args:
+        folder: for the log and the controller's settings.
+
+    Raises:
+        RuntimeError: if the controller does not come up.
+    """
+    # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rclpy.init(args=[])
+    peer = ControllerPeer()
+    measurements = []
+    progress = tqdm(total=sum(map(len, CASES.values())) * len(LATENCIES_MS), desc="cases")
+    try:
+        for from_desired, drifts in CASES.items():
+            with _controller(folder, from_desired):
+                peer.wait_for_controller()
+                for (drift, publication), latency in product(drifts, LATENCIES_MS):
+                    case = Case(
+                        from_desired=from_desired, drift=drift, publication=publication, latency_ms=latency
+                    )
+                    measurements.append(measure(peer, case, seconds))
+                    progress.update()
+    finally:
+        peer.destroy_node()
+        rclpy.try_shutdown()
+    return measurements
+
+
+@contextmanager
+def _controller(folder: Path, from_desired: bool) -> Iterator[None]:
+    """A running controller with the shipped settings, but for this one, and without tolerances."""
+    content = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    parameters = content[CONTROLLER]["ros__parameters"]
+    parameters["interpolate_from_desired_state"] = from_desired
+    del parameters["constraints"]
+    settings = folder / "ros2_control.yaml"
+    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = ["ros2", "launch", str(LAUNCH_FILE), f"controllers_file:={settings}"]
+    with open(folder / LOG, "ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGINT)  # all of them, as Ctrl-C in a terminal
+            process.wait(timeout=120)
+
+
+def _origin() -> str:
+    of = machine(torch.device("cpu"))
+    return (
+        f"`{command_line()}` on {of['device']}, {of['cores']} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, code "
+        f"{code_version()}."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=4.2, help="duration of each case")
+    parser.add_argument("--output", type=Path, default=Path("outputs/seams/joint_trajectory_controller.md"))
+    options = parser.parse_args(arguments)
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            try:
+                measurements = run(options.seconds, folder)
+            except RuntimeError as error:
+                log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"{error}\n{log[-2000:]}") from None
+        page = format_report(measurements, origin=_origin())
+        with atomic_write(options.output) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        print(page)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 130
+    except (RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
