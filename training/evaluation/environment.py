@@ -104,7 +104,9 @@ class Environment:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"environment {self._id!r} cannot be made: {reason}") from error
         try:
-            self._keys = _observation_keys(self._id, self._env.observation_space, task, config.observation)
+            self._keys = _observation_keys(
+                self._id, self._env.observation_space, task, mapped=config.observation
+            )
             self._space = _action_space(self._id, self._env.action_space, task)
         except ValueError:
             self._env.close()
@@ -199,7 +201,7 @@ def commanded_positions(task: Task) -> list[int] | None:
 
 
 def _observation_keys(
-    name: str, space: spaces.Space[Any], task: Task, mapped: Mapping[str, str]
+    name: str, space: spaces.Space[Any], task: Task, *, mapped: Mapping[str, str]
 ) -> list[str] | None:
     """The keys of an observation in the order of the task's parts; None for one that is a vector as a whole."""
     parts = [part.name for part in task.observation]
@@ -212,7 +214,9 @@ def _observation_keys(
             raise ValueError(
                 f"environment.observation is for a dict, but environment {name!r} observes {space}"
             )
-        _check_numbers(f"environment {name!r} observes", space, "the task's parts need", task.observation_dim)
+        _check_numbers(
+            f"environment {name!r} observes", space, "the task's parts need", size=task.observation_dim
+        )
         return None
     keys = []
     for part in task.observation:
@@ -232,7 +236,7 @@ def _observation_keys(
     return keys
 
 
-def _check_numbers(found: str, space: spaces.Space[Any], wanting: str, size: int) -> None:
+def _check_numbers(found: str, space: spaces.Space[Any], wanting: str, *, size: int) -> None:
     is_box = isinstance(space, spaces.Box)
     if not is_box or int(np.prod(space.shape or ())) != size:
         shape = space.shape if is_box else space
@@ -240,6 +244,8 @@ def _check_numbers(found: str, space: spaces.Space[Any], wanting: str, size: int
 
 
 def _action_space(name: str, space: spaces.Space[Any], task: Task) -> spaces.Box:
-    _check_numbers(f"environment {name!r} takes actions", space, "the task's action needs", task.action_dim)
+    _check_numbers(
+        f"environment {name!r} takes actions", space, "the task's action needs", size=task.action_dim
+    )
     assert isinstance(space, spaces.Box)
     return space
