@@ -16,14 +16,17 @@ TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$((
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 SOAK_MINUTES ?= 30
 
-.PHONY: run test ros-test soak seams check clean
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 0
+
+.PHONY: run test ros-test soak seams fuzz check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluation.evaluate sampler.method=sequential sampler.solver=dpmpp_2m sampler.steps=5 \
 		episodes=10 max_steps=300 batch_size=1 output_dir=outputs/run
 
 # The tests' networks are tiny: more threads would only wait for each other.
-test ros-test: export OMP_NUM_THREADS := 1
+test ros-test fuzz: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/.installed-test  ## The whole test suite
 	$(ROS) $(PYTEST)
@@ -42,6 +45,9 @@ soak: $(VENV)/.installed  ## Half an hour of episodes in real time, watched; or 
 seams: $(VENV)/.installed  ## Velocity jumps through joint_trajectory_controller, which ros2_control must be there for
 	$(if $(ROS_DISTRO)$(ROS_SETUP),,$(error seams needs ROS 2, sourced or under /opt/ros))
 	$(ROS) $(BIN)/python -m ros_nodes.seams
+
+fuzz: $(VENV)/.installed-test  ## Faults injected into files, arguments and messages; or FUZZ_CASES=…, FUZZ_SEED=…
+	$(ROS) $(BIN)/python -m tests.fuzz --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(ARGUMENTS)
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .

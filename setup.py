@@ -119,6 +119,7 @@ setup(
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
+            "simulator_node = ros_nodes.simulator.environment_simulator_node:main",
             "record_keys = ros_nodes.recorder.record_keys:main",
             "recorder_node = ros_nodes.recorder.recorder_node:main",
         ],

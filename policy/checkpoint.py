@@ -20,6 +20,7 @@ from policy.atomic_write import atomic_write
 
 # Far above what this project writes (20 kB), far below what would fill a memory.
 LARGEST_HEADER = 4 * 2**20
+LONGEST_MESSAGE = 1000  # letters
 TENSORS_SHA256, HEADER_SHA256 = "tensors_sha256", "header_sha256"
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -32,7 +33,14 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a checkpoint. The message names the file and the fault."""
+    """A file that cannot be used as a checkpoint. The message names the file and the fault.
+
+    It is one line of bounded length, as it quotes what the file says.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split("\n"))
+        super().__init__(line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…")
 
 
 @dataclass(frozen=True)

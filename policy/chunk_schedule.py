@@ -29,6 +29,7 @@ class ChunkSchedule:
         self._margin_ns = margin_ns
         self._synchronous = synchronous
         self._inference_times = deque([inference_ns], maxlen=REMEMBERED)
+        self._doubted = False  # whether the newest inference time was impossible
         self.restart()
 
     def restart(self) -> None:
@@ -75,8 +76,16 @@ class ChunkSchedule:
         self._used = stamp_ns
 
     def finished(self, stamp_ns: int, inference_ns: int, now_ns: int) -> bool:
-        """Note a ready chunk; returns whether it missed its deadline, the last point of the chunk before it."""
+        """Note a ready chunk; returns whether it missed its deadline, the last point of the chunk before it.
+
+        An inference time that is negative, or longer than a chunk, is a clock that jumped; only the second in a row is
+        learned, if it is positive.
+        """
         missed = not self._synchronous and self._end is not None and now_ns > self._end
-        self._inference_times.append(inference_ns)
+        # A clock that jumped meanwhile would start chunks too early, as long as its time is remembered.
+        is_doubtful = not 0 <= inference_ns <= self._chunk_ns
+        if not is_doubtful or (self._doubted and inference_ns > 0):
+            self._inference_times.append(inference_ns)
+        self._doubted = is_doubtful
         self._end = stamp_ns + self._chunk_ns
         return missed

@@ -59,7 +59,7 @@ def _range_from_values(name: str, values: Mapping[str, Any], size: int) -> Range
         raise ValueError(f"the scaling of {name} must be one of {', '.join(SCALINGS)}, got {scaling!r}")
     tensors = []
     for key in KEYS if scaling == "mean_deviation" else KEYS[:2]:
-        tensor = torch.tensor(values[key], dtype=torch.float32)
+        tensor = torch.tensor(_numbers(name, key, values[key]), dtype=torch.float32)
         if tensor.shape != (size,):
             raise ValueError(f"the {key} of {name} has shape {tuple(tensor.shape)}, need {(size,)}")
         if not tensor.isfinite().all():
@@ -69,6 +69,16 @@ def _range_from_values(name: str, values: Mapping[str, Any], size: int) -> Range
         return Range(*tensors)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _numbers(name: str, key: str, values: object) -> list[float]:
+    """A list of JSON's numbers. Torch would read false as 0."""
+    if not isinstance(values, list):
+        raise ValueError(f"the {key} of {name} must be a list of numbers, got {values!r:.100}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"the {key} of {name} must be numbers, got {value!r:.100}")
+    return values
 
 
 def _joined(ranges: list[Range]) -> Range:

@@ -14,7 +14,7 @@ from typing import TypeVar, get_origin, get_type_hints
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from policy.sampling import SamplerConfig, sampler_options
@@ -23,6 +23,8 @@ from policy.sampling.config import SECTION_METHODS
 Config = TypeVar("Config")
 
 CONF = "training.conf"
+MOST_INT = 2**1023  # beyond, Python cannot make a float of it, and OmegaConf does not say of which key
+LONGEST_LINE = 2000  # letters of an error: some quote what a file or an argument holds
 
 # `SamplerConfig` has the descriptions, choices and defaults of a sampler's options, so no YAML repeats them.
 ConfigStore.instance().store(group="sampler", name="options", node=OmegaConf.create(asdict(SamplerConfig())))
@@ -62,7 +64,9 @@ def run_command(
         HydraException,
         OmegaConfBaseException,
     ) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        # Long words are values, quoted from an argument or a file; what is said of them comes after.
+        line = re.sub(r"\S{200,}", lambda word: f"{word[0][:100]}…", _one_line(error))
+        print(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + '…'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -80,7 +84,7 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"arguments look like key=value, got {override!r} (--help lists the keys)")
-        if re.match(r"\w*sampler=", override):
+        if re.match(r"[+~]*\w*sampler=", override):
             raise ValueError(
                 f"a sampler is a method and a solver: sampler.method=… sampler.solver=…, got {override!r}"
             )
@@ -89,16 +93,23 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         files(CONF) / presets
     ).is_dir():  # presets of this command alone, which are chosen by preset=… as well
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
-    for name, type_ in get_type_hints(config_type).items():
-        if get_origin(type_) is dict:  # whose keys are the user's
-            overrides = [re.sub(rf"^{name}\.", f"++{name}.", override) for override in overrides]
+    for name in _open_sections(config_type):
+        overrides = [re.sub(rf"^{re.escape(name)}\.", f"++{name}.", override) for override in overrides]
     with initialize_config_module(CONF, version_base="1.3"):
-        composed = compose(config_name, list(overrides))
+        try:
+            composed = compose(config_name, list(overrides))
+        except ValueError as error:
+            if "Config group override must be" not in str(error):
+                raise
+            raise ValueError(
+                f"a choice is a name, got a number or the like in {' '.join(overrides)}"
+            ) from error
     assert isinstance(composed, DictConfig)
     missing = sorted(str(key) for key in OmegaConf.missing_keys(composed))
     if missing:
         raise ValueError(f"{missing[0]}=… is required (--help explains the keys)")
     schema = OmegaConf.structured(config_type)
+    _refuse_values_of_sections(schema, composed)
     _make_writable(schema)
     merged = OmegaConf.merge(schema, composed)
     assert isinstance(merged, DictConfig)
@@ -106,6 +117,32 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     config = OmegaConf.to_object(merged)
     assert isinstance(config, config_type)
     return config
+
+
+def _refuse_values_of_sections(schema: DictConfig, composed: DictConfig, prefix: str = "") -> None:
+    """Refuse a value in place of a section, which OmegaConf does without the key's name."""
+    for key in map(str, composed):
+        section = schema._get_node(key) if key in schema else None
+        type_ = OmegaConf.get_type(section) if isinstance(section, DictConfig) else None
+        number = composed._get_node(key)
+        if isinstance(number, Node) and isinstance(number._value(), int) and abs(number._value()) >= MOST_INT:
+            raise ValueError(f"{prefix}{key} is too large a number")
+        if not isinstance(section, DictConfig) or not is_dataclass(type_):
+            continue
+        value = composed._get_node(key)
+        if not isinstance(value, DictConfig) or value._is_none():
+            first = fields(type_)[0].name
+            raise ValueError(f"{prefix}{key} is a section of keys such as {prefix}{key}.{first}, no value")
+        _refuse_values_of_sections(section, value, f"{prefix}{key}.")
+
+
+def _open_sections(config_type: type) -> Iterator[str]:
+    """Names of the sections whose keys are the user's."""
+    for name, type_ in get_type_hints(config_type).items():
+        if get_origin(type_) is dict:
+            yield name
+        elif is_dataclass(type_) and isinstance(type_, type):
+            yield from (f"{name}.{inner}" for inner in _open_sections(type_))
 
 
 def _check_sections(config: DictConfig, prefix: str = "") -> None:
@@ -195,7 +232,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         said = f"cannot read the argument {error.override!r}"
         key, _, value = str(error.override).partition("=")
-        if re.search(r"[\"'\[\]{}$\\]", value):
+        if re.search(r"[\"'\[\]{}$\\]", value) or not value.isprintable():
             return said
         # Hydra's grammar knows few letters without quotes.
         return f"""{said}; a value with other than plain letters needs quotes: '{key}="{value}"'"""

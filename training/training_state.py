@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from policy.checkpoint import Checkpoint, CheckpointError, check_weights, load_checkpoint, save_checkpoint
 
 STATE_FORMAT = "pcm_policy.training_state/2"
+LONGEST_VALUE = 300  # letters of what a file says, in a message
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,14 @@ def _check_identity(path: Path, header: Mapping[str, Any], identity: Mapping[str
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: bad header (identity must be an object of keys and values)")
     for name in sorted(saved.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
+        # As JSON: it knows no tuples, and tells 8.0 and true from 8 and 1.
         value = json.loads(json.dumps(identity.get(name)))
-        if saved.get(name) != value:
+        if json.dumps(saved.get(name), sort_keys=True) != json.dumps(value, sort_keys=True):
+            found = str(saved.get(name))
+            found = found if len(found) <= LONGEST_VALUE else f"{found[:LONGEST_VALUE]}…"
             raise ValueError(
-                f"{path} belongs to a run with {name}={saved.get(name)}, this one has {name}={value}; "
-                "choose another output_dir"
+                f"{path} belongs to a run with {name[:LONGEST_VALUE]}={found}, this one has "
+                f"{name[:LONGEST_VALUE]}={value}; choose another output_dir"
             )
 
 

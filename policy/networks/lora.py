@@ -16,6 +16,7 @@ from policy.checkpoint import check_weights
 
 ALL_LAYERS = ".*"
 LARGEST_RANK = 8192
+LONGEST_TARGETS, MOST_REPEATS, MOST_CHOICES = 200, 3, 6
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -112,15 +113,12 @@ def add_lora(network: nn.Module, *, rank: int, targets: str, generator: torch.Ge
         generator: source of the adapters' initial weights.
 
     Raises:
-        ValueError: for a rank below 1, targets that are not a regular expression or match no layer, or a network that
-            has adapters already.
+        ValueError: for a rank below 1, targets that are not a regular expression that is quick to match, or match no
+            layer, or a network that has adapters already.
     """
     if has_lora(network):
         raise ValueError("the network has adapters already")
-    try:
-        pattern = re.compile(targets)
-    except re.error as error:
-        raise ValueError(f"targets {targets!r} is no regular expression ({error})") from error
+    pattern = _layer_pattern(targets)
     chosen = {
         name: LowRankAdapted(layer, rank, generator)
         for name, layer in network.named_modules()
@@ -133,6 +131,30 @@ def add_lora(network: nn.Module, *, rank: int, targets: str, generator: torch.Ge
         adapted.A.requires_grad_(True)
         adapted.B.requires_grad_(True)
         _replace(network, name, adapted)
+
+
+def _layer_pattern(targets: str) -> re.Pattern[str]:
+    """Compile `targets`, which may come from a stranger's file: a regular expression can match for years.
+
+    Without repeated groups and with few choices, all ways to match a layer's name are tried in a moment.
+    """
+    repeats, choices = len(re.findall(r"[*+?]", targets)), targets.count("|")
+    if (
+        len(targets) > LONGEST_TARGETS
+        or repeats > MOST_REPEATS
+        or choices > MOST_CHOICES
+        or not re.fullmatch(r"(?:[\w.\-\[\]^$|()*+?]|\\[.wd])*", targets)
+        or re.search(r"\(\?|\)[*+?]|[*+?][*+]", targets)
+    ):
+        shown = targets if len(targets) <= LONGEST_TARGETS else f"{targets[:LONGEST_TARGETS]}…"
+        raise ValueError(
+            f"targets {shown!r} may be slow to match; allowed are names, . \\. \\w \\d [ ] ( ) ^ $, at most "
+            f"{MOST_REPEATS} of * + ? and {MOST_CHOICES} of |, no group repeated, {LONGEST_TARGETS} letters"
+        )
+    try:
+        return re.compile(targets)
+    except re.error as error:
+        raise ValueError(f"targets {targets!r} is no regular expression ({error})") from error
 
 
 def has_lora(network: nn.Module) -> bool:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ros_nodes.commands.trajectory_execution import SECOND
-from ros_nodes.simulator.simulated_robot import CONTROL_PERIOD
 from training.evaluation.episode import Episode
 
 
@@ -19,14 +17,16 @@ class EpisodeLog:
         timeout: seconds without a control step (of wall time), or without a new trajectory (of simulation
             time, which may run slower), after which the episode has failed.
         now: wall time in seconds.
+        period: duration of a control step in seconds.
     """
 
-    def __init__(self, seed: int, timeout: float, now: float) -> None:
+    def __init__(self, seed: int, timeout: float, now: float, *, period: float) -> None:
         self.seed = seed
         self.ended = False
         self._observed: dict[int, float] = {}
         self._answered: dict[int, float] = {}
         self._timeout = timeout
+        self._period = period
         self._success = False
         self._rewards: list[float] = []
         self._begun = False
@@ -35,12 +35,12 @@ class EpisodeLog:
         self._last_trajectory_step = 0
 
     def hear(self, status: Sequence[float], now: float) -> None:
-        """Take in a status: seed, step, reward, coverage, terminated, truncated, trajectories.
+        """Take in a status: seed, step, reward, success, terminated, truncated, trajectories.
 
         Raises:
             ValueError: if control steps are missing between it and the one before.
         """
-        seed, step, reward, _, terminated, truncated, trajectories = status
+        seed, step, reward, success, terminated, truncated, trajectories = status
         if self.ended or seed != self.seed:
             return
         if step == 0:
@@ -56,7 +56,7 @@ class EpisodeLog:
         if trajectories != self._trajectories:
             self._trajectories = int(trajectories)
             self._last_trajectory_step = int(step)
-        self._success = bool(terminated)
+        self._success = bool(success)
         self.ended = bool(terminated or truncated)
 
     def observe(self, stamp: int, now: float) -> None:
@@ -75,7 +75,7 @@ class EpisodeLog:
         steps = len(self._rewards)
         if now - self._last_heard > self._timeout:
             return f"no control step for {self._timeout:g} s after step {steps}"
-        if (steps - self._last_trajectory_step) * CONTROL_PERIOD / SECOND > self._timeout:
+        if (steps - self._last_trajectory_step) * self._period > self._timeout:
             return f"no chunk for {self._timeout:g} s after step {self._last_trajectory_step}"
         return None
 

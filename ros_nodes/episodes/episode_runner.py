@@ -42,10 +42,7 @@ from training.provenance import code_version, command_line, machine
 from training.seeds import combine_seeds
 
 POLICY = "policy"
-SIMULATOR = "pusht_simulator"
-STATUS_TOPIC = f"{SIMULATOR}/episode"
 OBSERVATION_TOPIC = "joint_states"
-TRAJECTORY_TOPIC = "pusher_controller/joint_trajectory"
 
 
 class Unanswered(RuntimeError):
@@ -60,7 +57,7 @@ class EpisodeRunner(ClockGuard, Node):
         for name, default, low, high, description in (
             ("episodes", 10, 1, 10**6, "number of episodes"),
             ("first_seed", 100000, 0, 2**32 - 1, "initial state of the first episode; one more per episode"),
-            ("max_steps", 200, 1, 10**6, "control steps of 0.1 s per episode"),
+            ("max_steps", 200, 1, 10**6, "control steps per episode"),
             ("noise_seed", 0, 0, 2**31 - 1, "seed of the policy's noises"),
         ):
             limits = IntegerRange(from_value=low, to_value=high, step=1)
@@ -75,17 +72,26 @@ class EpisodeRunner(ClockGuard, Node):
             self.declare_parameter(
                 name, seconds, ParameterDescriptor(description=description, floating_point_range=[span])
             )
-        self.declare_parameter(
-            "output_dir", "outputs/ros", ParameterDescriptor(description="where summary.json is written")
-        )
+        for name, text, description in (
+            ("output_dir", "outputs/ros", "where summary.json is written"),
+            ("simulator", "pusht_simulator", "name of the simulator's node; fixed"),
+            ("controller", "pusher_controller", "name of its controller, which takes the chunks; fixed"),
+        ):
+            self.declare_parameter(
+                name, text, ParameterDescriptor(description=description, read_only=name != "output_dir")
+            )
+        self._simulator = self._value("simulator")
+        self._status_topic = f"{self._simulator}/episode"
+        self._trajectory_topic = f"{self._value('controller')}/joint_trajectory"
+        self._control_period = 0.0  # until the simulator is there and says it
         self._log: EpisodeLog | None = None
         self._policy_parameters: dict[str, Any] = {}
         self._diagnostics: dict[str, str] = {}
         self._refusals = Refusals("message", self.get_logger().warning)
         for message_type, topic, callback, depth in (
-            (Float64MultiArray, STATUS_TOPIC, self._on_status, 1000),
+            (Float64MultiArray, self._status_topic, self._on_status, 1000),
             (JointState, OBSERVATION_TOPIC, self._on_observation, 100),
-            (JointTrajectory, TRAJECTORY_TOPIC, self._on_trajectory, 100),
+            (JointTrajectory, self._trajectory_topic, self._on_trajectory, 100),
             (DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
         ):
             subscribe_bounded(
@@ -131,14 +137,14 @@ class EpisodeRunner(ClockGuard, Node):
     def _run_episode(self, seed: int) -> tuple[Episode, str | None]:
         """The episode, and why it failed, if it did."""
         timeout = self._value("chunk_timeout")
-        log = EpisodeLog(seed, timeout, time.monotonic())
+        log = self._new_log(seed, timeout)
         try:
             noise = combine_seeds(self._value("noise_seed"), seed)
             self._set_parameters(POLICY, timeout, seed=noise)
             self._trigger(POLICY, timeout)
-            self._set_parameters(SIMULATOR, timeout, seed=seed, max_steps=self._value("max_steps"))
-            log = self._log = EpisodeLog(seed, timeout, time.monotonic())
-            self._trigger(SIMULATOR, timeout)
+            self._set_parameters(self._simulator, timeout, seed=seed, max_steps=self._value("max_steps"))
+            log = self._log = self._new_log(seed, timeout)
+            self._trigger(self._simulator, timeout)
             failure: str | None = None
             while not log.ended and failure is None:
                 rclpy.spin_once(self, timeout_sec=0.1)
@@ -149,14 +155,17 @@ class EpisodeRunner(ClockGuard, Node):
         finally:
             self._log = None
 
+    def _new_log(self, seed: int, timeout: float) -> EpisodeLog:
+        return EpisodeLog(seed, timeout, time.monotonic(), period=self._control_period)
+
     def _on_status(self, message: Float64MultiArray) -> None:
         if self._log is None:
             return
         if len(message.data) != len(EPISODE_FIELDS):
             detail = f"{len(message.data)} numbers, need {len(EPISODE_FIELDS)}"
-            self._refusals.add(STATUS_TOPIC, "length", detail)
+            self._refusals.add(self._status_topic, "length", detail)
         elif not all(map(math.isfinite, message.data)):
-            self._refusals.add(STATUS_TOPIC, "not_finite", f"it holds {list(message.data)}")
+            self._refusals.add(self._status_topic, "not_finite", f"it holds {list(message.data)}")
         else:
             self._log.hear(message.data, time.monotonic())
 
@@ -164,7 +173,7 @@ class EpisodeRunner(ClockGuard, Node):
         self._hear_of(message, OBSERVATION_TOPIC)
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        self._hear_of(message, TRAJECTORY_TOPIC)
+        self._hear_of(message, self._trajectory_topic)
 
     def _hear_of(self, message: JointState | JointTrajectory, topic: str) -> None:
         """Note when an observation or the chunk for it arrived."""
@@ -218,7 +227,9 @@ class EpisodeRunner(ClockGuard, Node):
         def left() -> float:
             return deadline - time.monotonic()
 
-        self._call(GetParameters, f"{SIMULATOR}/get_parameters", timeout=left())
+        request = GetParameters.Request(names=["control_period"])
+        answer = self._call(GetParameters, f"{self._simulator}/get_parameters", request, timeout=left())
+        self._control_period = answer.values[0].double_value
         while (
             self._call(GetState, f"{POLICY}/get_state", timeout=left()).current_state.id
             != State.PRIMARY_STATE_ACTIVE
@@ -226,7 +237,7 @@ class EpisodeRunner(ClockGuard, Node):
             if left() < 0:
                 raise Unanswered("the policy does not become active")
             self._spin_until(lambda: False, min(0.2, max(0.0, left())))
-        self._spin_until(lambda: self.count_publishers(STATUS_TOPIC), left())
+        self._spin_until(lambda: self.count_publishers(self._status_topic), left())
         self._policy_parameters = self._read_policy_parameters(left())
 
     def _set_parameters(self, node: str, timeout: float, **values: int) -> None:

@@ -12,6 +12,9 @@ from rclpy.serialization import deserialize_message
 MOST_BYTES = 64 * 1024
 """Of a message: 1,000 joints, 1,000 points of a trajectory, or 8,000 numbers."""
 
+CDR_HEADER = 4
+"""Bytes that every serialised message begins with. Of fewer, rmw_cyclonedds_cpp reads beyond the end, and dies."""
+
 
 def subscribe_bounded(
     node: Node,
@@ -44,6 +47,9 @@ def subscribe_bounded(
     def receive(serialized: bytes) -> None:
         if len(serialized) > most_bytes:
             refuse("size", f"{len(serialized)} bytes, at most {most_bytes} are read")
+            return
+        if len(serialized) < CDR_HEADER:
+            refuse("malformed", f"{len(serialized)} bytes, a message has at least {CDR_HEADER}")
             return
         if keep is not None:
             keep(serialized)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ SETTLED_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Sample:
-    """Memory of the processes at one time: seconds since the start, and resident MiB by executable."""
+    """The processes at one time: seconds since the start, resident MiB by executable, and the machine's load."""
 
     seconds: float
     memory: dict[str, float]
+    load: float
+    """Mean number of processes that wanted to run in the minute before. Above the cores the machine is crowded."""
 
 
 def memory_report(samples: Sequence[Sample], names: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -42,6 +45,20 @@ def memory_report(samples: Sequence[Sample], names: Iterable[str]) -> dict[str, 
             "growth_mib_per_hour": float(np.polyfit(hours, memory, 1)[0]),
         }
     return report
+
+
+def load_report(samples: Sequence[Sample]) -> dict[str, float]:
+    """Median and largest load of the machine: late chunks on a crowded machine are not the nodes' own."""
+    loads = [sample.load for sample in samples]
+    return {"median": float(np.median(loads)), "max": max(loads)}
+
+
+def logged_faults(log: str) -> dict[str, int]:
+    """Tracebacks, and lines of each severity from WARN on, in the log of the launch."""
+    counts = {
+        severity: len(re.findall(rf"\[{severity}\] \[\d", log)) for severity in ("WARN", "ERROR", "FATAL")
+    }
+    return counts | {"Traceback": log.count("Traceback (most recent call last)")}
 
 
 def duration_report(seconds: Collection[float]) -> dict[str, float] | None:
@@ -75,6 +92,11 @@ def format_report(report: dict[str, Any], interval: str) -> str:
         f"{seen['chunks']} chunks, {seen['deadline_misses']} late, {seen['deadline_cuts']} cut by the sampler's "
         f"deadline; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
         "clamped.",
+        "",
+        f"Load of the machine: {report['load']['median']:.1f} in the median, {report['load']['max']:.1f} at most. "
+        "In the log: "
+        + ", ".join(f"{count} {severity}" for severity, count in report["faults"].items())
+        + ".",
         "",
         "| of the last 1000 chunks | p50, ms | p95, ms | p99, ms |",
         "|---|---:|---:|---:|",

@@ -21,7 +21,14 @@ from rclpy.executors import ExternalShutdownException
 
 from policy.atomic_write import atomic_write
 from ros_nodes.soak.observer import SoakObserver
-from ros_nodes.soak.report import Sample, duration_report, format_report, memory_report
+from ros_nodes.soak.report import (
+    Sample,
+    duration_report,
+    format_report,
+    load_report,
+    logged_faults,
+    memory_report,
+)
 from training.evaluation.summary import format_interval, write_summary
 from training.provenance import code_version, command_line, machine
 
@@ -92,7 +99,7 @@ def soak(
                     next_sample += sample_seconds
                     memory = memory_of_children(process.pid)
                     if memory.keys() == set(WATCHED):  # one that ends has less and less of it
-                        samples.append(Sample(seconds, memory))
+                        samples.append(Sample(seconds, memory, os.getloadavg()[0]))
         finally:
             ended = process.poll()
             if ended is None:
@@ -116,6 +123,8 @@ def soak(
         "success_rate": summary["success_rate"],
         "policy_parameters": summary["policy_parameters"],
         "memory": memory_report(samples, WATCHED),
+        "load": load_report(samples),
+        "faults": logged_faults((output_dir / "log.txt").read_text(encoding="utf-8", errors="replace")),
         "services": {
             "unanswered": observer.unanswered(),
             "all": duration_report([answer.seconds for answer in observer.answers]),

@@ -37,6 +37,13 @@ def rewrite(
     save_file({name: t for name, t in state.items() if t is not None}, path, metadata)
 
 
+def test_a_message_that_quotes_a_file_is_one_short_line() -> None:
+    message = str(CheckpointError("file.safetensors: holds " + "x\n" * 5000))
+    assert message.startswith("file.safetensors: holds x x")
+    assert len(message) == 1001
+    assert "\n" not in message
+
+
 def test_loaded_policy_equals_the_saved_one(
     policy: DiffusionPolicy, checkpoint: Path, observations: torch.Tensor
 ) -> None:

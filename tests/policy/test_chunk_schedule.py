@@ -138,6 +138,30 @@ def test_deadlines_count_from_the_second_chunk_on_and_only_in_real_time() -> Non
         assert chunks.finished(2 * STEP, 0, 9 * STEP + 1) is missed
 
 
+@pytest.mark.parametrize("jump", [3600 * 10 * STEP, -3600 * 10 * STEP])
+def test_a_clock_that_jumps_during_an_inference_teaches_nothing(jump: int) -> None:
+    chunks = schedule(latency=50 * MS)
+    chunks.observe(0)
+    chunks.started(0)
+    chunks.finished(0, 50 * MS + jump, 0)
+    starts = []
+    for step in range(1, 9):
+        chunks.observe(step * STEP)
+        if chunks.due(step * STEP):
+            starts.append(step)
+    assert starts == [7, 8]
+
+
+def test_inferences_that_take_longer_than_a_chunk_again_are_believed() -> None:
+    chunks = schedule(latency=50 * MS)
+    for _ in range(2):
+        chunks.observe(0)
+        chunks.started(0)
+        chunks.finished(0, 900 * MS, 0)
+    chunks.observe(STEP)
+    assert chunks.due(STEP)
+
+
 def test_restart_forgets_the_chunk() -> None:
     chunks = schedule(synchronous=True)
     chunks.observe(100 * STEP)

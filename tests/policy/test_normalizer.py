@@ -116,6 +116,9 @@ def test_ranges_that_cannot_be_are_refused() -> None:
     ("part", "change", "message"),
     [
         ("joints", {"minimum": [0.0]}, r"the minimum of joints has shape \(1,\), need \(2,\)"),
+        ("joints", {"minimum": [0.0, False]}, "the minimum of joints must be numbers, got False"),
+        ("joints", {"maximum": 1.0}, r"the maximum of joints must be a list of numbers, got 1\.0"),
+        ("effort", {"deviation": [1.0, True]}, "the deviation of effort must be numbers, got True"),
         ("joints", {"scaling": "log"}, "the scaling of joints must be one of limits, mean_deviation"),
         ("gripper", {"maximum": [-1.0]}, "gripper: limits of a range must not decrease"),
         ("effort", {"mean": [float("nan")] * 2}, "the mean of effort must be finite"),

@@ -24,7 +24,9 @@ def environment(domain: int, log_dir: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # Launch files start what is installed in the environment that runs the tests.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(REPOSITORY), str(REPOSITORY / "tests" / "environments"), os.environ.get("PYTHONPATH", "")]
+        ),
         # Each process on its own core or part of one: threads that wait for each other only spin.
         "OMP_NUM_THREADS": "1",
     }

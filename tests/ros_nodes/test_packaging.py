@@ -32,7 +32,7 @@ def sourced(graph: Any, workspace: Path, command: str) -> str:
 
 def test_ros2_run_knows_the_executables(graph: Any, workspace: Path) -> None:
     executables = sourced(graph, workspace, "ros2 pkg executables pcm_policy").splitlines()
-    for name in ("episode_runner", "policy_node", "pusht_simulator_node"):
+    for name in ("episode_runner", "policy_node", "pusht_simulator_node", "simulator_node"):
         assert f"pcm_policy {name}" in executables
 
 

@@ -149,7 +149,7 @@ def test_covariance_trajectories_and_pcm_follow_from_it(
 
 REFUSALS = [
     (["augmentation=mirror"], "arm.zarr: augmentation=mirror is for PushT, the task arm has no mirror image"),
-    (["rollout_episodes=1"], "rollout_episodes must be 0, got 1: the task arm has no environment"),
+    (["rollout_episodes=1"], "task 'arm' has no environment of its own: environment.id=… names one"),
     (["normalization.camera=limits"], "normalization.camera: the task has the parts joints, effort, gripper"),
     (["task=pusht"], "arm.zarr: array data/keypoint is missing"),
 ]

@@ -128,6 +128,25 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
             "error: rollout_sampler.stop.iterations must be in 0 … 1000, got -1",
         ),
         (
+            train_policy.main,
+            [*REQUIRED, "training=2"],
+            "error: training is a section of keys such as training.steps, no value",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "rollout_sampler.picard=x"],
+            "error: rollout_sampler.picard is a section of keys such as rollout_sampler.picard.",
+        ),
+        (
+            train_policy.main,
+            [*REQUIRED, "training.steps=1" + "0" * 400],
+            "error: training.steps is too large a",
+        ),
+        (evaluate.main, ["latency=5"], "error: a choice is a name, got a number or the like in latency=5"),
+        (evaluate.main, ["+sampler=0.5"], "error: a sampler is a method and a solver"),
+        (evaluate.main, ["output_dir=\ré"], "error: cannot read the argument 'output_dir=\\ré'"),
+        (evaluate.main, ["episodes=" + "x" * 5000], "… of type 'str' could not be converted to Integer"),
+        (
             estimate_covariance.main,
             ["checkpoint=a", "demonstrations=b", "output=c", "samples=1000000000000000"],
             "error: observations × samples must be at most 1000000, got 96 × 1000000000000000",

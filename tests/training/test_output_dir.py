@@ -165,7 +165,13 @@ TINY = [
 def test_of_two_trainings_started_at_once_one_wins_and_the_other_says_so(
     small_demonstrations: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "training.policy.train_policy", f"demonstrations={small_demonstrations}"]
+    command = [
+        sys.executable,
+        "-m",
+        "training.policy.train_policy",
+        f"demonstrations={small_demonstrations}",
+        "task=pusht",
+    ]
     command += [f"output_dir={tmp_path}/out", *TINY]
     pair = [
         subprocess.Popen(
@@ -196,6 +202,7 @@ def test_a_training_keeps_foreign_files(
     (tmp_path / "log.csv").write_text("mine")
     arguments = [
         f"demonstrations={small_demonstrations}",
+        "task=pusht",
         f"output_dir={tmp_path}",
         *TINY,
         "training.steps=5",
@@ -226,6 +233,7 @@ def test_an_evaluation_is_refused_before_its_episodes_and_repeated_in_its_own_di
 def test_a_training_of_before_there_were_markers_goes_on(small_demonstrations: Path, tmp_path: Path) -> None:
     arguments = [
         f"demonstrations={small_demonstrations}",
+        "task=pusht",
         f"output_dir={tmp_path}",
         *TINY,
         "training.steps=5",

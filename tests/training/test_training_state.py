@@ -76,6 +76,16 @@ def test_hours_that_are_none_are_refused(path: Path, hours: Any) -> None:
         restore(path)
 
 
+@pytest.mark.parametrize("seed", [3.0, "3", True, "x" * 5000, [[[3]]]])
+def test_another_kind_of_value_is_another_run(path: Path, seed: Any) -> None:
+    change(path, {"identity": {"seed": seed}})
+    with pytest.raises(
+        ValueError, match=r"training_state\.safetensors belongs to a run with seed="
+    ) as raised:
+        restore(path)
+    assert len(str(raised.value)) < 600 + len(str(path))
+
+
 @pytest.mark.parametrize("identity", [None, 3, [], "seed"])
 def test_an_identity_that_is_none_is_refused(path: Path, identity: Any) -> None:
     change(path, {"identity": identity})

@@ -41,6 +41,8 @@ OUTPUTS = Outputs("pcm-benchmark", PATTERNS, lambda path: path.name in MADE)
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure, and write the report into the output directory.
 
+    It is not locked: several processes may share the rows of a report, of which each is written as a whole.
+
     Raises:
         ValueError: if there is no such report, or the output directory holds other things.
     """

@@ -8,9 +8,11 @@ names are checked before it is unpacked, and codecs before the arrays are decode
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -21,9 +23,12 @@ from training.data.bounded_download import DownloadError, check_scheme, fetch
 from training.data.bounded_zip import check_names, check_unpackable, open_zip
 from training.data.store_arrays import EPISODE_ENDS, as_episode_ends, as_finite_float32, read_store
 from training.data.store_files import StoreError, folder_store, open_group
+from training.output_dir import Outputs, locked_output_dir
 
 PUBLISHED_URL = "https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip"
 STORE_NAME = "pusht_cchi_v7_replay.zarr"
+TEMPORARY_PREFIX = ".download-"
+OUTPUTS = Outputs("pcm-download-demonstrations", (STORE_NAME,), lambda path: path.name == STORE_NAME)
 # `array_sha256` of the published arrays. The archive's images are not covered: nothing here reads them.
 PUBLISHED_SHA256: Mapping[str, str] = {
     "data/state": "d67c8c6def3bb2d9661a69910ba9423abea4efa57f2c1ecb24d7f2bdd315dd8e",
@@ -80,6 +85,7 @@ def download(
             large or holds anything else, or the disk is full. Also if a store with other values is there; it is left
             alone.
         ValueError: for a URL that is not https, unless `allow_http`.
+        RuntimeError: if another process downloads into `output_dir`.
     """
     output_dir = Path(output_dir)
     store = output_dir / STORE_NAME
@@ -91,8 +97,11 @@ def download(
         return store
     check_scheme(url, allow_http=allow_http)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=output_dir, prefix=".download-") as folder:
+        # Beside other things: what is in the folder is nobody's business but the lock's.
+        with (
+            locked_output_dir(output_dir, OUTPUTS, overwrite=True),
+            _temporary_folder(output_dir) as folder,
+        ):
             archive = Path(folder) / "archive.zip"
             fetch(url, archive, most_bytes=MOST_ARCHIVE_BYTES, allow_http=allow_http)
             unpacked = _unpack(archive, Path(folder) / "unpacked")
@@ -111,6 +120,15 @@ def _download_and_say(config: DownloadConfig) -> None:
     was_there = (Path(config.output_dir) / STORE_NAME).exists()
     store = download_demonstrations(config)
     print(f"{store}: {'already there' if was_there else 'downloaded'}, verified")
+
+
+@contextmanager
+def _temporary_folder(output_dir: Path) -> Iterator[str]:
+    """A folder of its own, and none that killed downloads left. No other download may be running in `output_dir`."""
+    for leftover in output_dir.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with TemporaryDirectory(dir=output_dir, prefix=TEMPORARY_PREFIX) as folder:
+        yield folder
 
 
 def _verify(store: Path, expected_sha256: Mapping[str, str]) -> None:

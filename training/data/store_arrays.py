@@ -20,6 +20,8 @@ from training.data.store_check import check_store
 from training.data.store_files import FolderFiles, StoreError, StoreFiles, ZipFiles, folder_store, open_group
 
 EPISODE_ENDS = "meta/episode_ends"
+ROOT_ALONE: tuple[str, ...] = ()  # arrays to check before the root's attributes have said what is read
+LONGEST_REASON = 500  # letters: some errors quote what the file holds
 
 RowShape: TypeAlias = tuple[int, ...] | None
 """Shape of one row of an array; None for any."""
@@ -47,12 +49,15 @@ def read_store(path: Path, wanted: Wanted) -> StoreContent:
         if not path.exists():
             raise StoreError(f"{path}: no such file or folder")
         if path.is_dir():
-            return _read(path, folder_store(path, read_only=True), FolderFiles(path), wanted=wanted)
-        with (
-            open_zip(path) as opened,
-            closing(zarr.storage.ZipStore(str(path), mode="r")) as store,
-        ):
-            return _read(path, store, ZipFiles(path, opened), wanted=wanted)
+            folder = FolderFiles(path)
+            check_store(folder, ROOT_ALONE)
+            return _read(path, folder_store(path, read_only=True), folder, wanted=wanted)
+        with open_zip(path) as opened:
+            files = ZipFiles(path, opened)
+            # Before zarr has it: zarr-python 3 cannot close a zip file that it has not begun to read.
+            check_store(files, ROOT_ALONE)
+            with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
+                return _read(path, store, files, wanted=wanted)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
     except zipfile.BadZipFile as error:
@@ -98,11 +103,11 @@ def as_episode_ends(path: Path, values: np.ndarray, num_steps: int) -> np.ndarra
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
 def _read(path: Path, store: Any, files: StoreFiles, *, wanted: Wanted) -> StoreContent:
-    check_store(files, ())  # the root group, whose attributes say what else is read
     # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
     try:
         group = open_group(store, mode="r")
@@ -137,7 +142,10 @@ def _open_array(path: Path, group: Any, name: str, *, row_shape: RowShape) -> An
 
 def _decode(path: Path, name: str, array: Any) -> np.ndarray:
     # zarr reads a missing chunk as its fill value: a half-copied store would train on zeros.
-    present, total = array.nchunks_initialized, array.nchunks
+    try:
+        present, total = array.nchunks_initialized, array.nchunks
+    except Exception as error:  # names in a damaged zip file, for instance
+        raise StoreError(f"{path}: array {name} cannot be decoded: {one_line(error)}") from error
     if present < total:
         raise StoreError(f"{path}: array {name} has only {present} of its {total} chunks")
     rows = array.chunks[0]

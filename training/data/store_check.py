@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from training.data.packed_chunks import COMPRESSORS
 from training.data.store_codecs import (
     ContentError,
     check_codec_2,
@@ -26,11 +27,12 @@ METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 MOST_ROWS = 10_000_000
 MOST_ARRAY_BYTES = 64 << 30
 MOST_CHUNK_BYTES = 1 << 30  # Blosc holds less than twice that
-MOST_CHUNKS_IN_SHARD = 1 << 20
+MOST_CHUNKS = MOST_CHUNKS_IN_SHARD = 1 << 20
 MOST_DIMENSIONS = 32
 # A file may be larger than the numbers in it, by what compression adds to noise, and by the array's metadata.
 FILE_OVERHEAD_BYTES = 1 << 16
 OVERHEAD_BYTES_IN_SHARD = 64  # of each chunk
+MOST_WIDENING = 8  # by a filter: numbers of 1 byte as numbers of 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Layout:
     chunk_shape: tuple[int, ...]
     number_bytes: int
     chunks_in_shard: int = 0
+    compressor: str = ""  # of whole chunks; empty for none, or for chunks in shards
 
     @property
     def chunk_bytes(self) -> int:
@@ -72,7 +75,12 @@ def check_store(files: StoreFiles, arrays: Iterable[str]) -> None:
     for name in names:
         for layout_of, layout in _layouts(files, name):
             check_layout(layout, where=f"{files.path}: array {layout_of}")
-            files.check_sizes(name, layout.most_file_bytes)
+            files.check_sizes(
+                name,
+                layout.most_file_bytes,
+                compressor=layout.compressor,
+                most_unpacked=MOST_WIDENING * layout.chunk_bytes + FILE_OVERHEAD_BYTES,
+            )
 
 
 def check_layout(layout: Layout, *, where: str) -> None:
@@ -88,6 +96,12 @@ def check_layout(layout: Layout, *, where: str) -> None:
     if (total := math.prod(shape) * layout.number_bytes) > MOST_ARRAY_BYTES:
         raise StoreError(
             f"{where} has the shape {shape_text}, {total} bytes, allowed are at most {MOST_ARRAY_BYTES}"
+        )
+    chunks = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunk_shape, strict=True))
+    if chunks > MOST_CHUNKS:
+        raise StoreError(
+            f"{where} has the shape {shape_text} in chunks of {chunk_text}, {chunks} of them, "
+            f"allowed are at most {MOST_CHUNKS}"
         )
     if layout.chunk_bytes > MOST_CHUNK_BYTES:
         raise StoreError(
@@ -147,7 +161,23 @@ def _layout_2(metadata: dict[str, Any]) -> Layout:
     for codec in _list("filters", metadata.get("filters") or []):
         check_codec_2("filter", codec)
     shape, chunk_shape = _sizes("shape", metadata.get("shape")), _sizes("chunks", metadata.get("chunks"))
-    return Layout(shape, chunk_shape, number_bytes)
+    packed = [*(metadata.get("filters") or []), *filter(None, [metadata.get("compressor")])]
+    return Layout(shape, chunk_shape, number_bytes, compressor=_compressor([codec["id"] for codec in packed]))
+
+
+def _compressor(names: list[str], *, allowed_after: tuple[str, ...] = ()) -> str:
+    """The one codec that compresses, from the codecs in the order in which they pack. Raises ContentError."""
+    packing = [name for name in names if name.removeprefix("numcodecs.") in COMPRESSORS]
+    if len(packing) > 1:
+        raise ContentError(f"is compressed by {' and '.join(packing)}, allowed is one of them")
+    if not packing:
+        return ""
+    for name in names[names.index(packing[0]) + 1 :]:
+        if name not in allowed_after:
+            raise ContentError(
+                f"has the codec {name} after {packing[0]}, allowed is the compressor at the end"
+            )
+    return packing[0].removeprefix("numcodecs.")
 
 
 def _layout_3(metadata: dict[str, Any]) -> Layout:
@@ -165,19 +195,32 @@ def _layout_3(metadata: dict[str, Any]) -> Layout:
     if metadata.get("storage_transformers"):
         raise ContentError("has storage_transformers, allowed are none")
     chunks_in_shard = 0
+    names = []
     for codec in _list("codecs", metadata.get("codecs")):
         name, configuration = codec_3(codec)
+        names.append(name)
         if name == "sharding_indexed":
             chunks_in_shard = _chunks_in_shard(configuration, chunk_shape)
-    return Layout(shape, chunk_shape, number_bytes=number_bytes, chunks_in_shard=chunks_in_shard)
+    compressor = _compressor(names, allowed_after=("crc32c",))
+    return Layout(
+        shape,
+        chunk_shape,
+        number_bytes=number_bytes,
+        chunks_in_shard=chunks_in_shard,
+        compressor=compressor,
+    )
 
 
 def _chunks_in_shard(configuration: dict[str, Any], shard_shape: tuple[int, ...]) -> int:
     """Number of the chunks inside a shard, their codecs checked. Raises ContentError."""
     for key in ("codecs", "index_codecs"):
         for codec in _list(key, configuration.get(key)):
-            if codec_3(codec)[0] == "sharding_indexed":
+            name, _ = codec_3(codec)
+            if name == "sharding_indexed":
                 raise ContentError("has shards in shards, allowed is sharding_indexed once")
+            # A Blosc chunk that lies about its size ends the process, and those in shards are not looked at.
+            if name == "blosc":
+                raise ContentError("has blosc in shards, allowed are gzip, zstd, or blosc without shards")
     chunk_shape = _sizes("chunk_shape", configuration.get("chunk_shape"))
     if len(chunk_shape) != len(shard_shape) or any(size < 1 for size in chunk_shape):
         raise ContentError("has other chunks in its shards than sizes of at least 1")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import zarr
 
 from training.data.bounded_zip import check_method
+from training.data.packed_chunks import chunk_fault
 from training.data.store_codecs import shortened
 
 MOST_METADATA_BYTES = 1 << 20
@@ -35,8 +36,10 @@ class StoreFiles(Protocol):
         """Content of a metadata file; None where there is none. Raises StoreError."""
         ...
 
-    def check_sizes(self, array: str, most_bytes: int) -> None:
-        """Raise StoreError if a file of an array is no regular file of its own, or larger than this."""
+    def check_sizes(
+        self, array: str, most_bytes: int, *, compressor: str = "", most_unpacked: int = 0
+    ) -> None:
+        """Raise StoreError if a file of an array is no regular file of its own, or is or unpacks to more than this."""
         ...
 
 
@@ -62,7 +65,9 @@ class FolderFiles:
         except OSError as error:
             raise StoreError(f"{self.path}: {shortened(name)} cannot be read: {error.strerror}") from error
 
-    def check_sizes(self, array: str, most_bytes: int) -> None:
+    def check_sizes(
+        self, array: str, most_bytes: int, *, compressor: str = "", most_unpacked: int = 0
+    ) -> None:
         folders = [array]
         while folders:
             folder = folders.pop()
@@ -78,6 +83,13 @@ class FolderFiles:
                         except FileNotFoundError:
                             continue  # another worker's temporary file, renamed meanwhile
                         self._check_file(name, found, most_bytes)
+                        if compressor and not _is_metadata(entry.name):
+                            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                            with open(descriptor, "rb") as file:
+                                fault = chunk_fault(
+                                    compressor, file, size=found.st_size, most_bytes=most_unpacked
+                                )
+                            _refuse_chunk(self.path, name, fault)
             except OSError as error:
                 raise StoreError(
                     f"{self.path}: {shortened(folder)} cannot be read: {error.strerror}"
@@ -116,10 +128,22 @@ class ZipFiles:
         except (zlib.error, EOFError) as error:
             raise StoreError(f"{self.path}: {shortened(name)} is damaged: {error}") from error
 
-    def check_sizes(self, array: str, most_bytes: int) -> None:
+    def check_sizes(
+        self, array: str, most_bytes: int, *, compressor: str = "", most_unpacked: int = 0
+    ) -> None:
         for member in self._opened.infolist():
-            if member.filename.startswith(f"{array}/"):
-                self._check_member(member, most_bytes)
+            if not member.filename.startswith(f"{array}/"):
+                continue
+            self._check_member(member, most_bytes)
+            if compressor and not member.is_dir() and not _is_metadata(member.filename.rpartition("/")[2]):
+                try:
+                    with self._opened.open(member) as file:
+                        fault = chunk_fault(compressor, file, size=member.file_size, most_bytes=most_unpacked)
+                except (zlib.error, EOFError) as error:
+                    raise StoreError(
+                        f"{self.path}: {shortened(member.filename)} is damaged: {error}"
+                    ) from error
+                _refuse_chunk(self.path, member.filename, fault)
 
     def _check_member(self, member: zipfile.ZipInfo, most_bytes: int) -> None:
         check_method(member)
@@ -143,6 +167,15 @@ def open_group(store: Any, *, mode: Literal["r", "r+", "w"], **options: Any) -> 
     if not IS_ZARR_2:
         options["use_consolidated"] = False
     return zarr.open_group(store, mode=mode, **options)
+
+
+def _is_metadata(name: str) -> bool:
+    return name.startswith(".z") or name == "zarr.json"
+
+
+def _refuse_chunk(path: Path, name: str, fault: str) -> None:
+    if fault:
+        raise StoreError(f"{path}: {shortened(name)} {fault}")
 
 
 def _check_size(path: Path, name: str, *, size: int, most_bytes: int) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import pusht_env  # noqa: F401, registers the environment
 from policy import PolicyConfig, Prediction
 from policy.chunk_schedule import ChunkSchedule
-from pusht_env.physics import CONTROL_HZ
+from training.evaluation.environment import Environment
 from training.evaluation.latency import NS_PER_MS
 from training.seeds import combine_seeds
 
-PERIOD_NS = 1_000_000_000 // CONTROL_HZ
+NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class ChunkRecord:
         inference_ms: time from there to the chunk.
         skipped_points: number of its points that were over on its arrival.
         missed: whether the chunk before it had ended by its arrival.
-        jump: mean distance in px between its targets and those of the chunk before it for the same control steps;
+        jump: mean distance between its targets and those of the chunk before it for the same control steps;
             None for the first chunk, and where they share no step.
     """
 
@@ -49,7 +47,7 @@ class Episode:
     Attributes:
         seed: seed of the initial state.
         rewards: (steps,) reward after each control step.
-        success: whether it ended on the goal.
+        success: whether it ended with its task done.
         chunk_seconds: wall time of each policy call; on ROS, of each chunk from its observation on.
         frames: pictures, the initial state first; empty if they were not asked for.
         chunks: chunks that arrived; empty if they were not recorded.
@@ -68,7 +66,7 @@ class Episode:
 
     @property
     def max_reward(self) -> float:
-        return float(self.rewards.max(initial=0.0))
+        return float(self.rewards.max()) if self.steps else 0.0
 
     @property
     def steps(self) -> int:
@@ -96,19 +94,18 @@ class RunningEpisode:
     - Point i of a chunk is due i control periods after its newest observation. Points that are over when the chunk
       arrives are skipped; a chunk that arrives after its last point is refused.
     - The target of a control step is fixed at the step's start, so that an inference counts to the end of a step.
-    - Where a chunk ends before the next one arrives, the pusher holds the last target, or follows the rest of the
+    - Where a chunk ends before the next one arrives, the robot holds the last target, or follows the rest of the
       horizon on request. Before the first chunk it holds its position.
 
     Inferences that take no time give synchronous execution: all points of a chunk, then the next chunk.
 
     Args:
         config: configuration of the policy.
+        environment: where the episode is; it is closed at the end.
         seed: seed of the initial state.
-        max_steps: control steps after which the episode is cut.
         noise_seed: seed of the policy's noises.
         margin_ns: time in ns by which a chunk should arrive earlier than it is needed.
-        follow_horizon: whether the pusher follows the horizon beyond a chunk until the next chunk arrives.
-        frame_size: side in px of the frames to record; None for no frames.
+        follow_horizon: whether the robot follows the horizon beyond a chunk until the next chunk arrives.
 
     Attributes:
         prediction: the last prediction, kept by the owner for a sampler that uses it.
@@ -117,30 +114,24 @@ class RunningEpisode:
     def __init__(
         self,
         config: PolicyConfig,
+        environment: Environment,
         seed: int,
-        max_steps: int,
         *,
         noise_seed: int = 0,
         margin_ns: int = 0,
         follow_horizon: bool = False,
-        frame_size: int | None = None,
     ) -> None:
         self.seed = seed
         self.generator = torch.Generator().manual_seed(combine_seeds(noise_seed, seed))
         self.prediction: Prediction | None = None
         self.ended = False
-        self._env = gymnasium.make(
-            "pusht_env/PushT-v0",
-            max_episode_steps=max_steps,
-            render_mode=None if frame_size is None else "rgb_array",
-            render_size=frame_size or 1,
-            disable_env_checker=True,
-        )
-        observation, info = self._env.reset(seed=seed)
+        self._env = environment
+        self._period = period = round(NS_PER_S / environment.task.rate)
+        observation = environment.reset(seed)
         self._config = config
         self._schedule = ChunkSchedule(
-            chunk_ns=config.action_steps * PERIOD_NS,
-            period_ns=PERIOD_NS,
+            chunk_ns=config.action_steps * period,
+            period_ns=period,
             margin_ns=margin_ns,
             synchronous=False,
             inference_ns=0,
@@ -154,13 +145,13 @@ class RunningEpisode:
         self._hold_steps = 0
         self._commands: list[NDArray[np.float64]] = []
         self._follow_horizon = follow_horizon
-        self._targets = np.reshape(info["pusher_position"], (1, 2))
+        self._targets = environment.position(observation)[None]
         self._targets_begin = -1  # control step of the first target; −1: the target is over, and held
         self._predicted: NDArray[np.float64] | None = None
         self._predicted_step: int | None = None
         self._step = 0
         self._started_ns = 0
-        self._record([])
+        self._record(self._targets[1:])
         self._go_on(0)
 
     @property
@@ -175,7 +166,7 @@ class RunningEpisode:
     @property
     def delay(self) -> int:
         """Points of the next chunk that are expected to be over on its arrival."""
-        return self._schedule.delay(self._step * PERIOD_NS, self._started_ns)
+        return self._schedule.delay(self._step * self._period, self._started_ns)
 
     def observations(self) -> NDArray[np.float64]:
         """Observations (observation_steps, observation_dim) of the next inference. Before the episode: its first."""
@@ -186,13 +177,13 @@ class RunningEpisode:
         """Run the world until the chunk arrives, and on to the start of the next inference.
 
         Args:
-            actions: (H, A) in px, the whole horizon.
+            actions: (H, A) in the task's units, the whole horizon.
             seconds: wall time of the policy call.
             inference_ns: simulated time of the policy call.
         """
         self._chunk_seconds.append(seconds)
         arrival = self._started_ns + inference_ns
-        while self.steps * PERIOD_NS < arrival and not self.ended:
+        while self.steps * self._period < arrival and not self.ended:
             self._advance()
         first = self._config.observation_steps - 1
         jump = self._jump(actions[first:])
@@ -204,14 +195,14 @@ class RunningEpisode:
         self._chunks.append(
             ChunkRecord(
                 step=self._step,
-                start_delay_ms=(self._started_ns - self._step * PERIOD_NS) / NS_PER_MS,
+                start_delay_ms=(self._started_ns - self._step * self._period) / NS_PER_MS,
                 inference_ms=inference_ns / NS_PER_MS,
                 skipped_points=min(self.steps - self._step, len(targets)),
-                missed=self._schedule.finished(self._step * PERIOD_NS, inference_ns, arrival),
+                missed=self._schedule.finished(self._step * self._period, inference_ns, arrival),
                 jump=jump,
             )
         )
-        if arrival <= (self._step + len(targets)) * PERIOD_NS:
+        if arrival <= (self._step + len(targets)) * self._period:
             self._targets, self._targets_begin = targets, self._step
         self._go_on(arrival)
 
@@ -229,19 +220,19 @@ class RunningEpisode:
         )
 
     def _go_on(self, now_ns: int) -> None:
-        newest = now_ns // PERIOD_NS
+        newest = now_ns // self._period
         if newest > 0:  # the one before it may have arrived during the inference
-            self._schedule.observe((newest - 1) * PERIOD_NS)
+            self._schedule.observe((newest - 1) * self._period)
         while not self.ended:
-            self._schedule.observe(newest * PERIOD_NS)
+            self._schedule.observe(newest * self._period)
             if self._schedule.due(now_ns):
-                self._schedule.started(newest * PERIOD_NS)
+                self._schedule.started(newest * self._period)
                 self._step, self._started_ns = newest, now_ns
                 return
             if self.steps == newest:
                 self._advance()
             newest += 1
-            now_ns = newest * PERIOD_NS
+            now_ns = newest * self._period
 
     def _advance(self) -> None:
         """One control step towards the current target."""
@@ -249,12 +240,11 @@ class RunningEpisode:
         self._hold_steps += index >= len(self._targets)
         target = self._targets[min(index, len(self._targets) - 1)]
         self._commands.append(target)
-        observation, reward, terminated, truncated, info = self._env.step(target)
-        self._observations.append(observation)
-        self._rewards.append(float(reward))
+        step = self._env.step(target)
+        self._observations.append(step.observation)
+        self._rewards.append(step.reward)
         self._record(self._targets[index + 1 :])
-        self.ended = terminated or truncated
-        self._success = self.ended and bool(info["is_success"])
+        self.ended, self._success = step.ended, step.success
 
     def _jump(self, predicted: NDArray[np.float64]) -> float | None:
         if self._predicted is None or self.executed is None:
@@ -264,10 +254,6 @@ class RunningEpisode:
             return None
         return float(np.linalg.norm(predicted[: len(before)] - before, axis=-1).mean())
 
-    def _record(self, upcoming: NDArray[np.float64] | list[float]) -> None:
-        if self._env.render_mode is None:
-            return
-        self._env.unwrapped.predicted_chunk = np.reshape(upcoming, (-1, 2))  # type: ignore[attr-defined]
-        frame = self._env.render()
-        assert isinstance(frame, np.ndarray)
-        self._frames.append(frame)
+    def _record(self, upcoming: NDArray[np.float64]) -> None:
+        if self._env.records:
+            self._frames.append(self._env.frame(upcoming))

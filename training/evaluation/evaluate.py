@@ -1,10 +1,10 @@
-"""Evaluate a policy: on PushT episodes (rewards, inference times, pictures), or on demonstrated ones (errors)."""
+"""Evaluate a policy: on simulated episodes (rewards, inference times, pictures), or on demonstrated ones (errors)."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from policy.pcm import load_pcm
 from policy.runtime import ENGINE_CHOICES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
+from training.evaluation.environment import EnvironmentConfig
 from training.evaluation.episode_pictures import (
     plot_commands,
     plot_film_strip,
@@ -29,7 +30,7 @@ from training.evaluation.offline.report import write_judgement
 from training.evaluation.offline.store import judge_store
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import format_summary, summarize, write_summary
-from training.output_dir import Outputs, check_output_dir, claim_output_dir
+from training.output_dir import Outputs, check_output_dir, claim_output_dir, locked_output_dir
 from training.provenance import code_version, command_line, machine
 
 
@@ -48,7 +49,11 @@ NAMES = (
 )
 MOST_NOISE_SEEDS = 1000
 OF_DEMONSTRATIONS = ("task", "demonstrated_episodes", "noise_seeds")
-OF_ROLLOUTS = ("episodes", "first_seed", "max_steps", "batch_size", "recorded_episodes", "engine", "latency")
+OF_ROLLOUTS = (
+    *("episodes", "first_seed", "max_steps", "batch_size", "recorded_episodes", "engine"),
+    *("latency", "environment"),
+)
+SECTIONS: dict[str, Callable[[], object]] = {"latency": LatencyConfig, "environment": EnvironmentConfig}
 MOST_EPISODES = 100_000  # and control steps of one: what is beyond is a slip, and would never end
 OUTPUTS = Outputs("pcm-evaluate", NAMES, _is_summary)
 
@@ -62,6 +67,7 @@ class EvaluateConfig:
     pcm: str | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     episodes: int = 50
     first_seed: int = 100000
     max_steps: int = 200
@@ -109,7 +115,7 @@ class EvaluateConfig:
         if in_simulator:
             reason = "needs demonstrations=….zarr"
         for name in OF_DEMONSTRATIONS if in_simulator else OF_ROLLOUTS:
-            default = LatencyConfig() if name == "latency" else getattr(EvaluateConfig, name)
+            default = SECTIONS[name]() if name in SECTIONS else getattr(EvaluateConfig, name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} {reason}")
 
@@ -123,6 +129,10 @@ def evaluate(config: EvaluateConfig) -> str:
 
     Returns:
         The table for the terminal.
+
+    Raises:
+        ValueError: if the output directory holds other things.
+        RuntimeError: if another process has it.
     """
     output_dir = Path(config.output_dir)
     check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)  # now, not after the episodes
@@ -145,7 +155,9 @@ def evaluate(config: EvaluateConfig) -> str:
     if policy.pcm_mismatch:
         print(f"warning: {policy.pcm_mismatch}", file=sys.stderr)
     if config.demonstrations is None:
-        return _evaluate_in_simulator(policy, config, origin)
+        # From the start, as episodes take long; demonstrations are judged before anything is made.
+        with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+            return _evaluate_in_simulator(policy, config, origin)
     return _evaluate_on_demonstrations(policy, config.demonstrations, config=config, origin=origin)
 
 
@@ -161,9 +173,10 @@ def _evaluate_on_demonstrations(
         noise_seeds=seeds,
     )
     output_dir = Path(config.output_dir)
-    claim_output_dir(output_dir, OUTPUTS)
-    write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
-    return write_judgement(judgement, output_dir, JUDGED)
+    with locked_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite):
+        claim_output_dir(output_dir, OUTPUTS)
+        write_summary(output_dir / "summary.json", {**judgement.summary, **origin})
+        return write_judgement(judgement, output_dir, JUDGED)
 
 
 def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, origin: dict[str, Any]) -> str:
@@ -176,6 +189,7 @@ def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, orig
         batch_size=config.batch_size,
         record=config.recorded_episodes,
         latency=config.latency,
+        environment=config.environment,
     )
     summary = {
         **summarize(rollout),
@@ -185,12 +199,14 @@ def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, orig
     output_dir = Path(config.output_dir)
     claim_output_dir(output_dir, OUTPUTS)
     write_summary(output_dir / "summary.json", summary)
-    plot_rewards(rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler))
-    plot_commands(rollout.episodes[0], output_dir / "commands.png")
+    plot_rewards(
+        rollout.episodes, output_dir / "rewards.png", str(policy.resolved_sampler), rate=policy.task.rate
+    )
+    plot_commands(rollout.episodes[0], output_dir / "commands.png", policy.task)
     if recorded := [episode for episode in rollout.episodes if episode.frames]:
         plot_final_frames(recorded, output_dir / "final_frames.png")
-        plot_film_strip(recorded[0], output_dir / "episode.png")
-        write_video(recorded, output_dir / "episodes.mp4")
+        plot_film_strip(recorded[0], output_dir / "episode.png", rate=policy.task.rate)
+        write_video(recorded, output_dir / "episodes.mp4", rate=policy.task.rate)
     return format_summary(summary)
 
 

@@ -1,4 +1,4 @@
-"""Episodes of a policy in the PushT simulator, all of them in one batch."""
+"""Episodes of a policy in its task's environment, all of them in one batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from policy import Prediction
+from policy import Prediction, Task
 from policy.exported import ExportedPolicy
 from policy.runtime import Policy
+from training.evaluation.environment import Environment, EnvironmentConfig, commanded_positions
 from training.evaluation.episode import Episode, RunningEpisode
 from training.evaluation.latency import LatencyConfig
 
@@ -29,6 +30,7 @@ class Rollout:
         depths: depth of each policy call (with a tolerance, that of the sample that converges last); empty on ROS.
         network_evaluations: number of all network evaluations, samples × timesteps; None on ROS.
         cuts: whether a deadline stopped the sampler, for each policy call; empty on ROS.
+        task: what was observed and commanded; None on ROS.
     """
 
     episodes: tuple[Episode, ...]
@@ -36,6 +38,7 @@ class Rollout:
     depths: tuple[int, ...] = ()
     network_evaluations: int | None = None
     cuts: tuple[bool, ...] = ()
+    task: Task | None = None
 
 
 def run_episodes(
@@ -49,6 +52,7 @@ def run_episodes(
     frame_size: int = 192,
     show_progress: bool = True,
     latency: LatencyConfig | None = None,
+    environment: EnvironmentConfig | None = None,
 ) -> Rollout:
     """Let a policy act in one episode per seed.
 
@@ -56,20 +60,27 @@ def run_episodes(
     noises from its own generator.
 
     Args:
-        policy: policy that observes keypoints. A runtime of batch size 1 serves one episode at a time.
+        policy: policy of the environment's task. A runtime of batch size 1 serves one episode at a time.
         seeds: seeds of the initial states.
         max_steps: control steps after which an episode is cut.
         noise_seed: seed of the policy's noises.
         batch_size: number of episodes that share a policy call; None for all, or for one if the latency is measured.
         record: number of episodes with frames, the first ones.
-        frame_size: side of the frames in px.
+        frame_size: side of the frames in px, where the environment lets it be chosen.
         show_progress: whether to show a progress bar over control steps.
         latency: behaviour of the world while the policy computes; by default it waits.
+        environment: where the episodes are; by default in the task's own.
 
     Raises:
-        ValueError: if the latency is to be measured in more than one episode at a time.
+        ValueError: if the latency is to be measured in more than one episode at a time, or nobody knows where to hold
+            the robot before its first chunk; see also `Environment`.
     """
-    latency = latency or LatencyConfig()
+    latency, environment = latency or LatencyConfig(), environment or EnvironmentConfig()
+    if latency.mode != "none" and commanded_positions(policy.task) is None:
+        raise ValueError(
+            f"latency={latency.mode} needs a task that observes what it commands under the same names, to hold it "
+            f"until the first chunk; {policy.task.name!r} does not"
+        )
     if latency.mode == "measured":
         if batch_size not in (None, 1):
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
@@ -91,12 +102,16 @@ def run_episodes(
                 position, seed = waiting.popleft()
                 active[position] = RunningEpisode(
                     policy.config,
+                    Environment(
+                        environment,
+                        policy.task,
+                        max_steps=max_steps,
+                        frame_size=frame_size if position < record else None,
+                    ),
                     seed,
-                    max_steps,
                     noise_seed=noise_seed,
                     margin_ns=latency.margin_ns,
                     follow_horizon=latency.after_chunk == "horizon",
-                    frame_size=frame_size if position < record else None,
                 )
             for episodes in _batches(active.values(), uses_previous):
                 predictions, seconds = _predict(policy, episodes, uses_previous)
@@ -123,6 +138,7 @@ def run_episodes(
         depths=tuple(depths),
         network_evaluations=evaluations,
         cuts=tuple(cuts),
+        task=policy.task,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from policy.atomic_write import atomic_write
-from pusht_env.physics import CONTROL_HZ
 from training.evaluation.episode import Episode, hold_share
 from training.evaluation.interval import mean_interval
 from training.evaluation.rollout import Rollout
@@ -21,6 +20,10 @@ PAPER_STEPS = 200
 
 CHUNK_TIMES = {"inference_ms": "inference time", "latency_ms": "latency"}
 """Names of the times that `Episode.chunk_seconds` can hold: those of policy calls, or from the observations on."""
+
+
+JUMP = "chunk_jump"
+"""Begins the key of the jumps between chunks; their unit follows."""
 
 
 def summarize(rollout: Rollout, *, chunk_time: str = "inference_ms") -> dict[str, Any]:
@@ -41,7 +44,7 @@ def summarize(rollout: Rollout, *, chunk_time: str = "inference_ms") -> dict[str
         "network_evaluations": rollout.network_evaluations,
         "depth": _percentiles(rollout.depths),
         "cut_share": _mean(rollout.cuts),
-        **_world(rollout.episodes),
+        **_world(rollout),
         "episodes": [
             {
                 "seed": episode.seed,
@@ -69,7 +72,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         f"{row['steps']:>5}  {'-' if row['chunk_ms'] is None else format(row['chunk_ms'], '.1f'):>8}"
         for row in summary["episodes"]
     ]
-    lines += ["reward 1, a success, is 95 % of the goal covered", _format_rewards(summary)]
+    lines.append(_format_rewards(summary))
     if shorter := summary[f"within_{PAPER_STEPS}_steps"]:
         lines.append(f"within {PAPER_STEPS} steps, the PCM paper's limit: {_format_rewards(shorter)}")
     for key, name in CHUNK_TIMES.items():
@@ -77,11 +80,12 @@ def format_summary(summary: dict[str, Any]) -> str:
             lines.append(f"{name} {times['p50']:.1f} ms median, {times['p99']:.1f} ms p99")
     if depth := summary["depth"]:
         lines.append(f"depth {depth['mean']:g}: sequential network evaluations of a chunk")
-    if jump := summary.get("chunk_jump_px"):
-        speed, jerk = summary["top_speed_px_per_s"], summary["jerk_px"]
+    unit = next((key.removeprefix(JUMP) for key in summary if key.startswith(JUMP)), None)
+    if unit is not None and (jump := summary[f"{JUMP}{unit}"]):
+        speed, jerk, said = summary[f"top_speed{unit}_per_s"], summary[f"jerk{unit}"], unit.replace("_", " ")
         lines.append(
-            f"from chunk to chunk {jump['mean']:.1f} px apart on average, {jump['p95']:.1f} px p95; "
-            f"top speed {speed['p50']:.0f} px/s, jerk {jerk['p50']:.1f} px (medians of the episodes)"
+            f"from chunk to chunk {jump['mean']:.3g}{said} apart on average, {jump['p95']:.3g}{said} p95; "
+            f"top speed {speed['p50']:.3g}{said}/s, jerk {jerk['p50']:.3g}{said} (medians of the episodes)"
         )
     if world := summary.get("world"):
         lines.append(_format_world(world))
@@ -102,15 +106,20 @@ def _rewards(episodes: Sequence[Episode]) -> dict[str, Any]:
     }
 
 
-def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
+def _world(rollout: Rollout) -> dict[str, Any]:
     """Delays, misses and holds, as far as they were recorded; episodes on ROS have none."""
+    episodes, task = rollout.episodes, rollout.task
     held = hold_share(episodes)
-    if held is None:
+    if held is None or task is None:
         return {}
+    units = set(task.action.units)
+    unit = (
+        f"_{units.pop()}" if len(units) == 1 else ""
+    )  # numbers of several units have a distance without one
     chunks = [chunk for episode in episodes for chunk in episode.chunks]
     return {
-        "chunk_jump_px": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
-        **_smoothness(episodes),
+        f"{JUMP}{unit}": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
+        **_smoothness(episodes, task.rate, unit),
         "world": {
             "inference_ms": _percentiles([chunk.inference_ms for chunk in chunks]),
             "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
@@ -121,11 +130,11 @@ def _world(episodes: Sequence[Episode]) -> dict[str, Any]:
     }
 
 
-def _smoothness(episodes: Sequence[Episode]) -> dict[str, Any]:
+def _smoothness(episodes: Sequence[Episode], rate: float, unit: str) -> dict[str, Any]:
     found = [smoothness(episode.commands) for episode in episodes if episode.commands is not None]
     return {
-        "top_speed_px_per_s": _percentiles([CONTROL_HZ * each.top_speed for each in found]),
-        "jerk_px": _percentiles([each.jerk for each in found]),
+        f"top_speed{unit}_per_s": _percentiles([rate * each.top_speed for each in found]),
+        f"jerk{unit}": _percentiles([each.jerk for each in found]),
     }
 
 

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig
-from policy.checkpoint import tensors_sha256
+from policy.checkpoint import CheckpointError, tensors_sha256
 from policy.networks.lora import ALL_LAYERS, add_lora
 from policy.networks.unet import ConditionalUnet1D
 from policy.pcm import PCM, START_MODELS, TRAINED_WEIGHTS, load_pcm, save_pcm, weights_sha256
@@ -100,8 +100,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     base = DiffusionPolicy.load(config.checkpoint, device)
     store = open_store(config.trajectories)
     _check_store(store, base, config)
-    T, K = int(store.identity["steps"]), int(store.identity["iterations"])
-    solver_name, jacobian, start = (store.identity[name] for name in ("solver", "jacobian", "start"))
+    T, K = store.whole_number("steps"), store.whole_number("iterations")
+    solver_name, jacobian, start = (store.text(name) for name in ("solver", "jacobian", "start"))
     trained_iterations = config.iterations or K
     if not config.unrolled_iterations <= trained_iterations <= K:
         raise ValueError(
@@ -178,7 +178,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     path = output_dir / "pcm.safetensors"
     best = float("inf")
     if (output_dir / "training_state.safetensors").exists() and path.exists():
-        best = float(load_pcm(path, base.network).provenance["error_ratio"])
+        best = _measured(path, load_pcm(path, base.network), "error_ratio")
 
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         nonlocal best
@@ -235,26 +235,26 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         identity=identity,
     )
     if this_worker.is_first:
-        print(_format(load_pcm(path, base.network), depths))
+        print(_format(path, load_pcm(path, base.network), depths))
         print(f"PCM: {path}")
 
 
 def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcmConfig) -> None:
     """Refuse trajectories of another base or covariance, or with a start that the PCM cannot make."""
-    expected, found = store.identity["base_sha256"], weights_sha256(base.network)
+    expected, found = store.text("base_sha256"), weights_sha256(base.network)
     if expected != found:
         raise ValueError(
             f"{config.trajectories}: trajectories of a base whose weights have sha256 {expected[:12]}…; "
             f"those of {config.checkpoint} have {found[:12]}…"
         )
-    if base.covariance is not None and (expected := store.identity["covariance_sha256"]):
-        found = tensors_sha256({"": base.covariance})
+    if base.covariance is not None and store.identity.get("covariance_sha256"):
+        expected, found = store.text("covariance_sha256"), tensors_sha256({"": base.covariance})
         if expected != found:
             raise ValueError(
                 f"{config.trajectories}: trajectories by a covariance with sha256 {expected[:12]}…; "
                 f"that of {config.checkpoint} has {found[:12]}…"
             )
-    if config.start_model == "pcm" and store.identity["start"] != "gaussian":
+    if config.start_model == "pcm" and store.text("start") != "gaussian":
         raise ValueError("start_model=pcm needs trajectories with the start gaussian")
 
 
@@ -273,10 +273,20 @@ def _columns(depth: int) -> tuple[str, str, str]:
     return f"training_free_depth_{depth}", f"pcm_depth_{depth}", f"pcm_first_depth_{depth}"
 
 
-def _format(pcm: PCM, depths: Sequence[int]) -> str:
+def _measured(path: Path, pcm: PCM, name: str) -> float:
+    """A number that a training has left in its PCM. Raises CheckpointError if it is none."""
+    value = pcm.provenance.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise CheckpointError(
+            f"{path}: bad header (provenance.{name} must be a number that is not negative, got {value!r:.100})"
+        )
+    return float(value)
+
+
+def _format(path: Path, pcm: PCM, depths: Sequence[int]) -> str:
     lines = [f"{'depth':>5}  {'training-free':>13}  {'PCM':>8}  {'PCM first, base after':>21}"]
     for depth in depths:
-        free, always, first = (pcm.provenance[column] for column in _columns(depth))
+        free, always, first = (_measured(path, pcm, column) for column in _columns(depth))
         lines.append(f"{depth:>5}  {free:>13.4f}  {always:>8.4f}  {first:>21.4f}")
     return "\n".join(lines)
 

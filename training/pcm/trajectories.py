@@ -79,6 +79,20 @@ class TrajectoryStore:
     def chunks(self) -> int:
         return int(self.arrays["sha256"].shape[0])
 
+    def whole_number(self, name: str) -> int:
+        """One of the identity's. Raises TrajectoryError if it is none."""
+        value = self.identity.get(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TrajectoryError(f"{self.path}: its {name} must be a whole number, got {value!r:.100}")
+        return value
+
+    def text(self, name: str) -> str:
+        """One of the identity's. Raises TrajectoryError if it is none."""
+        value = self.identity.get(name)
+        if not isinstance(value, str):
+            raise TrajectoryError(f"{self.path}: its {name} must be a text, got {value!r:.100}")
+        return value
+
     def rows(self, chunk: int) -> range:
         """Numbers of the samples in a chunk."""
         size = int(self.arrays["states"].chunks[0])
@@ -174,9 +188,9 @@ def create_store(
         temporary.rename(path)
     store = open_store(path)
     for name in sorted(store.identity.keys() | identity.keys()):
-        # Through JSON, as the saved one: it knows no tuples.
+        # As JSON: it knows no tuples, and tells 8.0 and true from 8 and 1.
         found, value = store.identity.get(name), json.loads(json.dumps(identity.get(name)))
-        if found != value:
+        if json.dumps(found, sort_keys=True) != json.dumps(value, sort_keys=True):
             raise TrajectoryError(
                 f"{path} holds trajectories with {name}={found}, not {name}={value}; choose another output"
             )
@@ -242,10 +256,9 @@ def _check_shapes(path: Path, arrays: Mapping[str, Any]) -> None:
             raise TrajectoryError(f"{where} has the shape {array.shape}, which does not fit the other arrays")
         if array.dtype.newbyteorder("=") != dtype:
             raise TrajectoryError(f"{where} holds {array.dtype}, expected {dtype}")
-        if array.chunks[0] != (1 if name == "sha256" else size):
-            raise TrajectoryError(
-                f"{where} has chunks of {array.chunks[0]}, which do not fit the other arrays"
-            )
+        # Whole in all but the samples: zarr would look for each of a billion little chunks.
+        if array.chunks != (1 if name == "sha256" else size, *array.shape[1:]):
+            raise TrajectoryError(f"{where} has chunks of {array.chunks}, which do not fit the other arrays")
 
 
 def _sha256(values: np.ndarray) -> np.ndarray:

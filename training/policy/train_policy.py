@@ -21,6 +21,7 @@ from training.command import named_as_written, run_command
 from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.data.windows import join_windows, policy_windows, split_episodes
 from training.distributed import Worker, worker
+from training.evaluation.environment import EnvironmentConfig
 from training.evaluation.offline.store import HELD_OUT
 from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
@@ -53,6 +54,7 @@ class TrainPolicyConfig:
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
     rollout_sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     device: str = "auto"
     overwrite: bool = False
 
@@ -84,10 +86,11 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     demonstrations = load_demonstrations(config.demonstrations, task=config.task)
     task = demonstrations.task
     rollouts = RolloutOptions(
-        rollout_episodes(task, config.rollout_episodes),
+        rollout_episodes(task, config.rollout_episodes, config.environment),
         config.rollout_max_steps,
         config.rollout_first_seed,
         sampler=config.rollout_sampler,
+        environment=config.environment,
     )
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed

@@ -148,12 +148,36 @@ def test_same_seed_gives_the_same_adapters_and_leaves_the_global_generator_alone
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+# A stranger's file may hold them: matched by backtracking, they take longer than anybody waits.
+SLOW = (
+    *(
+        "(a+)+$",
+        "(.*)*x",
+        "(up|up)*",
+        ".*.*.*.*x",
+        "(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)x",
+        "(?=(.*))x",
+        "a{1,9}{1,9}",
+    ),
+    *(r"(.)\1*", "a" * 201, "up|\n", "x++"),
+)
+
+
+@pytest.mark.parametrize(
+    "targets", [r"(up|middle)\..*", r".*\.(conv_in|conv_out)\.\d+.*", r"down\.0\.[01]\..*", r"middle\.0\..*?"]
+)
+def test_usual_targets_are_allowed(policy: DiffusionPolicy, targets: str) -> None:
+    add_lora(policy.network, rank=1, targets=targets, generator=generator())
+    assert lora_state(policy.network)
+
+
 @pytest.mark.parametrize(
     ("rank", "targets", "message"),
     [
         (0, ALL_LAYERS, "rank must be at least 1, got 0"),
         (2, "no_such_layer", "targets 'no_such_layer' match no Linear"),
         (2, "(", r"targets '\(' is no regular expression"),
+        *((2, slow, "may be slow to match") for slow in SLOW),
     ],
 )
 def test_impossible_adapters_are_refused(

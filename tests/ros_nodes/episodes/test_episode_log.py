@@ -8,11 +8,20 @@ from ros_nodes.episodes.episode_log import EpisodeLog
 def status(
     step: int, reward: float = 0.0, end: str = "", *, trajectories: int = 0, seed: int = 5
 ) -> list[float]:
-    return [seed, step, reward, reward, float(end == "terminated"), float(end == "truncated"), trajectories]
+    is_success = float(end == "success")
+    return [
+        seed,
+        step,
+        reward,
+        is_success,
+        float(end in ("success", "failure")),
+        float(end == "truncated"),
+        trajectories,
+    ]
 
 
 def begun(timeout: float = 5.0) -> EpisodeLog:
-    log = EpisodeLog(5, timeout, now=100.0)
+    log = EpisodeLog(5, timeout, now=100.0, period=0.1)
     log.hear(status(0, reward=0.9), now=101.0)
     return log
 
@@ -30,14 +39,16 @@ def test_rewards_are_those_after_each_control_step() -> None:
     assert (episode.max_reward, episode.success) == (0.4, False)
 
 
-def test_a_terminated_episode_is_a_success() -> None:
+@pytest.mark.parametrize("end", ["success", "failure"])
+def test_an_episode_may_end_with_and_without_success(end: str) -> None:
     log = begun()
-    log.hear(status(1, 1.0, "terminated", trajectories=1), now=102.0)
-    assert log.episode().success
+    log.hear(status(1, 1.0, end, trajectories=1), now=102.0)
+    assert log.ended
+    assert log.episode().success == (end == "success")
 
 
 def test_what_comes_from_other_episodes_does_not_count() -> None:
-    log = EpisodeLog(5, 5.0, now=100.0)
+    log = EpisodeLog(5, 5.0, now=100.0, period=0.1)
     log.hear(status(17, 0.9), now=100.0)  # the end of an episode of the same seed
     log.hear(status(0, seed=4), now=100.0)
     log.hear(status(1, 0.8, seed=4), now=100.0)
@@ -77,7 +88,7 @@ def test_an_episode_that_never_got_a_trajectory_has_failed_even_at_its_end() -> 
 
 
 def test_an_episode_that_never_began_has_no_reward() -> None:
-    log = EpisodeLog(5, 5.0, now=100.0)
+    log = EpisodeLog(5, 5.0, now=100.0, period=0.1)
     assert log.failure(now=106.0) == "no control step for 5 s after step 0"
     assert log.episode().max_reward == 0.0
     assert log.episode().steps == 0

@@ -43,5 +43,8 @@ def test_bytes_that_are_no_message_of_the_type_are_refused(graph: Any) -> None:
     )
     # What DDS would not hand on: a header, and a text longer than the message.
     subscription.callback(b"\0\1\0\0" + bytes(8) + b"\xff\xff\xff\x7f")
-    assert [reason for reason, _ in refused] == ["malformed"]
+    # And what ended the process.
+    for length in range(4):
+        subscription.callback(bytes(length))
+    assert [reason for reason, _ in refused] == ["malformed"] * 5
     assert not heard

@@ -24,7 +24,8 @@ from training.data import download_demonstrations
 from training.data.array_hash import array_sha256
 from training.data.bounded_download import DownloadError, fetch
 from training.data.demonstrations import load_demonstrations
-from training.data.download_demonstrations import STORE_NAME, DownloadConfig, main
+from training.data.download_demonstrations import OUTPUTS, STORE_NAME, DownloadConfig, main
+from training.output_dir import LOCK, locked_output_dir
 
 # The fixture of `conftest.py`: starts a server of the given bytes, whose answers its attributes change.
 Serve = Callable[[bytes], Any]
@@ -79,7 +80,7 @@ def download(url: str, output_dir: Path, expected: dict[str, str]) -> Path:
 
 
 def contents(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK)
 
 
 def test_downloads_a_store_that_loads_and_leaves_nothing_else(
@@ -394,6 +395,26 @@ def test_command_reports_an_error_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"error: {url}: wrong archive, discarded: it is damaged or not a zip file")
     assert error.count("\n") == 1
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(
+    tmp_path: Path, serve_archive: Serve, archive: bytes
+) -> None:
+    left = tmp_path / "out" / ".download-abc123"
+    (left / "unpacked").mkdir(parents=True)
+    (left / "archive.zip").write_bytes(b"half")
+    download(serve_archive(archive).url, tmp_path / "out", EXPECTED)
+    assert contents(tmp_path / "out") == [STORE_NAME]
+
+
+def test_two_downloads_into_one_folder_name_each_other(
+    tmp_path: Path, serve_archive: Serve, archive: bytes
+) -> None:
+    with (
+        locked_output_dir(tmp_path, OUTPUTS, overwrite=True),
+        pytest.raises(RuntimeError, match=r"is in use by process \d+ .*pcm-download-demonstrations"),
+    ):
+        download(serve_archive(archive).url, tmp_path, EXPECTED)
 
 
 @pytest.mark.parametrize(

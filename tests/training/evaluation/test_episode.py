@@ -11,11 +11,18 @@ from policy import PolicyConfig
 from policy.chunk_schedule import ChunkSchedule
 from pusht_env.env import PushTEnv
 from ros_nodes.commands.trajectory_execution import Trajectory, hold
-from training.evaluation.episode import PERIOD_NS, Episode, RunningEpisode
+from training.data.task_file import load_task
+from training.evaluation.environment import Environment, EnvironmentConfig
+from training.evaluation.episode import Episode, RunningEpisode
 
 CONFIG = PolicyConfig()
 MS = 1_000_000
+PERIOD_NS = 100 * MS
 SEED = 3
+
+
+def pusht(max_steps: int) -> Environment:
+    return Environment(EnvironmentConfig(), load_task("pusht").task, max_steps=max_steps)
 
 
 def actions(number: int) -> np.ndarray:
@@ -34,7 +41,7 @@ def run(
             PushTEnv, "step", lambda env, action: (targets.append(tuple(action)), step(env, action))[1]
         )
         running = RunningEpisode(
-            CONFIG, SEED, max_steps, margin_ns=margin_ms * MS, follow_horizon=follow_horizon
+            CONFIG, pusht(max_steps), SEED, margin_ns=margin_ms * MS, follow_horizon=follow_horizon
         )
         number = 0
         while not running.ended:
@@ -168,7 +175,7 @@ def test_an_inference_may_start_between_observations() -> None:
 
 
 def test_the_first_observation_stands_for_those_before_it() -> None:
-    running = RunningEpisode(CONFIG, SEED, 24)
+    running = RunningEpisode(CONFIG, pusht(24), SEED)
     oldest, newest = running.observations()
     assert np.array_equal(oldest, newest)
     running.receive(actions(0), 0.0, 250 * MS)
@@ -179,7 +186,7 @@ def test_the_first_observation_stands_for_those_before_it() -> None:
 
 
 def test_the_jump_compares_targets_of_the_same_control_steps() -> None:
-    running = RunningEpisode(CONFIG, SEED, 24)
+    running = RunningEpisode(CONFIG, pusht(24), SEED)
     before = np.random.default_rng(0).uniform(0, 500, (16, 2))
     running.receive(before, 0.0, 0)
     after = before.copy()

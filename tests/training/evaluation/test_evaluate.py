@@ -15,7 +15,8 @@ from policy.checkpoint import file_sha256
 from policy.networks.lora import ALL_LAYERS, add_lora
 from policy.pcm import PCM, save_pcm, weights_sha256
 from training.evaluation import evaluate as evaluation
-from training.evaluation.evaluate import main
+from training.evaluation.evaluate import OUTPUTS, main
+from training.output_dir import locked_output_dir
 
 
 @pytest.fixture
@@ -78,10 +79,20 @@ def test_same_command_gives_the_same_rewards(arguments: list[str], tmp_path: Pat
     assert rewards[0] == rewards[1]
 
 
+def test_one_process_at_a_time_has_the_output_directory(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (output_dir,) = (Path(each.partition("=")[2]) for each in arguments if each.startswith("output_dir="))
+    with locked_output_dir(output_dir, OUTPUTS):
+        assert main(arguments) == 1
+    assert f"{output_dir} is in use by process" in capsys.readouterr().err
+    assert not (output_dir / "summary.json").exists()
+
+
 def test_nothing_is_recorded_on_request(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "recorded_episodes=0"]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == [".pcm_policy.json", "commands.png", "rewards.png", "summary.json"]
+    assert written == [".pcm_policy.json", ".pcm_policy.lock", "commands.png", "rewards.png", "summary.json"]
 
 
 # λ = 1, 1/2: in feature space the second iteration evaluates both models.
@@ -183,7 +194,7 @@ def test_a_checkpoint_is_judged_by_demonstrations_without_a_simulator(
     assert "hold: hold the last" in printed
     out = tmp_path / "out"
     written = sorted(path.name for path in out.iterdir())
-    assert written == [".pcm_policy.json", "actions.csv", "actions.png", "summary.json"]
+    assert written == [".pcm_policy.json", ".pcm_policy.lock", "actions.csv", "actions.png", "summary.json"]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["noise_seeds"] == [7, 8]
     assert summary["sampler"]["steps"] == 2

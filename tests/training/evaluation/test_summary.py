@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from training.data.task_file import load_task
 from training.evaluation.episode import ChunkRecord, Episode
 from training.evaluation.interval import mean_interval
 from training.evaluation.rollout import Rollout
@@ -69,7 +70,7 @@ def test_summary_of_a_world_that_went_on() -> None:
             seed=2, rewards=np.zeros(30), success=False, chunk_seconds=(0.1,), chunks=chunks[:1], hold_steps=4
         ),
     )
-    summary = summarize(Rollout(episodes, (0.1, 0.3, 0.1)))
+    summary = summarize(Rollout(episodes, (0.1, 0.3, 0.1), task=load_task("pusht").task))
     assert summary["chunk_jump_px"]["mean"] == 6
     assert summary["world"]["hold_share"] == pytest.approx(0.15)
     assert summary["world"]["skipped_points_per_chunk"] == 2

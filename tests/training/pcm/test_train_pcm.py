@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
-from policy.pcm import load_pcm
+from policy.pcm import load_pcm, save_pcm
 from training.pcm.build_trajectories import main as build
 from training.pcm.picard_consistency import (
     error_p95,
@@ -115,6 +116,23 @@ def test_killed_run_goes_on_and_ends_with_the_weights_it_would_have_had(
     expected, resumed = load_file(whole / "pcm.safetensors"), load_file(cut / "pcm.safetensors")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert log(cut) == log(whole)
+
+
+@pytest.mark.parametrize("ratio", [False, "0.1", None, -1.0, float("nan")])
+def test_a_run_does_not_go_on_from_a_pcm_whose_error_is_no_number(
+    arguments: list[str], whole: Path, tmp_path: Path, *, ratio: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output_dir = tmp_path / "run"
+    shutil.copytree(whole, output_dir)
+    base = DiffusionPolicy.load(arguments[0].removeprefix("checkpoint="))
+    pcm = load_pcm(whole / "pcm.safetensors", base.network)
+    save_pcm(
+        output_dir / "pcm.safetensors",
+        replace(pcm, provenance={**pcm.provenance, "error_ratio": ratio}),
+    )
+    assert main([*arguments, f"output_dir={output_dir}"]) == 1
+    error = capsys.readouterr().err
+    assert f"{output_dir}/pcm.safetensors: bad header (provenance.error_ratio must be a number" in error
 
 
 def test_two_processes_give_the_loss_curve_of_one(arguments: list[str], whole: Path, tmp_path: Path) -> None:

@@ -132,6 +132,14 @@ def test_one_changed_number_is_found_and_its_array_named(store: TrajectoryStore,
     assert [open_store(store.path).is_whole(chunk) for chunk in range(3)] == [True, False, True]
 
 
+def test_chunks_that_divide_a_sample_are_refused(store: TrajectoryStore) -> None:
+    """A shape of 10^7 in chunks of 6 would be looked for chunk by chunk, for hours."""
+    key = "shape"
+    edit(store.path / "condition" / METADATA, lambda metadata: metadata.update({key: [10, 10_000_000]}))
+    with pytest.raises(TrajectoryError, match=r"array condition has (the shape|chunks)"):
+        open_store(store.path)
+
+
 @pytest.mark.parametrize(
     ("samples", "chunk_size", "message"),
     [
@@ -152,3 +160,19 @@ def test_a_file_in_place_of_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store.zarr").write_text("mine")
     with pytest.raises(TrajectoryError, match="not a readable store of trajectories"):
         create(tmp_path / "store.zarr")
+
+
+def test_what_an_identity_holds_is_not_taken_for_something_else(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"provenance": {}, "shapes": SHAPES, "chunk_size": 4}
+    store = create_store(
+        tmp_path / "store.zarr", identity={"steps": True, "seed": 1, "solver": "ddim"}, **options
+    )
+    assert store.whole_number("seed") == 1
+    assert store.text("solver") == "ddim"
+    with pytest.raises(TrajectoryError, match=r"store\.zarr: its steps must be a whole number, got True"):
+        store.whole_number("steps")
+    with pytest.raises(TrajectoryError, match=r"store\.zarr: its start must be a text, got None"):
+        store.text("start")
+    for other in ({"steps": 1, "seed": 1}, {"steps": True, "seed": 1.0}):
+        with pytest.raises(TrajectoryError, match=r"holds trajectories with (steps=True, not|seed=1, not)"):
+            create_store(store.path, identity={"solver": "ddim", **other}, **options)

@@ -140,9 +140,9 @@ def _training_variants(
     if options.trajectories is None:
         return
     store = open_store(options.trajectories)
-    steps, start = int(store.identity["steps"]), str(store.identity["start"])
+    steps, start = store.whole_number("steps"), store.text("start")
     sampler = SamplerConfig(
-        "picard", store.identity["solver"], steps, picard=PicardConfig(store.identity["jacobian"], start)
+        "picard", store.text("solver"), steps, picard=PicardConfig(store.text("jacobian"), start)
     )
     untrained = list(at_depths(sampler, options.depths))
     if not untrained:

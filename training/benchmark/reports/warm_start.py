@@ -23,6 +23,7 @@ from training.benchmark.measurements import percentiles
 from training.benchmark.report import load_policy, open_cache, write_report
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table
+from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.episode import Episode, RunningEpisode
 from training.evaluation.rollout import join_predictions, split_prediction
 
@@ -129,7 +130,13 @@ def measure_depths(base: DiffusionPolicy, options: WarmStartConfig, *, steps: in
     }
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     running = [
-        RunningEpisode(config, seed, options.max_steps, noise_seed=options.noise_seed) for seed in seeds
+        RunningEpisode(
+            config,
+            Environment(EnvironmentConfig(), base.task, max_steps=options.max_steps),
+            seed,
+            noise_seed=options.noise_seed,
+        )
+        for seed in seeds
     ]
     depths: dict[str, dict[str, list[int]]] = {part: {name: [] for name in STARTS} for part in PARTS}
     ended: list[Episode] = []

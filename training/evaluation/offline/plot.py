@@ -41,7 +41,7 @@ def chunks_figure(judgement: Judgement) -> Figure:
         f"Episode {episode}: demonstrated actions, and the policy's chunks from demonstrated observations on"
     )
     if len(chunks) > MOST_CHUNKS:
-        title += f"; the first {MOST_CHUNKS} of {len(chunks)} chunks"
+        title += f" (the first {MOST_CHUNKS} of {len(chunks)} chunks)"
     for axes, dimension in zip(panels, dimensions, strict=False):
         _plot_dimension(axes, judgement, shown=chunks[:MOST_CHUNKS], dimension=dimension)
     for axes in panels[len(dimensions) :]:
@@ -65,6 +65,7 @@ def _plot_dimension(axes: Axes, judgement: Judgement, *, shown: NDArray[np.int64
         chunks.actions[shown, :, dimension][lasts],
         color="black",
         linewidth=1.6,
+        zorder=3,  # seen also where predictions scatter
         label="demonstrated",
     )
     # NaN after each chunk: nothing is drawn from one to the next.
@@ -95,5 +96,5 @@ def _shown_dimensions(judgement: Judgement) -> tuple[NDArray[np.int64], str]:
         return np.arange(count), ""
     shares = judgement.errors.mean_absolute.mean((0, 1)) / judgement.ranges
     worst = np.argsort(-np.nan_to_num(shares, nan=-1.0), kind="stable")[:MOST_PANELS]
-    chosen = f"the {MOST_PANELS} of {count} dimensions with the largest mean absolute error as a share of their range"
+    chosen = f"The {MOST_PANELS} of {count} dimensions with the largest mean absolute error as a share of their range"
     return np.sort(worst), chosen

@@ -118,7 +118,7 @@ def test_of_many_dimensions_the_worst_are_shown_and_said(many: Judgement) -> Non
     figure = chunks_figure(many)
     titles = [axes.get_title() for axes in figure.axes if axes.axison]
     assert titles == [f"joint_{index}" for index in range(30 - MOST_PANELS, 30)]
-    assert f"the {MOST_PANELS} of 30 dimensions with the largest" in figure.get_suptitle()
+    assert f"The {MOST_PANELS} of 30 dimensions with the largest" in figure.get_suptitle()
 
 
 def test_of_a_long_episode_the_beginning_is_shown_and_said(

@@ -1,8 +1,8 @@
-"""The topic and the action through which the pusher takes trajectories, with joint_trajectory_controller's rules."""
+"""The topic and the action through which a robot takes trajectories, with joint_trajectory_controller's rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from control_msgs.action import FollowJointTrajectory
@@ -13,7 +13,8 @@ from rclpy.node import Node
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from ros_nodes.commands.trajectory_execution import SECOND, Outcome, Tolerances, Trajectory, judge
+from policy.robot.times import SECOND
+from ros_nodes.commands.trajectory_execution import Outcome, Tolerances, Trajectory, judge
 from ros_nodes.commands.trajectory_messages import (
     InvalidTrajectoryError,
     nanoseconds,
@@ -23,16 +24,15 @@ from ros_nodes.commands.trajectory_messages import (
 from ros_nodes.reception.bounded_subscription import subscribe_bounded
 from ros_nodes.reception.refusals import Refusals
 from ros_nodes.simulator.simulated_robot import SimulatedRobot
-from ros_nodes.simulator.simulator_messages import FRAME, JOINTS, stamp
+from ros_nodes.simulator.simulator_messages import FRAME, stamp
 
-TOPIC, ACTION = "pusher_controller/joint_trajectory", "pusher_controller/follow_joint_trajectory"
 FAILURES = {
     Outcome.PATH_TOLERANCE_VIOLATED: FollowJointTrajectory.Result.PATH_TOLERANCE_VIOLATED,
     Outcome.GOAL_TOLERANCE_VIOLATED: FollowJointTrajectory.Result.GOAL_TOLERANCE_VIOLATED,
 }
 
 
-class PusherController:
+class TrajectoryController:
     """Hands trajectories to the robot and judges them after each control step.
 
     As in joint_trajectory_controller, a new goal aborts the running one, and a trajectory from the topic
@@ -41,6 +41,7 @@ class PusherController:
     Args:
         node: node in which the parameters `constraints.*` are declared.
         robot: robot that executes the trajectories.
+        name: of the controller, by which its topic and its action begin.
         refusal: says why no trajectory can be taken on now, or None.
         wake: called when there is something to do: a trajectory, or a goal to cancel.
 
@@ -53,30 +54,32 @@ class PusherController:
         node: Node,
         robot: SimulatedRobot,
         *,
+        name: str,
         refusal: Callable[[], str | None],
         wake: Callable[[], None],
     ) -> None:
         self._node = node
         self._robot = robot
+        self._topic, self._action = f"{name}/joint_trajectory", f"{name}/follow_joint_trajectory"
         self._refusal = refusal
         self._wake = wake
         self._goal: ServerGoalHandle | None = None
         self._result = Future()
-        _declare_constraints(node)
+        _declare_constraints(node, robot.joints)
         self._tolerances = self._default_tolerances()
         self.refusals = Refusals("trajectory", node.get_logger().warning)
         subscribe_bounded(
             node,
             JointTrajectory,
-            TOPIC,
+            self._topic,
             callback=self._on_trajectory,
-            refuse=partial(self.refusals.add, TOPIC),
+            refuse=partial(self.refusals.add, self._topic),
             qos=10,
         )
         self._server = ActionServer(
             node,
             FollowJointTrajectory,
-            ACTION,
+            self._action,
             execute_callback=self._wait_for_result,
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
@@ -122,7 +125,7 @@ class PusherController:
 
     def _hold(self) -> None:
         self._robot.hold()
-        self._tolerances = _NONE  # a hold has nothing to violate
+        self._tolerances = self._no_tolerances()  # a hold has nothing to violate
 
     def destroy(self) -> None:
         self._server.destroy()
@@ -135,7 +138,7 @@ class PusherController:
         try:
             self._follow(message)
         except InvalidTrajectoryError as error:
-            self.refusals.add(TOPIC, error.reason, str(error))
+            self.refusals.add(self._topic, error.reason, str(error))
             return
         if self._goal is None:
             self._tolerances = self._default_tolerances()
@@ -145,9 +148,9 @@ class PusherController:
             if refusal := self._refused(goal.trajectory):
                 raise InvalidTrajectoryError("not_now", refusal)
             self._read(goal.trajectory)
-            read_tolerances(goal, JOINTS, self._default_tolerances())
+            read_tolerances(goal, self._robot.joints, self._default_tolerances())
         except InvalidTrajectoryError as error:
-            self.refusals.add(ACTION, error.reason, str(error))
+            self.refusals.add(self._action, error.reason, str(error))
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
@@ -155,7 +158,7 @@ class PusherController:
         self.abort("preempted by a new goal")
         self._goal = goal
         self._result = Future()
-        self._tolerances = read_tolerances(goal.request, JOINTS, self._default_tolerances())
+        self._tolerances = read_tolerances(goal.request, self._robot.joints, self._default_tolerances())
         self._follow(goal.request.trajectory)
         goal.execute()
 
@@ -178,7 +181,7 @@ class PusherController:
 
     def _read(self, message: JointTrajectory) -> Trajectory:
         state = self._robot.state
-        return read_trajectory(message, JOINTS, now=state.time, position=state.position)
+        return read_trajectory(message, self._robot.joints, now=state.time, position=state.position)
 
     def _finish(self, end: Callable[[], None], code: int, text: str) -> None:
         end()
@@ -192,7 +195,7 @@ class PusherController:
         desired = self._robot.trajectory.sample(state.time)
         error = [want - have for want, have in zip(desired, state.position, strict=True)]
         feedback = FollowJointTrajectory.Feedback(
-            joint_names=list(JOINTS),
+            joint_names=list(self._robot.joints),
             desired=JointTrajectoryPoint(positions=list(desired)),
             actual=JointTrajectoryPoint(positions=list(state.position), velocities=list(state.velocity)),
             error=JointTrajectoryPoint(positions=error),
@@ -201,29 +204,30 @@ class PusherController:
         feedback.header.frame_id = FRAME
         return feedback
 
+    def _no_tolerances(self) -> Tolerances:
+        none = (0.0,) * len(self._robot.joints)
+        return Tolerances(path=none, goal=none, goal_velocity=none)
+
     def _default_tolerances(self) -> Tolerances:
         def value(name: str) -> float:
             return float(self._node.get_parameter(f"constraints.{name}").value)
 
         return Tolerances(
-            path=tuple(value(f"{joint}.trajectory") for joint in JOINTS),
-            goal=tuple(value(f"{joint}.goal") for joint in JOINTS),
-            goal_velocity=(value("stopped_velocity_tolerance"),) * len(JOINTS),
+            path=tuple(value(f"{joint}.trajectory") for joint in self._robot.joints),
+            goal=tuple(value(f"{joint}.goal") for joint in self._robot.joints),
+            goal_velocity=(value("stopped_velocity_tolerance"),) * len(self._robot.joints),
             goal_time=round(value("goal_time") * SECOND),
         )
 
 
-_NONE = Tolerances(path=(0.0, 0.0), goal=(0.0, 0.0), goal_velocity=(0.0, 0.0))
-
-
-def _declare_constraints(node: Node) -> None:
+def _declare_constraints(node: Node, joints: Sequence[str]) -> None:
     descriptions = {
-        "goal_time": "seconds after a trajectory's end by which the pusher has to be there, 0 for any time",
-        "stopped_velocity_tolerance": "fastest pusher in px/s that counts as stopped at a goal, 0 for any",
+        "goal_time": "seconds after a trajectory's end by which the joints have to be there, 0 for any time",
+        "stopped_velocity_tolerance": "fastest joint, per second, that counts as stopped at a goal, 0 for any",
     }
-    for joint in JOINTS:
-        descriptions[f"{joint}.trajectory"] = f"farthest in px that {joint} may be off its path, 0 for any"
-        descriptions[f"{joint}.goal"] = f"farthest in px that {joint} may be off its goal, 0 for any"
+    for joint in joints:
+        descriptions[f"{joint}.trajectory"] = f"farthest that {joint} may be off its path, 0 for any"
+        descriptions[f"{joint}.goal"] = f"farthest that {joint} may be off its goal, 0 for any"
     for name, description in descriptions.items():
         node.declare_parameter(
             f"constraints.{name}",

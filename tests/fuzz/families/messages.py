@@ -1,0 +1,324 @@
+"""Messages into the callbacks of real nodes: of every type that they subscribe to, and goals of their action.
+
+Imports rclpy, and so needs ROS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Duration, Time
+from control_msgs.action import FollowJointTrajectory
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point32, PolygonStamped, PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from policy.task import Part, Task
+from ros_nodes.episodes.episode_log import EpisodeLog
+from ros_nodes.episodes.episode_runner import EpisodeRunner
+from ros_nodes.policy_node.node import PolicyNode
+from ros_nodes.simulator.simulator_node import PushTSimulator
+from tests.fuzz.case import Family, Fault, Inject, Mishandled, Outcome
+from tests.fuzz.damage import damaged_bytes
+from tests.fuzz.families.checkpoints import PUSHT, tiny_policy
+
+ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
+SECOND = 10**9
+GOOD_SECOND = 100
+INTEGERS = (0, 1, -1, 7, 100, 101, 255, 256, 999_999_999, 10**9, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1)
+NUMBERS = (0.0, -0.0, 1.0, 250.0, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), float("-inf"))
+TEXTS = (
+    "",
+    "a",
+    "pusher_x",
+    "pusher_y",
+    "world",
+    "policy",
+    "/policy",
+    "é",
+    "x" * 5000,
+    "a\nb",
+    "%s%n",
+    "nan",
+)
+LENGTHS = (0, 1, 2, 3, 7, 9, 100)
+OTHER = "other"  # the second policy node, of a task with other types of messages
+OTHER_TASK = Task(
+    name=OTHER,
+    rate=PUSHT.rate,
+    observation=(
+        Part(name="pose", names=("x", "y", "yaw"), units=("m", "m", "rad")),
+        Part(name="numbers", names=tuple(f"number{index}" for index in range(17)), units=("",) * 17),
+    ),
+    action=PUSHT.action,
+)
+PARAMETERS = {
+    "policy": {"engine": "plain", "sampler.steps": 1, "use_sim_time": True},
+    OTHER: {
+        "engine": "plain",
+        "sampler.steps": 1,
+        "use_sim_time": True,
+        "observation_sources": "[pose, numbers]",
+        "pose.topic": "pose",
+        "pose.type": "geometry_msgs/PoseStamped",
+        "pose.fields": "[position.x, position.y, yaw]",
+        "pose.frame_id": "world",
+        "numbers.topic": "numbers",
+        "numbers.type": "std_msgs/Float64MultiArray",
+        "trajectory_topic": "other/joint_trajectory",
+    },
+    "pusht_simulator": {"mode": "lockstep"},
+}
+
+
+def prepare(folder: Path) -> Inject:
+    # Nobody outside of this process shall hear of any of this.
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
+    tiny_policy().save(folder / "policy.safetensors")
+    tiny_policy(OTHER_TASK).save(folder / f"{OTHER}.safetensors")
+    arguments = [
+        "--ros-args",
+        "--log-level",
+        "fatal",
+        "--params-file",
+        str(ROBOT),
+        "-p",
+        f"checkpoint:={folder / 'policy.safetensors'}",
+        "-p",
+        f"{OTHER}:checkpoint:={folder / OTHER}.safetensors",
+    ]
+    for node, values in PARAMETERS.items():
+        for name, value in values.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            arguments += ["-p", f"{node}:{name}:={text}"]
+    rclpy.init(args=arguments)
+    bench = _Bench()
+    bench.check_alive()  # the first of all takes longer
+    makers: dict[type, Callable[[np.random.Generator], Any]] = {
+        Clock: lambda rng: Clock(clock=Time(sec=GOOD_SECOND)),
+        JointState: _joint_state,
+        PolygonStamped: _polygon,
+        PoseStamped: _pose,
+        Float64MultiArray: lambda rng: Float64MultiArray(
+            data=rng.uniform(0, 400, rng.choice([7, 17])).tolist()
+        ),
+        JointTrajectory: _trajectory,
+        DiagnosticArray: lambda rng: DiagnosticArray(
+            status=[DiagnosticStatus(name="/policy", values=[KeyValue(key="state", value="active")])]
+        ),
+    }
+
+    def inject(rng: np.random.Generator, case: Path) -> Fault:
+        if rng.random() < 0.1:
+            goal = FollowJointTrajectory.Goal(trajectory=_trajectory(rng))
+            text = _damage(rng, goal)
+            return Fault(f"goal, {text}", lambda: bench.send_goal(goal))
+        node, subscription = bench.subscriptions[rng.integers(len(bench.subscriptions))]
+        message = makers[subscription.msg_type](rng)
+        text = f"{node.get_name()} {subscription.topic_name}, {_damage(rng, message)}"
+        if not subscription.raw:
+            return Fault(text, lambda: bench.send(node, lambda: subscription.callback(message)))
+        content = serialize_message(message)
+        if rng.random() < 0.3:
+            content, damage = damaged_bytes(rng, content)
+            text = f"{text}, serialised: {damage}"
+        return Fault(text, lambda: bench.send(node, lambda: subscription.callback(content)))
+
+    return inject
+
+
+class _Bench:
+    """The nodes, active, in this process."""
+
+    def __init__(self) -> None:
+        self.policies = [PolicyNode(), PolicyNode(OTHER)]
+        self.simulator = PushTSimulator()
+        self.runner = EpisodeRunner()
+        self.executor = SingleThreadedExecutor()
+        self.nodes: list[Node] = [*self.policies, self.simulator, self.runner]
+        for policy in self.policies:
+            policy.trigger_configure()
+            if policy._failure:
+                raise RuntimeError(f"{policy.get_name()} does not configure: {policy._failure}")
+            policy.trigger_activate()
+        for node in self.nodes:
+            self.executor.add_node(node)
+        self.subscriptions = [
+            (node, each)
+            for node in self.nodes
+            for each in node.subscriptions
+            if each.raw or each.msg_type is Clock
+        ]
+
+    def send(self, node: Node, deliver: Callable[[], object]) -> Outcome:
+        """Deliver a message, and see that the nodes live on and have not believed what is impossible."""
+        self.runner._log = EpisodeLog(0, 5.0, 0.0)
+        before = self._refused()
+        try:
+            deliver()
+        except ValueError as error:
+            # The runner's episode fails, as it should.
+            if node is not self.runner or "heard of step" not in str(error):
+                raise
+            return "refused"
+        self._spin()
+        refused = self._refused() > before
+        self.check_alive()
+        return "refused" if refused else "accepted"
+
+    def send_goal(self, goal: Any) -> Outcome:
+        before = self._refused()
+        self.simulator._controller._on_goal(goal)
+        refused = self._refused() > before
+        self.check_alive()
+        return "refused" if refused else "accepted"
+
+    def check_alive(self) -> None:
+        """Good messages are still taken, and what the nodes hold is finite."""
+        for policy in self.policies:
+            for each in policy.subscriptions:
+                if each.msg_type is Clock:
+                    each.callback(Clock(clock=Time(sec=GOOD_SECOND)))
+            policy._on_reset(Trigger.Request(), Trigger.Response())
+            for each in policy.subscriptions:
+                if each.msg_type is not Clock:
+                    each.callback(serialize_message(_good(each.msg_type)))
+            if policy._state != "active" or policy._loop is None:
+                raise Mishandled(f"the policy node is {policy._state}: {policy._failure}")
+            newest = policy._loop.history.newest_stamp()
+            if newest != GOOD_SECOND * SECOND:
+                raise Mishandled(f"{policy.get_name()} does not take good messages any more: {newest}")
+            if policy._loop.statistics.non_finite_chunks:
+                policy._loop.statistics.non_finite_chunks = 0
+                raise Mishandled("computed a chunk that is not finite")
+        response = self.simulator._on_reset(Trigger.Request(), Trigger.Response())
+        position = self.simulator._robot.state.position
+        if not response.success or not np.isfinite(position).all():
+            raise Mishandled(f"the simulator is at {position}: {response.message}")
+        self._spin()
+
+    def _spin(self) -> None:
+        for _ in range(3):
+            self.executor.spin_once(timeout_sec=0)
+        position = self.simulator._robot.state.position
+        if not np.isfinite(position).all() or np.abs(position).max() > 1e4:
+            raise Mishandled(f"the simulated pusher is at {position}")
+
+    def _refused(self) -> int:
+        """All that all nodes have refused so far."""
+        clocks = (node.clock_refusals.counts.total() for node in (*self.policies, self.simulator))
+        rejected = (policy._loop.statistics.rejections.total() for policy in self.policies if policy._loop)
+        others = (
+            self.simulator._controller.refusals.counts.total(),
+            self.runner._refusals.counts.total(),
+        )
+        return sum((*clocks, *rejected, *others))
+
+
+def _good(message_type: type) -> Any:
+    """A message for a policy node that it must take."""
+    rng = np.random.default_rng(0)
+    if message_type is Float64MultiArray:
+        return Float64MultiArray(data=[200.0] * 17)
+    message = {JointState: _joint_state, PolygonStamped: _polygon, PoseStamped: _pose}[message_type](rng)
+    message.header.stamp = Time(sec=GOOD_SECOND)
+    return message
+
+
+def _joint_state(rng: np.random.Generator) -> Any:
+    message = JointState(name=["pusher_x", "pusher_y"], position=rng.uniform(100, 400, 2).tolist())
+    message.header.stamp = Time(sec=GOOD_SECOND)
+    return message
+
+
+def _polygon(rng: np.random.Generator) -> Any:
+    message = PolygonStamped()
+    message.header.stamp = Time(sec=GOOD_SECOND)
+    message.polygon.points = [Point32(x=float(x), y=float(y)) for x, y in rng.uniform(100, 400, (9, 2))]
+    return message
+
+
+def _pose(rng: np.random.Generator) -> Any:
+    message = PoseStamped()
+    message.header.stamp, message.header.frame_id = Time(sec=GOOD_SECOND), "world"
+    message.pose.position.x, message.pose.position.y = rng.uniform(100, 400, 2).tolist()
+    message.pose.orientation.z = message.pose.orientation.w = 2**0.5 / 2
+    return message
+
+
+def _trajectory(rng: np.random.Generator) -> Any:
+    points = [
+        JointTrajectoryPoint(
+            positions=rng.uniform(100, 400, 2).tolist(),
+            time_from_start=Duration(nanosec=100_000_000 * (i + 1)),
+        )
+        for i in range(int(rng.integers(1, 9)))
+    ]
+    return JointTrajectory(joint_names=["pusher_x", "pusher_y"], points=points)
+
+
+def _damage(rng: np.random.Generator, message: Any) -> str:
+    """Change one to four fields of a message, at any depth."""
+    return " and ".join(_change(rng, message, "") for _ in range(int(rng.integers(1, 5))))
+
+
+def _change(rng: np.random.Generator, message: Any, path: str) -> str:
+    fields = message.get_fields_and_field_types()
+    names = sorted(fields)
+    name = names[rng.integers(len(names))]
+    path, kind, value = f"{path}.{name}", fields[name], getattr(message, name)
+    if hasattr(value, "get_fields_and_field_types"):
+        return _change(rng, value, path)
+    if kind.startswith("sequence<") or isinstance(value, (list, tuple)):
+        return _change_list(rng, message, name, path=path)
+    new = _scalar(rng, kind)
+    setattr(message, name, new)
+    return f"{path} is {str(new)[:30]!r}"
+
+
+def _change_list(rng: np.random.Generator, message: Any, name: str, *, path: str) -> str:
+    values = list(getattr(message, name))
+    kind = message.get_fields_and_field_types()[name].removeprefix("sequence<").removesuffix(">")
+    if values and hasattr(values[0], "get_fields_and_field_types") and rng.random() < 0.6:
+        return _change(rng, values[rng.integers(len(values))], f"{path}[]")
+    length = int(LENGTHS[rng.integers(len(LENGTHS))]) if rng.random() < 0.95 else 20_000
+    if values and rng.random() < 0.5:
+        new = (values * (length // len(values) + 1))[:length]
+        text = f"{path} is repeated to {length}"
+    elif kind in ("double", "float", "string"):
+        new = [_scalar(rng, kind) for _ in range(min(length, 100))]
+        text = f"{path} is {str(new)[:60]}"
+    else:
+        new, text = values[: length // 2], f"{path} is cut to {length // 2}"
+    setattr(message, name, new)
+    return text
+
+
+def _scalar(rng: np.random.Generator, kind: str) -> Any:
+    if kind in ("double", "float"):
+        return float(NUMBERS[rng.integers(len(NUMBERS))]) if rng.random() < 0.8 else float(rng.normal(0, 1e3))
+    if kind == "boolean":
+        return bool(rng.random() < 0.5)
+    if kind.startswith("string"):
+        return TEXTS[rng.integers(len(TEXTS))]
+    if kind in ("octet", "byte"):
+        return bytes([int(rng.integers(256))])
+    bits = int(re.sub(r"\D", "", kind))
+    low, high = (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return min(max(int(INTEGERS[rng.integers(len(INTEGERS))]), low), high)
+
+
+MESSAGES = Family("messages", 0.1, prepare, most_seconds=0.5)
