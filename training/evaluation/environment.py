@@ -230,7 +230,7 @@ def _observation_keys(
             f"{key!r} of environment {name!r} is",
             space.spaces[key],
             f"the part {part.name!r} needs",
-            part.size,
+            size=part.size,
         )
         keys.append(key)
     return keys
