@@ -173,7 +173,7 @@ class _Bench:
 
     def send(self, node: Node, deliver: Callable[[], object]) -> Outcome:
         """Deliver a message, and see that the nodes live on and have not believed what is impossible."""
-        self.runner._log = EpisodeLog(0, 5.0, 0.0)
+        self.runner._log = EpisodeLog(0, 5.0, 0.0, period=0.1)
         before = self._refused()
         try:
             deliver()
