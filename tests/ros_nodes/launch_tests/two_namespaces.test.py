@@ -30,7 +30,9 @@ class TestTwoNamespaces(unittest.TestCase):
         assert right.chunk(0)[0] == 3 * STEP
         assert left.transition("deactivate")
         assert right.state() == "active"
-        assert (len(left.chunks), len(right.chunks)) == (1, 1)
+        assert [len(chunk.points) for chunk in right.chunks] == [8], "the stop is for the left one alone"
+        graph.spin_until(lambda: len(left.chunks) == 2, "the stop")
+        assert [len(chunk.points) for chunk in left.chunks] == [8, 1]
         assert not np.allclose(left.chunk(0)[1], right.chunk(0)[1])
 
 
