@@ -15,6 +15,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Duration, Time
 from control_msgs.action import FollowJointTrajectory
+from control_msgs.msg import JointTrajectoryControllerState
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point32, PolygonStamped, PoseStamped
 from rclpy.executors import SingleThreadedExecutor
@@ -30,7 +31,9 @@ from policy.task import Part, Task
 from ros_nodes.episodes.episode_log import EpisodeLog
 from ros_nodes.episodes.episode_runner import EpisodeRunner
 from ros_nodes.policy_node.node import PolicyNode
-from ros_nodes.simulator.simulator_node import PushTSimulator
+from ros_nodes.simulator.pusht_sensors import PushTSensors
+from ros_nodes.simulator.pusht_world import PushTWorld
+from ros_nodes.simulator.simulator import Simulator
 from tests.fuzz.case import Family, Fault, Inject, Mishandled, Outcome
 from tests.fuzz.damage import damaged_bytes
 from tests.fuzz.families.checkpoints import PUSHT, tiny_policy
@@ -116,6 +119,7 @@ def prepare(folder: Path) -> Inject:
             data=rng.uniform(0, 400, rng.choice([7, 17])).tolist()
         ),
         JointTrajectory: _trajectory,
+        JointTrajectoryControllerState: _controller_state,
         DiagnosticArray: lambda rng: DiagnosticArray(
             status=[DiagnosticStatus(name="/policy", values=[KeyValue(key="state", value="active")])]
         ),
@@ -145,7 +149,11 @@ class _Bench:
 
     def __init__(self) -> None:
         self.policies = [PolicyNode(), PolicyNode(OTHER)]
-        self.simulator = PushTSimulator()
+        self.simulator = Simulator(
+            "pusht_simulator",
+            controller="pusher_controller",
+            build=lambda node: (PushTWorld(), PushTSensors(node)),
+        )
         self.runner = EpisodeRunner()
         self.executor = SingleThreadedExecutor()
         self.nodes: list[Node] = [*self.policies, self.simulator, self.runner]
@@ -165,7 +173,7 @@ class _Bench:
 
     def send(self, node: Node, deliver: Callable[[], object]) -> Outcome:
         """Deliver a message, and see that the nodes live on and have not believed what is impossible."""
-        self.runner._log = EpisodeLog(0, 5.0, 0.0)
+        self.runner._log = EpisodeLog(0, 5.0, 0.0, period=0.1)
         before = self._refused()
         try:
             deliver()
@@ -194,7 +202,7 @@ class _Bench:
                     each.callback(Clock(clock=Time(sec=GOOD_SECOND)))
             policy._on_reset(Trigger.Request(), Trigger.Response())
             for each in policy.subscriptions:
-                if each.msg_type is not Clock:
+                if each.msg_type not in (Clock, JointTrajectoryControllerState):
                     each.callback(serialize_message(_good(each.msg_type)))
             if policy._state != "active" or policy._loop is None:
                 raise Mishandled(f"the policy node is {policy._state}: {policy._failure}")
@@ -268,6 +276,14 @@ def _trajectory(rng: np.random.Generator) -> Any:
         for i in range(int(rng.integers(1, 9)))
     ]
     return JointTrajectory(joint_names=["pusher_x", "pusher_y"], points=points)
+
+
+def _controller_state(rng: np.random.Generator) -> Any:
+    message = JointTrajectoryControllerState(joint_names=["pusher_x", "pusher_y"])
+    message.header.stamp = Time(sec=GOOD_SECOND)
+    for point in (message.reference, message.feedback):
+        point.positions = rng.uniform(100, 400, 2).tolist()
+    return message
 
 
 def _damage(rng: np.random.Generator, message: Any) -> str:
