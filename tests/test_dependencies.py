@@ -48,8 +48,13 @@ def ros_packages() -> set[str]:
 
 
 def modules(*rooms: str) -> list[str]:
-    """All modules of packages, such as `policy.runtime`."""
-    files = [file for room in rooms for file in (REPOSITORY / room.replace(".", "/")).rglob("*.py")]
+    """All modules of packages, such as `policy.runtime`, and single modules."""
+    paths = [REPOSITORY / room.replace(".", "/") for room in rooms]
+    files = [
+        file
+        for path in paths
+        for file in (path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")])
+    ]
     return [
         ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
         for file in files
@@ -100,7 +105,7 @@ def closure(starts: list[str]) -> tuple[set[str], set[str]]:
 
 
 def test_a_robot_needs_neither_simulator_nor_trainer() -> None:
-    rooms = ("policy", "ros_nodes.policy_node", "ros_nodes.commands")
+    rooms = ("policy", "ros_nodes.policy_node", "ros_nodes.commands", "ros_nodes.recorder")
     reached, imported = closure(modules(*rooms))
     assert {name for name in reached if name.split(".")[0] in ("training", "pusht_env")} == set()
     assert imported <= libraries() | ros_packages()
@@ -111,7 +116,7 @@ def test_a_robot_needs_neither_simulator_nor_trainer() -> None:
     [
         (["policy"], []),
         (["pusht_env"], ["sim"]),
-        (["ros_nodes.simulator"], ["sim"]),
+        (["ros_nodes.simulator.simulator_node"], ["sim"]),
         (["ros_nodes"], ["train"]),
         (["training.data", "training.evaluation", "training.pcm", "training.policy"], ["train"]),
         (["training.importing"], ["import"]),
