@@ -44,8 +44,8 @@ first_moon = torch.cdist(answer, centres).argmin(1) < len(moon)
 figure, axes = plt.subplots(2, len(SHOWN), figsize=(12, 3.9), sharex=True, sharey=True, layout="constrained")
 for row, jacobian in zip(axes, ("drift", "preconditioned"), strict=True):
     recurrence = make_recurrence(jacobian, solver, torch.cov(centres.T))
-    iterates = picard_iterates([denoise], solver, guess.clone(), recurrences=[recurrence])
-    shown = [guess, *(iterate.states.clone() for iterate in iterates)]
+    iterates = picard_iterates([denoise], solver, guess, recurrences=[recurrence])
+    shown = [guess, *(iterate.states for iterate in iterates)]
     row[0].set_ylabel(jacobian)
     for axis, k in zip(row, SHOWN, strict=True):
         error = (shown[k][:, -1, 0] - answer).abs().amax(1).quantile(0.95)

@@ -240,12 +240,12 @@ def state_errors(
             first=first,
         )
 
-    def errors() -> Tensor:
+    def errors(states: Tensor) -> Tensor:
         # The sequential answer is a clipped prediction; an iterate on the way to it need not be in its range.
         clipped = torch.cat((states[:, :-1], states[:, -1:].clamp(-1, 1)), 1)
         return (clipped - exact).abs().amax((2, 3)).double().cpu()
 
-    yield depth, errors()
+    yield depth, errors(states)
     for iterate in islice(iterates, setting.iterations):
         depth += steps - iterate.first + 1 if newton else 1
-        yield depth, errors()
+        yield depth, errors(iterate.states)
