@@ -98,8 +98,9 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     with initialize_config_module(CONF, version_base="1.3"):
         try:
             composed = compose(config_name, list(overrides))
-        except ValueError as error:
-            if "Config group override must be" not in str(error):
+        except (TypeError, ValueError) as error:
+            # Hydra takes a list of numbers for one of names, and stumbles over the first.
+            if isinstance(error, ValueError) and "Config group override must be" not in str(error):
                 raise
             raise ValueError(
                 f"a choice is a name, got a number or the like in {' '.join(overrides)}"

@@ -143,6 +143,11 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
             "error: training.steps is too large a",
         ),
         (evaluate.main, ["latency=5"], "error: a choice is a name, got a number or the like in latency=5"),
+        (
+            evaluate.main,
+            ["latency=[1,1]"],
+            "error: a choice is a name, got a number or the like in latency=[1,1]",
+        ),
         (evaluate.main, ["+sampler=0.5"], "error: a sampler is a method and a solver"),
         (evaluate.main, ["output_dir=\ré"], "error: cannot read the argument 'output_dir=\\ré'"),
         (evaluate.main, ["episodes=" + "x" * 5000], "… of type 'str' could not be converted to Integer"),
