@@ -71,7 +71,7 @@ def plot_commands(episode: Episode, path: Path, task: Task) -> None:
         ylabel=f"command ({', '.join(dict.fromkeys(filter(None, task.action.units))) or 1})",
         title=f"seed {episode.seed}",
     )
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
     _save(figure, path)
 
 
