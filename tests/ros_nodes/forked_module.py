@@ -33,7 +33,9 @@ class ForkedModule:
         self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
     ) -> None:
         self.args = [sys.executable, "-m", module, *arguments]
-        self._process = FORK_SERVER.Process(target=_run, args=(module, list(arguments), dict(env), folder, log))
+        self._process = FORK_SERVER.Process(
+            target=_run, args=(module, list(arguments), dict(env), folder, log)
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid

@@ -69,7 +69,12 @@ class ProcessGraph(RosGraph):
         else:
             with open(log, "wb") as output:
                 process = subprocess.Popen(
-                    command, env=self.env, cwd=self.log_dir, stdout=output, stderr=output, start_new_session=True
+                    command,
+                    env=self.env,
+                    cwd=self.log_dir,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                 )
         self.processes.append(process)
         return process
