@@ -1,4 +1,4 @@
-"""`python -m MODULE`, but forked from a process that has imported PyTorch and rclpy: that is most of a node's start."""
+"""`python -m MODULE` or `python FILE.py`, but forked from a process that has imported PyTorch and rclpy: that is most of a node's start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ForkedModule:
     """A process as `subprocess.Popen` shows one, in a session of its own, that ends as the interpreter does.
 
     Args:
-        module: to run as `__main__`.
+        program: module or file to run as `__main__`.
         arguments: its `sys.argv[1:]`.
         env: the whole environment; `PYTHONPATH` comes first in `sys.path`, as at a start.
         folder: working directory.
@@ -32,9 +32,9 @@ class ForkedModule:
     def __init__(
         self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
     ) -> None:
-        self.args = [sys.executable, "-m", module, *arguments]
+        self.args = [program, *arguments]
         self._process = FORK_SERVER.Process(
-            target=_run, args=(module, list(arguments), dict(env), folder, log)
+            target=_run, args=(program, list(arguments), dict(env), folder, log)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -58,7 +58,7 @@ class ForkedModule:
             os.kill(self.pid, sent)
 
 
-def _run(module: str, arguments: list[str], env: dict[str, str], folder: Path, log: Path) -> None:
+def _run(program: str, arguments: list[str], env: dict[str, str], folder: Path, log: Path) -> None:
     gc.freeze()  # the end would otherwise look through all that PyTorch brings, several times
     os.setsid()
     os.environ.clear()
@@ -71,12 +71,15 @@ def _run(module: str, arguments: list[str], env: dict[str, str], folder: Path, l
     sys.path[:0] = env.get("PYTHONPATH", "").split(os.pathsep)
     sys.argv[1:] = arguments
     # multiprocessing would leave by `os._exit`, which hides what goes wrong at the end of an interpreter.
-    ctypes.pythonapi.Py_Exit(_status(module))
+    ctypes.pythonapi.Py_Exit(_status(program))
 
 
-def _status(module: str) -> int:
+def _status(program: str) -> int:
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0

@@ -55,17 +55,17 @@ class ProcessGraph(RosGraph):
         """Start a process.
 
         Args:
-            command: a module of `ros_nodes` and its arguments, or any other executable with its arguments.
-            parameters: of the node, for a module.
+            command: a module of `ros_nodes`, a Python file or any other executable, and its arguments.
+            parameters: of the node, for a module or a file.
         """
         log = self.log_dir / f"{len(self.processes)}.log"
         process: Process
-        if command[0].startswith("ros_nodes."):
-            module, *arguments = (*command, "--ros-args")
+        if command[0].startswith("ros_nodes.") or command[0].endswith(".py"):
+            program, *arguments = (*command, "--ros-args")
             for name, value in parameters.items():
                 text = str(value).lower() if isinstance(value, bool) else str(value)
                 arguments += ["-p", f"{name.replace('__', '.')}:={text}"]
-            process = ForkedModule(module, arguments, env=self.env, folder=self.log_dir, log=log)
+            process = ForkedModule(program, arguments, env=self.env, folder=self.log_dir, log=log)
         else:
             with open(log, "wb") as output:
                 process = subprocess.Popen(
