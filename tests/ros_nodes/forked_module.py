@@ -1,4 +1,4 @@
-"""`python -m MODULE` or `python FILE.py`, but forked from a process that has imported PyTorch and rclpy: that is most of a node's start."""
+"""A Python program, forked from a process that has imported PyTorch and rclpy: that is most of a node's start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ForkedModule:
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
+        self, program: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
     ) -> None:
         self.args = [program, *arguments]
         self._process = FORK_SERVER.Process(
