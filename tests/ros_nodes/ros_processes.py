@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from forked_module import ForkedModule
+from forked_program import ForkedProgram
 from ros_graph import LOCAL, PATIENCE, RosGraph, free_domain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-Process = subprocess.Popen[bytes] | ForkedModule
+Process = subprocess.Popen[bytes] | ForkedProgram
 
 
 def environment(domain: int, log_dir: Path) -> dict[str, str]:
@@ -65,7 +65,7 @@ class ProcessGraph(RosGraph):
             for name, value in parameters.items():
                 text = str(value).lower() if isinstance(value, bool) else str(value)
                 arguments += ["-p", f"{name.replace('__', '.')}:={text}"]
-            process = ForkedModule(program, arguments, env=self.env, folder=self.log_dir, log=log)
+            process = ForkedProgram(program, arguments, env=self.env, folder=self.log_dir, log=log)
         else:
             with open(log, "wb") as output:
                 process = subprocess.Popen(

@@ -18,7 +18,7 @@ FORK_SERVER = multiprocessing.get_context("forkserver")
 FORK_SERVER.set_forkserver_preload(["policy.runtime", "rclpy", "control_msgs.action", "sensor_msgs.msg"])
 
 
-class ForkedModule:
+class ForkedProgram:
     """A process as `subprocess.Popen` shows one, in a session of its own, that ends as the interpreter does.
 
     Args:
