@@ -13,7 +13,7 @@ from policy.sampling.hand_over import HAND_OVERS
 from policy.sampling.recurrence import JACOBIANS
 from policy.sampling.start import STARTS
 from policy.sampling.warm_start import WARM_STARTS
-from policy.solvers import SOLVERS
+from policy.solvers import OWN_SOLVERS, SOLVERS
 
 AUTO = "auto"
 METHOD_NAMES = ("sequential", "picard", "parasolver", "pcm")
@@ -125,7 +125,7 @@ class PcmConfig:
 
 @dataclass(frozen=True)
 class SamplerDefaults:
-    """Values that ``auto`` stands for. A PCM brings its own, the ones it was trained for."""
+    """Values that ``auto`` stands for. A PCM brings its own, the ones it was trained for, and so do some policies."""
 
     solver: str = "ddim"
     steps: int = 50
@@ -152,10 +152,11 @@ class SamplerConfig:
     )
     solver: str = _choice(
         AUTO,
-        (AUTO, *SOLVERS),
-        "solver whose sequential answer is wanted; auto: the PCM's own, else ddim",
+        (AUTO, *SOLVERS, *OWN_SOLVERS),
+        "solver whose sequential answer is wanted; auto: the PCM's own, else ddim; mip and consistency belong to "
+        "policies trained for them, whose auto they are",
     )
-    steps: int = _number(0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50")
+    steps: int = _number(0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50; mip has 2, consistency 1")
     hand_over: str = _choice(
         "replace",
         HAND_OVERS,
@@ -215,7 +216,7 @@ class SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
 
         Args:
-            defaults: defaults of the PCM, for the method ``pcm``.
+            defaults: defaults of the PCM, for the method ``pcm``, or of the policy.
         """
         chosen = defaults or SamplerDefaults()
         picard, pcm = self.picard, self.pcm
