@@ -28,8 +28,8 @@ from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
 from policy.sampling.start import Draw
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
-from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
-from policy.solvers import OWN_SOLVERS, SOLVERS, Solver
+from policy.sampling.warm_start import continued_actions, continued_noise, guessed_actions, noise_effect
+from policy.solvers import SPACINGS, Solver, build_solver
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.task import Task
 
@@ -147,14 +147,18 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the sampler has more steps than the policy has training timesteps.
         """
+        return self._build_solver()
+
+    def _build_solver(self, last: int = 0) -> Solver:
         parameter = next(self.network.parameters())
         alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
         sampler = self.resolved_sampler
         if not 1 <= sampler.steps <= len(alphas_cumprod):
             allowed = f"1 … {len(alphas_cumprod)} (training timesteps)"
             raise ValueError(f"sampler.steps must be in {allowed}, got {sampler.steps}")
-        build = {**SOLVERS, **OWN_SOLVERS}[sampler.solver]
-        return build(alphas_cumprod, sampler.steps).to(parameter.device, parameter.dtype)
+        spacing = SPACINGS.get(sampler.spacing)  # auto is none of them
+        solver = build_solver(sampler.solver, alphas_cumprod, sampler.steps, spacing=spacing, last=last)
+        return solver.to(parameter.device, parameter.dtype)
 
     @cached_property
     def sample(self) -> Sampler:
@@ -163,7 +167,9 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the policy cannot be sampled that way.
         """
-        ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock)
+        last = self.sampler.partial.steps
+        tail = self._build_solver(last) if last else None
+        ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock, tail)
         return make_sampler(self.resolved_sampler, ingredients)
 
     @cached_property
@@ -305,6 +311,8 @@ class DiffusionPolicy:
                 guess = guessed_actions(
                     before, before_noise, noise=noise, executed=executed, effect=self._noise_effect
                 )
+            elif sampler.partial.steps:
+                guess = continued_actions(before, executed)
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)

@@ -18,10 +18,9 @@ def mip_loss(
     generator: torch.Generator,
     share: slice,
 ) -> Tensor:
-    """Mean of ‖a − f(0, t = 0)‖² / 0.9² + ‖a − f(a + 0.1·z, t = 0.9)‖² / 0.1² over this worker's share of the rows (B,).
+    """Mean of ‖a − f(0, 0)‖² / 0.9² + ‖a − f(a + 0.1·z, 0.9)‖² / 0.1² over this worker's share of the rows (B,).
 
-    The weights are those of the authors' code. The second term is about as large as the first, as it has little to
-    learn. f is the network's output, the actions themselves.
+    f(input, t) is the network's output, the actions themselves. The weights are those of the authors' code.
     """
     noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
     actions, condition, noise = data.actions[rows[share]], data.condition[rows[share]], noise[share]

@@ -40,7 +40,9 @@ def load_teacher(path: str, task: Task, config: PolicyConfig, *, device: torch.d
     """
     teacher = DiffusionPolicy.load(path, device)
     if teacher.objective != NOISE:
-        raise ValueError(f"{path}: a teacher is trained with objective=noise, this one with {teacher.objective}")
+        raise ValueError(
+            f"{path}: a teacher is trained with objective=noise, this one with {teacher.objective}"
+        )
     if task_values(teacher.task) != task_values(task):
         raise ValueError(f"{path}: the teacher's task is not that of the demonstrations")
     if teacher.config != config:

@@ -164,9 +164,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
-        numbers = validate_policy(
-            policy, held_out_data, loss=loss_of, seed=training.seed, rollouts=rollouts
-        )
+        numbers = validate_policy(policy, held_out_data, loss=loss_of, seed=training.seed, rollouts=rollouts)
         if judged is not None:
             numbers |= judged.errors(policy.with_sampler(held_out_sampler))
         return numbers
