@@ -52,7 +52,7 @@ def test_consistency_predicts_the_answer_and_adds_noise_again(
     alphas = squared_cosine_alphas_cumprod(100).float()
     drawn = torch.randn(3, steps, 16, 2, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(3, 16, 2, generator=torch.Generator().manual_seed(0))
-    state = noise
+    state, prediction = noise, noise
     for i, timestep in enumerate([90, 60, 30][:steps]):
         if i:
             state = alphas[timestep].sqrt() * prediction + (1 - alphas[timestep]).sqrt() * drawn[:, i - 1]

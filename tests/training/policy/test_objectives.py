@@ -136,8 +136,8 @@ def test_policies_of_both_objectives_are_trained_judged_and_act(
     difference -= base.with_sampler(sampler).predict(observations, noise=torch.zeros(3, 16, 2)).actions
     assert 0 < difference.abs().max() < 100  # px: it began with its teacher's weights
     capsys.readouterr()
-    assert trained("mip", "objective=noise") == 1
-    assert "objective" in capsys.readouterr().err
+    assert trained("consistency", "objective=noise") == 1
+    assert "belongs to a run with objective=consistency" in capsys.readouterr().err
     wrong = f"teacher={tmp_path / 'mip' / 'policy.safetensors'}"
     for more, message in (
         (["objective=consistency", wrong], "a teacher is trained with objective=noise, this one with mip"),
