@@ -34,7 +34,12 @@ def test_jobs_in_other_processes_have_output_directories_and_say_their_own_comma
     small_demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    more = ["training.seed=3,4", "output_dir=out/${training.seed}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    more = [
+        "training.seed=3,4",
+        "output_dir=out/${training.seed}",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
     assert sweep(small_demonstrations, *more) == 0
     for seed in (3, 4):
         marker = json.loads((tmp_path / "out" / str(seed) / ".pcm_policy.json").read_text())
