@@ -124,6 +124,7 @@ setup(
             "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
             "pcm-import-demonstrations = training.importing.import_demonstrations:main",
+            "pcm-results = training.benchmark.results:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",
