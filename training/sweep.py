@@ -92,11 +92,11 @@ def _check_launcher(overrides: Sequence[str], installed: Sequence[str]) -> None:
             )
 
 
-def _check_jobs(config_name: str, config_type: type, overrides: Sequence[str]) -> None:
+def _check_jobs(config_name: str, config_type: type[Any], overrides: Sequence[str]) -> None:
     """Refuse arguments that a job cannot have, and two jobs that would write into one place."""
     places: dict[Any, Sequence[str]] = {}
     for job in _jobs([override for override in overrides if not override.startswith("hydra")]):
-        config = load_config(config_name, config_type, job)
+        config: Any = load_config(config_name, config_type, job)
         for name in OUTPUTS:
             place = getattr(config, name, None)
             if place is None or config_name in SHARED:
