@@ -113,7 +113,7 @@ class ChunkSender:
         )
         sent = slice(self._begin + self.count - len(points), self._begin + self.count)
         self._statistics.clamped_points += self._joints.clamp(horizon[sent])[1]
-        if not len(points) or not self._joints.limits_motion:
+        if not len(points) or (points.velocities is None and not self._joints.limits_motion):
             return points
         time_ns = now if moves else stamp_ns
         start = Start(time_ns=time_ns, position=self._motion.measured(time_ns))

@@ -45,7 +45,8 @@ class PolicyStatistics:
         residual: how far the last iteration of the newest chunk moved its normalised actions.
         deadline_cuts: number of chunks whose sampler was stopped by its deadline.
         clamped_points: number of points outside of the joint limits.
-        limited_chunks: number of chunks that were slowed or clipped, since they were too fast for the joint limits.
+        limited_chunks: number of chunks that were slowed or clipped, since they were too fast for the joint limits, or
+            calmed, since a joint would have swung over its limit between two points.
         deadline_misses: number of chunks that came after the last point of the chunk before them.
         late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.

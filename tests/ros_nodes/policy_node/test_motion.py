@@ -23,7 +23,8 @@ def due(message: Any) -> list[int]:
 
 @pytest.mark.parametrize("tail", [0, 7])
 def test_points_have_velocities_and_end_at_rest(start_policy: Callable[..., Any], tail: int) -> None:
-    policy = start_policy(trajectory__tail_points=tail).activate()
+    far = {"lower_limits": [-1e3, -1e3], "upper_limits": [2e3, 2e3]}
+    policy = start_policy(trajectory__tail_points=tail, **far).activate()
     policy.observe(STEP, observation(0))
     _, positions = policy.chunk(0)
     message = policy.chunks[0]
