@@ -195,13 +195,13 @@ def _answer_impossible_transitions(node: LifecycleNode) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted or terminated."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    told_to_end: Future[None] = Future()
+    on_end(lambda: told_to_end.set_result(None))
     node = None
     try:
         node = PolicyNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        told_to_end: Future[None] = Future()
-        on_end(lambda: told_to_end.set_result(None))
         executor.spin_until_future_complete(told_to_end)
     except ParameterException as error:
         get_logger("policy").fatal(f"bad parameter: {error}")
