@@ -38,7 +38,7 @@ class ExportedPolicy:
         return self.description.task
 
     @property
-    def sampler(self) -> SamplerConfig:
+    def resolved_sampler(self) -> SamplerConfig:
         return self.description.sampler
 
     @torch.no_grad()

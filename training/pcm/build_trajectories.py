@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,18 +13,26 @@ from omegaconf import MISSING
 from torch import Tensor
 from tqdm import tqdm
 
-from policy import DiffusionPolicy, PicardConfig, SamplerConfig
+from policy import DiffusionPolicy, ParallelConfig, PicardConfig, SamplerConfig
 from policy.checkpoint import tensors_sha256
 from policy.denoiser import make_denoise
 from policy.pcm import weights_sha256
 from policy.sampling import sample_sequential
 from policy.sampling.picard import picard_step
 from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import exact_states, make_start
+from policy.sampling.start import exact_states, make_start, states_of_guess
+from policy.sampling.warm_start import first_recurrence
 from training.command import run_command
 from training.data.demonstrations import load_demonstrations
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
+from training.pcm.chunk_before import (
+    ChunkBefore,
+    ChunkBeforeConfig,
+    chunk_before_in_demonstrations,
+    no_chunk_before,
+    warm_guesses,
+)
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, TrajectoryStore, create_store
 from training.provenance import code_version, command_line, machine
 from training.seeds import combine_seeds
@@ -47,6 +55,7 @@ class BuildTrajectoriesConfig:
     samples: int = MISSING
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     iterations: int = MISSING
+    before: ChunkBeforeConfig = field(default_factory=ChunkBeforeConfig)
     batch_size: int = MISSING
     held_out_episodes: int = 6
     seed: int = 0
@@ -61,6 +70,7 @@ class BuildTrajectoriesConfig:
             "picard",
             sampler.solver,
             sampler.steps,
+            parallel=ParallelConfig(warm_start=sampler.parallel.warm_start),
             picard=PicardConfig(sampler.picard.jacobian, sampler.picard.start),
         )
         if sampler != followed:
@@ -74,7 +84,12 @@ class BuildTrajectoriesConfig:
 
 @torch.no_grad()
 def picard_trajectories(
-    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, iterations: int
+    policy: DiffusionPolicy,
+    condition: Tensor,
+    noise: Tensor,
+    *,
+    iterations: int,
+    guess: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Picard trajectories, and the sequential states from the same noise (algorithm 1).
 
@@ -83,28 +98,61 @@ def picard_trajectories(
         condition: (B, C) normalised observations.
         noise: (B, T+1, H, A): the noise, then the further noises of the start ``fresh``.
         iterations: number K of iterations.
+        guess: (B, H, A) normalised actions that a warm start begins with, in place of the start.
 
     Returns:
         X⁰ … X^K (B, K+1, T+1, H, A) and X* (B, T+1, H, A).
     """
-    solver = policy.solver
+    solver, covariance = policy.solver, policy.covariance
     picard = policy.resolved_sampler.picard
-    recurrence = make_recurrence(picard.jacobian, solver, policy.covariance)
+    recurrences = [make_recurrence(picard.jacobian, solver, covariance)]
     denoise = make_denoise(policy.network, solver, condition)
-    start = make_start(picard.start, solver, covariance=policy.covariance)
-    states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), exact_states(picard.start)
+    if guess is None:
+        start = make_start(picard.start, solver, covariance=covariance)
+        states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), exact_states(picard.start)
+    else:
+        states, first = states_of_guess(solver, noise[:, 0], guess), 0
+        recurrences.insert(0, first_recurrence(picard.jacobian, solver, covariance))
     trajectories = [states]
-    for exact in range(first, first + iterations):  # each iteration makes one more state exact
-        changed = picard_step(denoise, solver, states, recurrence=recurrence, first=exact)
-        states = torch.cat((states[:, : exact + 1], changed), 1)
+    for k in range(iterations):  # each makes one more state exact
+        recurrence = recurrences[min(k, len(recurrences) - 1)]
+        changed = picard_step(denoise, solver, states, recurrence=recurrence, first=first + k)
+        states = torch.cat((states[:, : first + k + 1], changed), 1)
         trajectories.append(states)
     return torch.stack(trajectories, 1), sample_sequential(denoise, solver, noise[:, 0])
 
 
+def trajectories_after(
+    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, before: ChunkBefore, iterations: int
+) -> Trajectories:
+    """Picard trajectories from warm starts where there was a chunk before, and from cold ones elsewhere.
+
+    Args:
+        before: the chunk before each sample's.
+        policy, condition, noise, iterations: as of `picard_trajectories`.
+    """
+    is_warm = before.executed > 0
+    steps = noise.shape[1] - 1
+    states = noise.new_empty(len(noise), iterations + 1, *noise.shape[1:])
+    solution = noise.new_empty(len(noise), steps + 1, *noise.shape[2:])
+    for rows in (~is_warm, is_warm):
+        if not rows.any():
+            continue
+        drawn, guess = noise[rows], None
+        if rows is is_warm:
+            chosen = ChunkBefore(before.executed[rows], before.actions[rows], before.noise[rows])
+            carried, guess = warm_guesses(policy, chosen, drawn[:, 0])
+            drawn = torch.cat((carried[:, None], drawn[:, 1:]), 1)
+        found = picard_trajectories(policy, condition[rows], drawn, iterations=iterations, guess=guess)
+        states[rows], solution[rows] = found
+    tensors = (condition, states, solution, before.executed)
+    return Trajectories(*(tensor.float().cpu().numpy() for tensor in tensors))
+
+
 def draw_samples(
-    policy: DiffusionPolicy, conditions: Tensor, samples: Sequence[int], *, seed: int
+    policy: DiffusionPolicy, conditions: int, samples: Sequence[int], *, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Condition (B, C) and noises (B, T+1, H, A) of some samples.
+    """Rows (B,) of that many conditions, and noises (B, T+1, H, A), of some samples.
 
     Each sample has its own generator, so any worker and any batch draw the same.
     """
@@ -112,10 +160,9 @@ def draw_samples(
     shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.task.action_dim)
     for sample in samples:
         generator = torch.Generator().manual_seed(combine_seeds(seed, sample))
-        rows.append(int(torch.randint(len(conditions), (), generator=generator)))
+        rows.append(int(torch.randint(conditions, (), generator=generator)))
         noises.append(torch.randn(shape, generator=generator))
-    like = policy.solver.a
-    return conditions[rows].to(like), torch.stack(noises).to(like)
+    return torch.tensor(rows), torch.stack(noises).to(policy.solver.a)
 
 
 def build_trajectories(config: BuildTrajectoriesConfig) -> None:
@@ -129,13 +176,21 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     policy = base.with_sampler(config.sampler)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    windows = policy_windows(demonstrations, episodes, policy.config)
-    conditions = policy.normalizer.to("cpu").observation.normalize(windows.observations).flatten(1)
+    windows = [policy_windows(demonstrations, [episode], policy.config).observations for episode in episodes]
+    conditions = policy.normalizer.to("cpu").observation.normalize(torch.cat(windows)).flatten(1)
+    find_before = no_chunk_before
+    if policy.resolved_sampler.starts_warm:
+        position = torch.cat([torch.arange(len(window)) for window in windows])
+        find_before = chunk_before_in_demonstrations(
+            policy, conditions, position, config=config.before, seed=config.seed
+        )
 
+    @torch.no_grad()
     def compute(samples: Sequence[int]) -> Trajectories:
-        condition, noise = draw_samples(policy, conditions, samples, seed=config.seed)
-        states, solution = picard_trajectories(policy, condition, noise, iterations=config.iterations)
-        return Trajectories(*(tensor.float().cpu().numpy() for tensor in (condition, states, solution)))
+        rows, noise = draw_samples(policy, len(conditions), samples, seed=config.seed)
+        condition = conditions[rows].to(noise)
+        before = find_before(rows, samples)
+        return trajectories_after(policy, condition, noise, before=before, iterations=config.iterations)
 
     if this_worker.is_first:
         _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
@@ -172,6 +227,7 @@ def _create(
         "condition": (N, policy.config.cond_dim(policy.task)),
         "states": (N, K + 1, T + 1, *actions),
         "solution": (N, T + 1, *actions),
+        "executed": (N,),
     }
     uses_covariance = sampler.picard.start == "gaussian" or sampler.picard.jacobian == "preconditioned"
     covariance = policy.covariance if uses_covariance else None
@@ -185,6 +241,8 @@ def _create(
         "iterations": K,
         "jacobian": sampler.picard.jacobian,
         "start": sampler.picard.start,
+        "warm_start": sampler.parallel.warm_start,
+        "before": asdict(config.before) if sampler.starts_warm else None,
         "samples": N,
         "batch_size": config.batch_size,
         "seed": config.seed,

@@ -64,7 +64,8 @@ def test_kth_trajectory_is_the_samplers_after_k_iterations(
     config = SamplerConfig("picard", solver, 5, picard=PicardConfig(jacobian, start))
     sampled = policy.with_sampler(config)
     conditions = torch.rand(7, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    condition, noise = draw_samples(sampled, conditions, range(3), seed=1)
+    rows, noise = draw_samples(sampled, len(conditions), range(3), seed=1)
+    condition = conditions[rows]
     states, solution = picard_trajectories(sampled, condition, noise, iterations=3)
     observations = policy.normalizer.observation.unnormalize(condition.view(3, 2, 20))
     exact = policy.with_sampler(SamplerConfig("sequential", solver, 5)).predict(

@@ -15,11 +15,10 @@ from training.pcm.picard_consistency import (
     Distance,
     PicardMap,
     Samples,
-    error_p95,
-    held_out_errors,
     loss_weight,
     picard_consistency_loss,
 )
+from training.pcm.start_kinds import error_p95, held_out_errors
 
 T, K = 5, 3
 
@@ -33,8 +32,9 @@ def sampled(trained: DiffusionPolicy, request: pytest.FixtureRequest) -> Diffusi
 @pytest.fixture(scope="module")
 def samples(sampled: DiffusionPolicy) -> Samples:
     conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    condition, noise = draw_samples(sampled, conditions, range(16), seed=0)
-    return Samples(condition, *picard_trajectories(sampled, condition, noise, iterations=K))
+    rows, noise = draw_samples(sampled, len(conditions), range(16), seed=0)
+    states, solution = picard_trajectories(sampled, conditions[rows], noise, iterations=K)
+    return Samples(conditions[rows], states, solution, torch.zeros(16))
 
 
 @pytest.fixture(scope="module")
