@@ -24,7 +24,7 @@ from policy.checkpoint import (
 )
 from policy.networks.lora import add_lora, load_lora_state, lora_state, merge_lora
 from policy.networks.unet import ConditionalUnet1D
-from policy.sampling.config import ParallelConfig, PicardConfig, SamplerConfig, SamplerDefaults
+from policy.sampling.config import PicardConfig, SamplerConfig, SamplerDefaults
 from policy.sampling.warm_start import WARM_STARTS
 
 PCM_FORMAT = "pcm_policy.pcm/2"
@@ -115,13 +115,9 @@ class PCM:
 
     @property
     def picard(self) -> SamplerConfig:
-        """The sampler that it was trained for, with the base in its place."""
+        """The sampler that it was trained for, from cold starts and with the base in its place."""
         return SamplerConfig(
-            "picard",
-            self.solver,
-            self.steps,
-            parallel=ParallelConfig(warm_start=self.warm_start),
-            picard=PicardConfig(self.jacobian, self.start),
+            "picard", self.solver, self.steps, picard=PicardConfig(self.jacobian, self.start)
         )
 
     def mismatch(self, sampler: SamplerConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,28 +15,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from policy import DiffusionPolicy, ParallelConfig, PicardConfig, SamplerConfig
-from policy.checkpoint import tensors_sha256
-from policy.denoiser import make_denoise
-from policy.pcm import weights_sha256
-from policy.sampling import sample_sequential
-from policy.sampling.picard import picard_step
-from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import exact_states, make_start, states_of_guess
-from policy.sampling.warm_start import first_recurrence
+from policy.checkpoint import file_sha256, tensors_sha256
+from policy.pcm import load_pcm, weights_sha256
+from policy.sampling.start import exact_states
 from training.command import run_command
-from training.data.demonstrations import load_demonstrations
+from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.pcm.chunk_before import (
-    ChunkBefore,
     ChunkBeforeConfig,
+    FindChunkBefore,
     chunk_before_in_demonstrations,
+    chunk_before_met,
     no_chunk_before,
-    warm_guesses,
 )
+from training.pcm.closed_loop import closed_loop_sampler, states_met
+from training.pcm.picard_trajectories import draw_samples, trajectories_after
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, TrajectoryStore, create_store
 from training.provenance import code_version, command_line, machine
-from training.seeds import combine_seeds
 
 Compute: TypeAlias = Callable[[Sequence[int]], Trajectories]
 """Sample numbers → samples."""
@@ -77,92 +74,11 @@ class BuildTrajectoriesConfig:
             raise ValueError(
                 f"the trajectories are those of plain Picard iteration ({followed}), got {sampler}"
             )
+        if self.before.closed_loop.pcm is not None and not sampler.starts_warm:
+            raise ValueError("before.closed_loop.pcm needs a warm start: sampler.parallel.warm_start=actions")
         limit = sampler.steps - exact_states(sampler.picard.start)
         if not 1 <= self.iterations <= limit:
             raise ValueError(f"iterations must be in 1 … {limit}, which is exact, got {self.iterations}")
-
-
-@torch.no_grad()
-def picard_trajectories(
-    policy: DiffusionPolicy,
-    condition: Tensor,
-    noise: Tensor,
-    *,
-    iterations: int,
-    guess: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Picard trajectories, and the sequential states from the same noise (algorithm 1).
-
-    Args:
-        policy: policy with a parallel sampler.
-        condition: (B, C) normalised observations.
-        noise: (B, T+1, H, A): the noise, then the further noises of the start ``fresh``.
-        iterations: number K of iterations.
-        guess: (B, H, A) normalised actions that a warm start begins with, in place of the start.
-
-    Returns:
-        X⁰ … X^K (B, K+1, T+1, H, A) and X* (B, T+1, H, A).
-    """
-    solver, covariance = policy.solver, policy.covariance
-    picard = policy.resolved_sampler.picard
-    recurrences = [make_recurrence(picard.jacobian, solver, covariance)]
-    denoise = make_denoise(policy.network, solver, condition)
-    if guess is None:
-        start = make_start(picard.start, solver, covariance=covariance)
-        states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), exact_states(picard.start)
-    else:
-        states, first = states_of_guess(solver, noise[:, 0], guess), 0
-        recurrences.insert(0, first_recurrence(picard.jacobian, solver, covariance))
-    trajectories = [states]
-    for k in range(iterations):  # each makes one more state exact
-        recurrence = recurrences[min(k, len(recurrences) - 1)]
-        changed = picard_step(denoise, solver, states, recurrence=recurrence, first=first + k)
-        states = torch.cat((states[:, : first + k + 1], changed), 1)
-        trajectories.append(states)
-    return torch.stack(trajectories, 1), sample_sequential(denoise, solver, noise[:, 0])
-
-
-def trajectories_after(
-    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, before: ChunkBefore, iterations: int
-) -> Trajectories:
-    """Picard trajectories from warm starts where there was a chunk before, and from cold ones elsewhere.
-
-    Args:
-        before: the chunk before each sample's.
-        policy, condition, noise, iterations: as of `picard_trajectories`.
-    """
-    is_warm = before.executed > 0
-    steps = noise.shape[1] - 1
-    states = noise.new_empty(len(noise), iterations + 1, *noise.shape[1:])
-    solution = noise.new_empty(len(noise), steps + 1, *noise.shape[2:])
-    for rows in (~is_warm, is_warm):
-        if not rows.any():
-            continue
-        drawn, guess = noise[rows], None
-        if rows is is_warm:
-            chosen = ChunkBefore(before.executed[rows], before.actions[rows], before.noise[rows])
-            carried, guess = warm_guesses(policy, chosen, drawn[:, 0])
-            drawn = torch.cat((carried[:, None], drawn[:, 1:]), 1)
-        found = picard_trajectories(policy, condition[rows], drawn, iterations=iterations, guess=guess)
-        states[rows], solution[rows] = found
-    tensors = (condition, states, solution, before.executed)
-    return Trajectories(*(tensor.float().cpu().numpy() for tensor in tensors))
-
-
-def draw_samples(
-    policy: DiffusionPolicy, conditions: int, samples: Sequence[int], *, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Rows (B,) of that many conditions, and noises (B, T+1, H, A), of some samples.
-
-    Each sample has its own generator, so any worker and any batch draw the same.
-    """
-    rows, noises = [], []
-    shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.task.action_dim)
-    for sample in samples:
-        generator = torch.Generator().manual_seed(combine_seeds(seed, sample))
-        rows.append(int(torch.randint(conditions, (), generator=generator)))
-        noises.append(torch.randn(shape, generator=generator))
-    return torch.tensor(rows), torch.stack(noises).to(policy.solver.a)
 
 
 def build_trajectories(config: BuildTrajectoriesConfig) -> None:
@@ -175,15 +91,13 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     base = DiffusionPolicy.load(config.checkpoint, this_worker.device)
     policy = base.with_sampler(config.sampler)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
-    episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    windows = [policy_windows(demonstrations, [episode], policy.config).observations for episode in episodes]
-    conditions = policy.normalizer.to("cpu").observation.normalize(torch.cat(windows)).flatten(1)
-    find_before = no_chunk_before
-    if policy.resolved_sampler.starts_warm:
-        position = torch.cat([torch.arange(len(window)) for window in windows])
-        find_before = chunk_before_in_demonstrations(
-            policy, conditions, position, config=config.before, seed=config.seed
-        )
+    if this_worker.is_first:
+        _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
+        _conditions(
+            config, policy, demonstrations
+        )  # runs episodes, if it needs some; the others read of them
+    this_worker.wait()
+    conditions, find_before = _conditions(config, policy, demonstrations)
 
     @torch.no_grad()
     def compute(samples: Sequence[int]) -> Trajectories:
@@ -192,9 +106,6 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
         before = find_before(rows, samples)
         return trajectories_after(policy, condition, noise, before=before, iterations=config.iterations)
 
-    if this_worker.is_first:
-        _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
-    this_worker.wait()
     store = _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
     # Each worker looks for its own chunks: the shares are disjoint.
     share = range(this_worker.rank, store.chunks, this_worker.world_size)
@@ -215,6 +126,41 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
         difference = verify(store, compute)
         print(f"samples computed again differ by at most {difference:.1e}")
         print(f"trajectories: {config.output}, {store.samples} samples")
+
+
+def _conditions(
+    config: BuildTrajectoriesConfig, policy: DiffusionPolicy, demonstrations: Demonstrations
+) -> tuple[Tensor, FindChunkBefore]:
+    """Conditions (N, C) on the CPU that samples are drawn from, and the chunk before each."""
+    before = config.before
+    if before.closed_loop.pcm is not None:
+        pcm = load_pcm(before.closed_loop.pcm, policy.network)
+        met = states_met(
+            policy.with_pcm(pcm).with_sampler(closed_loop_sampler(pcm)),
+            config=before.closed_loop,
+            most_executed=before.most_executed,
+            seed=config.seed,
+            folder=Path(f"{config.output}.closed_loop"),
+            identity={"pcm_sha256": file_sha256(before.closed_loop.pcm)},
+        )
+        return met.conditions, chunk_before_met(met.before, config=before, seed=config.seed)
+    episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
+    windows = [policy_windows(demonstrations, [episode], policy.config).observations for episode in episodes]
+    conditions = policy.normalizer.to("cpu").observation.normalize(torch.cat(windows)).flatten(1)
+    if not policy.resolved_sampler.starts_warm:
+        return conditions, no_chunk_before
+    position = torch.cat([torch.arange(len(window)) for window in windows])
+    return conditions, chunk_before_in_demonstrations(
+        policy, conditions, position, config=before, seed=config.seed
+    )
+
+
+def _identity_of(before: ChunkBeforeConfig) -> dict[str, Any]:
+    """The section, with a hash in place of a path."""
+    pcm = before.closed_loop.pcm
+    identity = asdict(before)
+    identity["closed_loop"]["pcm"] = None if pcm is None else file_sha256(pcm)
+    return identity
 
 
 def _create(
@@ -242,7 +188,7 @@ def _create(
         "jacobian": sampler.picard.jacobian,
         "start": sampler.picard.start,
         "warm_start": sampler.parallel.warm_start,
-        "before": asdict(config.before) if sampler.starts_warm else None,
+        "before": _identity_of(config.before) if sampler.starts_warm else None,
         "samples": N,
         "batch_size": config.batch_size,
         "seed": config.seed,

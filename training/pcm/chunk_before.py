@@ -7,7 +7,7 @@ a robot has executed is not the base's answer but that of a sampler that was sto
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -24,6 +24,25 @@ STREAM = 2**16
 
 
 @dataclass(frozen=True)
+class ClosedLoopConfig:
+    """Section `before.closed_loop` of `training/conf/build_trajectories.yaml`."""
+
+    pcm: str | None = None
+    episodes: int = 200
+    max_steps: int = 200
+    first_seed: int = 500_000
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"closed_loop.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.first_seed <= 2**32 - self.episodes:
+            raise ValueError(
+                f"closed_loop.first_seed must be in 0 … {2**32 - self.episodes}, got {self.first_seed}"
+            )
+
+
+@dataclass(frozen=True)
 class ChunkBeforeConfig:
     """Section `before` of `training/conf/build_trajectories.yaml`."""
 
@@ -31,6 +50,7 @@ class ChunkBeforeConfig:
     most_executed: int = 8
     disturbed_share: float = 0.5
     disturbance: float = 0.03
+    closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
 
     def __post_init__(self) -> None:
         for name in ("cold_share", "disturbed_share"):
@@ -108,6 +128,24 @@ def chunk_before_in_demonstrations(
         actions = sample_sequential(denoise, policy.solver, noises)[:, -1].clamp(-1, 1)
         actions = (actions + torch.stack(disturbance).to(reference)).clamp(-1, 1)
         return ChunkBefore(steps_before, actions, noises)
+
+    return find
+
+
+def chunk_before_met(met: ChunkBefore, *, config: ChunkBeforeConfig, seed: int) -> FindChunkBefore:
+    """The chunks before that a closed loop met, by the rows of its conditions.
+
+    Args:
+        met: of all conditions.
+        config: share of samples that start cold all the same.
+        seed: of that draw.
+    """
+
+    def find(rows: Tensor, samples: Sequence[int]) -> ChunkBefore:
+        seeds = [combine_seeds(seed + STREAM, sample) for sample in samples]
+        drawn = [torch.rand((), generator=torch.Generator().manual_seed(each)) for each in seeds]
+        executed = torch.where(torch.stack(drawn) < config.cold_share, 0, met.executed[rows])
+        return ChunkBefore(executed, met.actions[rows], met.noise[rows])
 
     return find
 
