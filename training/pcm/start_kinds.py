@@ -42,6 +42,10 @@ class StartKind:
         """The samples that start this way."""
         return samples.rows((samples.executed > 0) == self.is_warm)
 
+    def inexact(self, iterations: int) -> int:
+        """How many of the first iterations leave an error without training: later ones have nothing to gain."""
+        return min(iterations, max(1, self.picard.solver.steps - self.calls - 1))
+
     def columns(self, iterations: int) -> list[tuple[str, str, str]]:
         """Names of the errors after 1, 2, … iterations: without training, by the PCM, and by it and then the base."""
         depths = [self.calls + k + 1 for k in range(iterations)]
@@ -73,6 +77,7 @@ def loss_of_all(
     *,
     weights: Sequence[float],
     ks: Sequence[int],
+    base_iterations: int,
     **options: Any,
 ) -> Tensor:
     """Mean of `picard_consistency_loss` over samples of all kinds.
@@ -83,13 +88,18 @@ def loss_of_all(
         samples: batch of samples.
         weights: α(k) of each kind.
         ks: k of each kind.
-        options: of `picard_consistency_loss`.
+        base_iterations: iterations by the base after the network's; fewer where the base is exact by then.
+        options: further ones of `picard_consistency_loss`.
     """
     loss = samples.states.new_zeros(())
     for kind, weight, k in zip(kinds, weights, ks, strict=True):
         chosen = kind.of(samples)
         if share := len(chosen.states) / len(samples.states):
-            mean = picard_consistency_loss(network, kind.picard, chosen, k=k, **options)
+            left = kind.inexact(kind.iterations + base_iterations) - kind.iterations
+            after = min(base_iterations, max(0, left))
+            mean = picard_consistency_loss(
+                network, kind.picard, chosen, k=k, base_iterations=after, **options
+            )
             loss = loss + share * weight * mean
     return loss
 

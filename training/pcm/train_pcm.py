@@ -135,7 +135,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
-        numbers, ratios = {}, []
+        numbers: dict[str, float] = {}
+        ratios: list[float] = []
         for kind, names, free in zip(kinds, columns, training_free, strict=True):
             errors, switched = held_out_errors(
                 weights,
@@ -146,7 +147,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
             )
             # Sampled as trained, or else the better of both ways.
             chosen = switched if config.base_iterations else np.minimum(errors, switched)
-            ratios += list(np.divide(chosen, free))
+            counted = slice(kind.inexact(validated_iterations))
+            ratios += list(np.divide(chosen[counted], free[counted]))
             for name, *found in zip(names, free, errors, switched, strict=True):
                 numbers |= dict(zip(name, found, strict=True))
         # The number that selects the weights: geometric mean of the errors relative to no training.

@@ -71,6 +71,8 @@ def test_training_by_the_recipe_of_warm_starts_brings_iterations_nearer_from_bot
     sampled: DiffusionPolicy,
 ) -> None:
     """The final state, its chunk once more, and a share of the same after an iteration of the base."""
+    # Uncertain answers: where noise decides nothing, the last state keeps to the guess whatever the network says.
+    sampled = replace(sampled, covariance=torch.eye(32)).with_sampler(sampled.sampler)
     conditions = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
     rows, noise = draw_samples(sampled, len(conditions), range(24), seed=0)
     earlier = noise.flip(0)[:, 0]
@@ -114,7 +116,7 @@ def test_training_by_the_recipe_of_warm_starts_brings_iterations_nearer_from_bot
     before_training = [loss([kind]).item() for kind in kinds]
     # Relative to no training, and weighted by its share of the samples. The start's call is the network's own.
     assert sum(before_training) == pytest.approx(1.0, rel=0.05)
-    for _ in range(40):
+    for _ in range(30):
         optimizer.zero_grad()
         loss(kinds).backward()
         optimizer.step()
