@@ -110,14 +110,15 @@ def _run_group(
         executed: int,
         **options: Any,
     ) -> Prediction:
-        normalizer = policy.normalizer
-        nothing = torch.zeros_like(noise)
-        actions, before_noise = (nothing, nothing) if previous is None else previous
+        normalizer, reference = policy.normalizer, policy.solver.a
+        actions = before_noise = torch.zeros_like(noise)
+        if previous is not None:
+            actions, before_noise = normalizer.action.normalize(previous[0].to(reference)), previous[1]
         met.append(
             {
-                "conditions": normalizer.observation.normalize(observations.to(policy.solver.a)).flatten(1),
+                "conditions": normalizer.observation.normalize(observations.to(reference)).flatten(1),
                 "executed": torch.full((len(noise),), 0 if previous is None else executed),
-                "actions": nothing if previous is None else normalizer.action.normalize(actions),
+                "actions": actions,
                 "noise": before_noise,
             }
         )

@@ -77,7 +77,8 @@ def trajectories_after(
             continue
         drawn, guess = noise[rows], None
         if rows is is_warm:
-            chosen = ChunkBefore(before.executed[rows], before.actions[rows], before.noise[rows])
+            actions, actions_noise = (each[rows].to(noise) for each in (before.actions, before.noise))
+            chosen = ChunkBefore(before.executed[rows], actions, actions_noise)
             carried, guess = warm_guesses(policy, chosen, drawn[:, 0])
             drawn = torch.cat((carried[:, None], drawn[:, 1:]), 1)
         found = picard_trajectories(policy, condition[rows], drawn, iterations=iterations, guess=guess)
