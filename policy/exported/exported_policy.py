@@ -38,7 +38,12 @@ class ExportedPolicy:
         return self.description.task
 
     @property
+    def sampler(self) -> SamplerConfig:
+        return self.description.sampler
+
+    @property
     def resolved_sampler(self) -> SamplerConfig:
+        """The same: an exported sampler has nothing left to choose."""
         return self.description.sampler
 
     @torch.no_grad()

@@ -164,7 +164,7 @@ def _check(
     policy = function.policy
     warm = function.start == "warm"
     previous = policy.predict(observations, generator=generator) if warm else None
-    cold = policy if warm else policy.with_sampler(exported.resolved_sampler)
+    cold = policy if warm else policy.with_sampler(exported.sampler)
     seed = int(torch.randint(2**31, (), generator=generator))
 
     def predict(server: DiffusionPolicy | ExportedPolicy) -> Prediction:
@@ -191,7 +191,7 @@ def _check(
 def _rewards(config: ExportConfig, policy: DiffusionPolicy, exported: ExportedPolicy) -> dict[str, Any]:
     """Rewards of the policy and of its file in the same episodes, with the same noises."""
     seeds = range(config.first_seed, config.first_seed + config.episodes)
-    cold = policy.with_sampler(exported.resolved_sampler)
+    cold = policy.with_sampler(exported.sampler)
     rewards = {
         name: summarize(run_episodes(server, seeds, config.max_steps, noise_seed=config.seed))[
             "mean_max_reward"

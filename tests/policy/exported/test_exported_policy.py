@@ -88,7 +88,7 @@ def test_a_file_says_what_it_is(cold: Path, least: DiffusionPolicy) -> None:
     assert exported.task == least.task
     assert [tensor.name for tensor in description.outputs] == ["chunk", "actions", "residual"]
     assert description.provenance == PROVENANCE
-    assert exported.resolved_sampler.solver == "ddpm"
+    assert exported.sampler.solver == "ddpm"
     assert exported.config.down_dims == (4,)
     assert sorted(path.suffix for path in cold.parent.iterdir()) in ([".onnx"], [".bin", ".xml"])
 
@@ -111,7 +111,7 @@ def test_a_warm_file_goes_on_from_the_chunk_before(
 ) -> None:
     policy = least.with_sampler(WARM)
     exported = open_exported(written(policy, format, tmp_path / "policy", "warm"))
-    assert exported.resolved_sampler.uses_previous
+    assert exported.sampler.uses_previous
     previous = policy.predict(observations, generator=torch.Generator().manual_seed(1))
     noise = torch.randn((3, 16, 2), generator=torch.Generator().manual_seed(2))
     expected, found = (
