@@ -9,7 +9,7 @@ from typing import Any
 
 from policy.config import PolicyConfig
 from policy.runtime.chunk_function import ChunkFunction
-from policy.sampling import SamplerConfig, sampler_from_options, sampler_options
+from policy.sampling import PartialConfig, SamplerConfig, sampler_from_options, sampler_options
 from policy.task import Task, task_from_values, task_values
 
 EXPORT_FORMAT = "pcm_policy.exported_policy/1"
@@ -110,7 +110,7 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
         stop = replace(sampler.stop, warm_iterations=0)
-        sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop, partial=PartialConfig())
     observed = {
         "numbers": task.number_names,
         "units": tuple(unit for part in task.observation for unit in part.units),
