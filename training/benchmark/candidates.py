@@ -187,6 +187,7 @@ def at_depths(
     sampler: SamplerConfig, depths: Sequence[int], pcm: PCMFile | None = None
 ) -> Iterator[Candidate]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
+    sampler = sampler.resolved()
     calls = exact_states(sampler.picard.start, sampler.picard.start_calls)
     if sampler.method == "parasolver":
         calls = sampler.parasolver.start_calls

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame, isna
 from torch import Tensor
 
-from policy import DiffusionPolicy, ParallelConfig, PcmConfig, SamplerConfig
+from policy import DiffusionPolicy, PcmConfig
 from policy.checkpoint import tensors_sha256
 from training.benchmark.candidates import Candidate, candidates, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, RewardsConfig
@@ -202,7 +202,7 @@ def gains(
     for candidate, trained in zip(compared, rewards, strict=True):
         index = None
         if candidate.pcm is not None:
-            index = untrained.get(_without_pcm(candidate.sampler))
+            index = untrained.get(replace(candidate.sampler, method="picard", pcm=PcmConfig()))
         row = {"error_p95_untrained": None if index is None else errors[index]}
         for steps in EPISODE_STEPS:
             gain = np.empty(0)
@@ -215,10 +215,6 @@ def gains(
             row |= interval_cells(f"gain_{steps}", gain)
         rows.append(row)
     return table(rows)
-
-
-def _without_pcm(sampler: SamplerConfig) -> SamplerConfig:
-    return replace(sampler, method="picard", parallel=ParallelConfig(), pcm=PcmConfig())
 
 
 def compare(rows: DataFrame, reference_steps: int) -> DataFrame:
