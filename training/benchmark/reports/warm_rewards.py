@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 from torch import Tensor, cat
 
@@ -260,6 +261,7 @@ def plot_warm_rewards(rows: DataFrame) -> Figure:
                 label=f"{sampler}, T = {steps}",
             )
         axes.set(xlabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(f"mean maximum reward, {EPISODE_STEPS[0]} steps")
     handles = figure.axes[0].get_legend_handles_labels()
