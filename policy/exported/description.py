@@ -109,7 +109,8 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     task, sampler = policy.task, policy.resolved_sampler
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
-        sampler = replace(sampler, hand_over="replace", parallel=parallel, partial=PartialConfig())
+        stop = replace(sampler.stop, warm_iterations=0)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop, partial=PartialConfig())
     observed = {
         "numbers": task.number_names,
         "units": tuple(unit for part in task.observation for unit in part.units),

@@ -102,6 +102,10 @@ class Runtime:
     def sampler(self) -> SamplerConfig:
         return self.policy.sampler
 
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        return self.policy.resolved_sampler
+
     def predict(
         self,
         observations: Tensor,

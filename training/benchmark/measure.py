@@ -16,6 +16,7 @@ from training.benchmark.reports import (
     rewards,
     rivals,
     simulator,
+    warm_rewards,
     warm_start,
 )
 from training.output_dir import Outputs, check_output_dir, claim_output_dir
@@ -30,6 +31,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "rewards": rewards.report,
     "rivals": rivals.report,
     "simulator": simulator.report,
+    "warm_rewards": warm_rewards.report,
     "warm_start": warm_start.report,
 }
 

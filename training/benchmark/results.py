@@ -32,6 +32,7 @@ class ResultsConfig:
     checkpoint: str = MISSING
     demonstrations: str = MISSING
     pcm: list[str] = field(default_factory=list)
+    warm_pcm: list[str] = field(default_factory=list)
     policies: list[str] = field(default_factory=list)
     only: list[str] | None = None
     plan: bool = False
