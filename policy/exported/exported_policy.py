@@ -41,6 +41,11 @@ class ExportedPolicy:
     def sampler(self) -> SamplerConfig:
         return self.description.sampler
 
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        """The same: an exported sampler has nothing left to choose."""
+        return self.description.sampler
+
     @torch.no_grad()
     def predict(
         self,
@@ -60,7 +65,7 @@ class ExportedPolicy:
             RuntimeError: for a prediction that is not finite.
         """
         config, description = self.config, self.description
-        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, config.row_dim(self.task)))
         batch = len(observations)
         reference = torch.zeros(())
         sequence = (batch, config.horizon, self.task.action_dim)
