@@ -1,8 +1,7 @@
 """Warm starts: the previous prediction as the start of the next one.
 
 A warm start changes where the iteration begins. The fixed point stays the sequential answer to the same noise. Other
-methods change the answer when they start warm, by denoising only part of the way (RTI for diffusion policy,
-arXiv:2508.05396; STEP, arXiv:2602.08245).
+methods change the answer when they start warm, by denoising only part of the way: see `policy.sampling.partial`.
 """
 
 from __future__ import annotations
