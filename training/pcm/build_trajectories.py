@@ -146,7 +146,7 @@ def _conditions(
         )
         return met.conditions, chunk_before_met(met.before, config=before, seed=config.seed)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    seen = with_features(demonstrations, policy)
+    seen = with_features(demonstrations, policy, episodes)
     windows = [policy_windows(seen, [episode], policy.config).observations for episode in episodes]
     conditions = policy.normalizer.to("cpu").normalize_rows(torch.cat(windows)).flatten(1)
     if not policy.resolved_sampler.starts_warm:
