@@ -8,8 +8,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from policy.runtime import ENGINES
+from policy.runtime import ENGINES, PLAIN
 
+OPENVINO_FIXED = "openvino_file_fixed"
+EXPORTED_ENGINES = {"onnx_file": "onnx", "openvino_file": "openvino", OPENVINO_FIXED: "openvino"}
+"""Engines that run a file of `pcm-export` → its format."""
+THROUGHPUT_ENGINES = (PLAIN, "openvino", *EXPORTED_ENGINES)
 MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
 
 
@@ -191,6 +195,24 @@ class SimulatorConfig:
 
 
 @dataclass(frozen=True)
+class ThroughputConfig:
+    """Section `throughput` of `training/conf/benchmark.yaml`."""
+
+    engines: list[str] = field(default_factory=lambda: list(THROUGHPUT_ENGINES))
+    batches: list[int] = _numbers(1, 4, 16, 64, 256, least=1, empty=False, repeated=False)
+    threads: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    solver: str = "dpmpp_2m"
+    steps: int = _at_least(1, 5)
+    calls: int = _at_least(1, 100)
+
+    def __post_init__(self) -> None:
+        _check(self, "throughput.")
+        if unknown := sorted(set(self.engines) - set(THROUGHPUT_ENGINES)):
+            allowed = ", ".join(THROUGHPUT_ENGINES)
+            raise ValueError(f"throughput.engines must be among {allowed}, got {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
 class WarmStartConfig:
     """Section `warm_start` of `training/conf/benchmark.yaml`."""
 
@@ -230,6 +252,7 @@ class BenchmarkConfig:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    throughput: ThroughputConfig = field(default_factory=ThroughputConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:

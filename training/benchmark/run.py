@@ -16,6 +16,7 @@ from training.benchmark.reports import (
     profile,
     rewards,
     simulator,
+    throughput,
     warm_start,
 )
 from training.command import run_command
@@ -30,6 +31,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "profile": profile.report,
     "rewards": rewards.report,
     "simulator": simulator.report,
+    "throughput": throughput.report,
     "warm_start": warm_start.report,
 }
 
