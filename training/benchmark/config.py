@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from policy.runtime import ENGINES, PLAIN
+from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
 
 OPENVINO_FIXED = "openvino_file_fixed"
 EXPORTED_ENGINES = {"onnx_file": "onnx", "openvino_file": "openvino", OPENVINO_FIXED: "openvino"}
@@ -50,7 +50,7 @@ def _check(config: Any, prefix: str = "") -> None:
             raise ValueError(f"{name} must be at most {MOST}, got {value}")
         if limits.get("positive") and not min(numbers, default=1) > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-        if option.name == "engine" and value not in ("auto", *ENGINES):
+        if prefix and option.name == "engine" and value not in ("auto", *ENGINES):
             raise ValueError(f"{name} must be one of auto, {', '.join(ENGINES)}, got {value!r}")
         if option.name == "first_seed" and not 0 <= value <= 2**32 - config.episodes:
             raise ValueError(f"{name} must be in 0 … {2**32 - config.episodes}, got {value}")
@@ -243,6 +243,7 @@ class BenchmarkConfig:
     iterations: int = _at_least(1, 20)
     seed: int = 0
     device: str = "auto"
+    engine: str = "auto"
     overwrite: bool = False
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
@@ -257,3 +258,5 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.engine not in (allowed := [name for name in ENGINE_CHOICES if name not in CHUNK_ENGINES]):
+            raise ValueError(f"engine must be one of {', '.join(allowed)}, got {self.engine!r}")
