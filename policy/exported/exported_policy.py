@@ -41,6 +41,16 @@ class ExportedPolicy:
     def sampler(self) -> SamplerConfig:
         return self.description.sampler
 
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        """The sampler, in which nothing is left to choose."""
+        return self.description.sampler
+
+    @property
+    def pcm_mismatch(self) -> str:
+        """No warning: whoever exported it had it."""
+        return ""
+
     @torch.no_grad()
     def predict(
         self,

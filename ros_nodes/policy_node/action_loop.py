@@ -18,8 +18,8 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from visualization_msgs.msg import MarkerArray
 
-from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
+from policy.exported.remote import ServerError
 from policy.robot.fit import (
     FilledPart,
     commanded_joints,
@@ -36,6 +36,7 @@ from ros_nodes.commands.chunk_points import ChunkPoints, points_to_come
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
 from ros_nodes.policy_node.chunk_length import check_speed, point_count
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, warm_up
+from ros_nodes.policy_node.loading import LoadedPolicy, observed_range
 from ros_nodes.policy_node.measured_position import MeasuredPosition
 from ros_nodes.policy_node.motion import Motion
 from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
@@ -73,7 +74,7 @@ class ActionLoop:
         *,
         parameters: PolicyParameters,
         settings: PolicySettings,
-        policy: DiffusionPolicy,
+        policy: LoadedPolicy,
         on_failure: Callable[[Exception], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -107,6 +108,7 @@ class ActionLoop:
         self._request: ChunkRequest | None = None  # the one that the worker computes
         self._measured = MeasuredPosition(self._joints.names, position_columns(robot, task))
         self._in_the_way = False
+        self._server_lost = ""  # why the policy's server gives no chunk
         self._previous = PreviousPrediction(self._period_ns)
         self._refusals = Refusals("observation", node.get_logger().warning, self.statistics.rejections)
         self._start_noises(parameters.seed())
@@ -114,7 +116,7 @@ class ActionLoop:
             self._open(resources, policy)
             self._resources = resources.pop_all()
 
-    def _open(self, resources: ExitStack, policy: DiffusionPolicy) -> None:
+    def _open(self, resources: ExitStack, policy: LoadedPolicy) -> None:
         """Make the threads, and what the loop holds in the node; `resources` gives both up again."""
         node, settings, robot = self._node, self._settings, self._settings.robot
         self._output: TrajectoryOutput = (
@@ -184,6 +186,7 @@ class ActionLoop:
         self._start_noises(self._parameters.seed())
         self._schedule.restart()
         self._request = None
+        self._server_lost = ""
         self._motion.forget()
         self._measured.forget()
 
@@ -194,6 +197,9 @@ class ActionLoop:
 
     def obstacle(self) -> str | None:
         """Why no chunk can be computed now, or None."""
+        return self._obstacle_here() or self._server_lost or None
+
+    def _obstacle_here(self) -> str | None:
         return self.history.obstacle(self._now()) or self._output.obstacle()
 
     def complaint(self) -> str | None:
@@ -262,7 +268,7 @@ class ActionLoop:
     def _consider(self, stamp_ns: int, now_ns: int) -> None:
         if self._worker.busy or not self._follow_sampler():
             return
-        if not self._schedule.due(now_ns) or self.obstacle():
+        if not self._schedule.due(now_ns) or self._obstacle_here():
             return
         if (seed := self._parameters.seed()) != self._seed:
             self._start_noises(seed)
@@ -271,6 +277,7 @@ class ActionLoop:
             policy=self._policy,
             observations=self.history.sample(stamp_ns),
             generator=self._generator,
+            noises=self._generator.get_state(),
             stamp_ns=stamp_ns,
             started_ns=now_ns,
             arrived=self._arrived,
@@ -297,13 +304,26 @@ class ActionLoop:
         if taken is not None and taken[0] is self._request:
             request, computed = taken
             self._request = None
+            if isinstance(computed, ServerError):
+                self._lose_server(request, computed)
+                return  # the next observation asks it again
             if isinstance(computed, Exception):
                 self._on_failure(computed)
                 return
+            self._server_lost = ""
             self._send(request, computed)
         newest = self.history.newest_stamp()
         if self._active and newest is not None:
             self._consider(newest, self._now())
+
+    def _lose_server(self, request: ChunkRequest, error: ServerError) -> None:
+        """Let the robot finish its chunk, and start anew after it, with the noises of this request."""
+        self._server_lost = str(error)
+        self.statistics.unanswered_requests += 1
+        self._generator.set_state(request.noises)
+        self._previous.forget()
+        self._schedule.restart()
+        self._schedule.observe(request.stamp_ns)
 
     def _send(self, request: ChunkRequest, computed: ComputedChunk) -> None:
         statistics, settings = self.statistics, self._settings
@@ -357,8 +377,8 @@ class ActionLoop:
         return points
 
 
-def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHistory:
-    seen = policy.normalizer.observation.to("cpu")
+def _history(settings: PolicySettings, policy: LoadedPolicy) -> ObservationHistory:
+    seen = observed_range(policy)
     lower, upper = seen.minimum.double().numpy(), seen.maximum.double().numpy()
     margin = settings.robot.range_margin * (upper - lower)
     # What never varied in training is nothing to the network, and may be anything.
