@@ -13,6 +13,7 @@ from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
 OPENVINO_FIXED = "openvino_file_fixed"
 EXPORTED_ENGINES = {"onnx_file": "onnx", "openvino_file": "openvino", OPENVINO_FIXED: "openvino"}
 """Engines that run a file of `pcm-export` → its format."""
+MOST_TURNS = 5  # of the report `throughput`
 THROUGHPUT_ENGINES = (PLAIN, "openvino", *EXPORTED_ENGINES)
 MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
 
@@ -204,9 +205,12 @@ class ThroughputConfig:
     solver: str = "dpmpp_2m"
     steps: int = _at_least(1, 5)
     calls: int = _at_least(1, 100)
+    turns: int = _at_least(1, MOST_TURNS)
 
     def __post_init__(self) -> None:
         _check(self, "throughput.")
+        if self.turns > MOST_TURNS:
+            raise ValueError(f"throughput.turns must be at most {MOST_TURNS}, got {self.turns}")
         if unknown := sorted(set(self.engines) - set(THROUGHPUT_ENGINES)):
             allowed = ", ".join(THROUGHPUT_ENGINES)
             raise ValueError(f"throughput.engines must be among {allowed}, got {', '.join(unknown)}")

@@ -23,19 +23,24 @@ from policy.exported.description import describe
 from policy.exported.graph_files import SUFFIXES, build_graph, describe_graph
 from policy.runtime import PLAIN, Policy, serve
 from policy.runtime.chunk_function import ChunkFunction
-from training.benchmark.config import EXPORTED_ENGINES, OPENVINO_FIXED, BenchmarkConfig, ThroughputConfig
+from training.benchmark.config import (
+    EXPORTED_ENGINES,
+    MOST_TURNS,
+    OPENVINO_FIXED,
+    BenchmarkConfig,
+    ThroughputConfig,
+)
 from training.benchmark.measurements import percentiles
 from training.benchmark.report import LIBRARIES, load_policy, open_cache, write_report
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import markdown_table, table
 from training.provenance import machine
 
-TURNS = 5
-
 COLUMNS = {
     "engine": ("engine", ""),
     "threads": ("threads", "d"),
     "batch": ("batch", "d"),
+    "calls": ("calls", "d"),
     "ms_p50": ("ms p50", ".2f"),
     "ms_p99": ("ms p99", ".2f"),
     "chunks_per_second": ("chunks/s", ".0f"),
@@ -54,8 +59,8 @@ class Contestant:
     batch: int
 
     def calls_in_turn(self, calls: int) -> int:
-        """Calls of one turn, if a batch of 1 has `calls` in all."""
-        return math.ceil(max(calls / self.batch, calls / 10) / TURNS)
+        """Calls of one turn, if a batch of 1 has `calls` in all turns that there may be."""
+        return math.ceil(max(calls / self.batch, calls / 10) / MOST_TURNS)
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -98,7 +103,7 @@ def report(config: BenchmarkConfig) -> None:
                 identity={"measured": "time", "calls": options.calls, "turn": turn},
                 measure=partial(bench.turn, turn, options.calls),
             )
-            for turn in range(TURNS)
+            for turn in range(options.turns)
         ]
         cache.measure_all([differences, *turns], "throughput")
     found = cache.read(differences)
@@ -252,9 +257,8 @@ def describe_throughput(options: ThroughputConfig, policy: DiffusionPolicy, chun
     return (
         f"A batch of B robots shares one call of sequential {options.solver}, T = {options.steps}. Milliseconds: "
         "wall time of a call, from the observations to the chunks on the CPU; median and 99th percentile of "
-        f"{options.calls} calls at a batch of 1, of fewer at larger ones (column `calls` of the CSV; of ten calls it "
-        f"is nearly the slowest), in {TURNS} turns. Chunks/s: B over the median. × plain: how much faster than "
-        "PyTorch with the same batch and threads. Robots: how many such chunks/s are enough for, at "
+        "as many calls as the column says, all rows in turns; of few calls the 99th percentile is nearly the slowest. "
+        "Chunks/s: B over the median. × plain: how much faster than PyTorch with the same batch and threads. Robots: how many such chunks/s are enough for, at "
         f"{policy.task.rate:g} control steps a second and {steps} a chunk, {chunks_of_robot:g} chunks/s each, if all "
         "time went into chunks. Difference: the largest of a normalised action from the plain policy's with the same "
         "noise. `openvino` evaluates the network, `…_file` a whole chunk from a file of `pcm-export`."

@@ -97,6 +97,7 @@ def test_large_batches_are_called_less_often() -> None:
             "throughput.engines must be among plain, openvino, .* got tensorrt",
         ),
         ("throughput.batches=[1,1]", "throughput.batches must not repeat a number"),
+        ("throughput.turns=6", "throughput.turns must be at most 5, got 6"),
         ("throughput.threads=[0]", "throughput.threads must be at least 1"),
         ("throughput.solver=rk4", "rk4"),
     ],
