@@ -256,12 +256,13 @@ def describe_throughput(options: ThroughputConfig, policy: DiffusionPolicy, chun
     steps = policy.config.action_steps
     return (
         f"A batch of B robots shares one call of sequential {options.solver}, T = {options.steps}. Milliseconds: "
-        "wall time of a call, from the observations to the chunks on the CPU; median and 99th percentile of "
-        "as many calls as the column says, all rows in turns; of few calls the 99th percentile is nearly the slowest. "
-        "Chunks/s: B over the median. × plain: how much faster than PyTorch with the same batch and threads. Robots: how many such chunks/s are enough for, at "
-        f"{policy.task.rate:g} control steps a second and {steps} a chunk, {chunks_of_robot:g} chunks/s each, if all "
-        "time went into chunks. Difference: the largest of a normalised action from the plain policy's with the same "
-        "noise. `openvino` evaluates the network, `…_file` a whole chunk from a file of `pcm-export`."
+        "wall time of a call, from the observations to the chunks on the CPU; median and 99th percentile of as many "
+        "calls as the column says, all rows in turns; of few calls the 99th percentile is nearly the slowest. "
+        "Chunks/s: B over the median. × plain: how much faster than PyTorch with the same batch and threads. Robots: "
+        f"how many such chunks/s are enough for, at {policy.task.rate:g} control steps a second and {steps} a chunk, "
+        f"{chunks_of_robot:g} chunks/s each, if all time went into chunks. Difference: the largest of a normalised "
+        "action from the plain policy's with the same noise. `openvino` evaluates the network, `…_file` a whole chunk "
+        "from a file of `pcm-export`."
     )
 
 
