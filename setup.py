@@ -47,6 +47,13 @@ reports = [
     "pandas>=2.2,<4",
     "tabulate>=0.9,<1",
 ]
+# Launchers of sweeps (-m hydra/launcher=joblib, or ray).
+sweep = [
+    *train,
+    "hydra-joblib-launcher>=1.2,<2",
+    "hydra-ray-launcher>=1.2,<2",
+    "ray>=2.9,<3",
+]
 # The other engines of policy.runtime, to compare with.
 engines = [
     "onnx>=1.17,<2",
@@ -64,6 +71,7 @@ test = [
     *export,
     *importing,
     "diffusers>=0.31,<1",
+    "hydra-joblib-launcher>=1.2,<2",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
     "pytest>=8,<10",
@@ -100,6 +108,7 @@ setup(
         "train": train,
         "import": importing,
         "reports": reports,
+        "sweep": sweep,
         "engines": engines,
         "export": export,
         "test": test,
@@ -115,6 +124,7 @@ setup(
             "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
             "pcm-import-demonstrations = training.importing.import_demonstrations:main",
+            "pcm-results = training.benchmark.results:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "policy_node = ros_nodes.policy_node.node:main",

@@ -9,6 +9,7 @@ from policy.prediction import Prediction
 from policy.sampling import (
     ParallelConfig,
     ParaSolverConfig,
+    PartialConfig,
     PcmConfig,
     PicardConfig,
     SamplerConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "ParaSolverConfig",
     "ParallelConfig",
     "Part",
+    "PartialConfig",
     "PcmConfig",
     "PicardConfig",
     "PolicyConfig",

@@ -12,7 +12,7 @@ import torch
 from policy.config import PolicyConfig
 from policy.normalizer import Range
 from policy.runtime.chunk_function import ChunkFunction
-from policy.sampling import SamplerConfig, sampler_from_options, sampler_options
+from policy.sampling import PartialConfig, SamplerConfig, sampler_from_options, sampler_options
 from policy.task import Task, task_from_values, task_values
 
 EXPORT_FORMAT = "pcm_policy.exported_policy/2"
@@ -140,7 +140,7 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     seen = policy.normalizer.observation
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
-        sampler = replace(sampler, hand_over="replace", parallel=parallel)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, partial=PartialConfig())
     observed = {
         "numbers": task.number_names,
         "units": tuple(unit for part in task.observation for unit in part.units),

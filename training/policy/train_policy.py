@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import fit_normalizer
+from policy.objective import NOISE
+from policy.pcm import weights_sha256
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.task import task_values
 from training.command import named_as_written, run_command
@@ -25,7 +27,8 @@ from training.evaluation.environment import EnvironmentConfig
 from training.evaluation.offline.store import HELD_OUT
 from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
-from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.policy.noise_prediction import TrainingData
+from training.policy.objectives import check_objective, load_teacher, validation_sampler, window_loss
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
@@ -46,6 +49,8 @@ class TrainPolicyConfig:
     task: str | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    objective: str = NOISE
+    teacher: str | None = None
     held_out_episodes: int = 6
     held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
@@ -59,6 +64,7 @@ class TrainPolicyConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_objective(self.objective, self.teacher)
         if self.rollout_episodes is not None and self.rollout_episodes < 0:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
@@ -85,11 +91,12 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task)
     task = demonstrations.task
+    held_out_sampler = validation_sampler(config.objective, config.held_out_sampler)
     rollouts = RolloutOptions(
         rollout_episodes(task, config.rollout_episodes, config.environment),
         config.rollout_max_steps,
         config.rollout_first_seed,
-        sampler=config.rollout_sampler,
+        sampler=validation_sampler(config.objective, config.rollout_sampler),
         environment=config.environment,
     )
     train_episodes, held_out = split_episodes(
@@ -101,12 +108,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
-    normalizer = fit_normalizer(
-        task,
-        torch.cat([torch.from_numpy(each.observations) for each in recorded]),
-        torch.cat([torch.from_numpy(each.actions) for each in recorded]),
-        scaling=config.normalization,
-    )
+    teacher = None
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, task, config.policy, device=device)
+        normalizer = teacher.normalizer
+    else:
+        normalizer = fit_normalizer(
+            task,
+            torch.cat([torch.from_numpy(each.observations) for each in recorded]),
+            torch.cat([torch.from_numpy(each.actions) for each in recorded]),
+            scaling=config.normalization,
+        )
     data = TrainingData.of(windows, normalizer, device)
     held_out_data = TrainingData.of(
         policy_windows(demonstrations, held_out, config.policy), normalizer, device
@@ -118,7 +130,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
     network = config.policy.build_network(task).to(device)
+    if teacher is not None:
+        network.load_state_dict(teacher.network.state_dict())
     averaged = deepcopy(network).requires_grad_(False)
+    loss_of = window_loss(config.objective, alphas_cumprod, teacher=teacher, target=averaged)
     share = this_worker.share(training.batch_size)
     provenance = {
         "data_sha256": demonstrations.sha256,
@@ -133,9 +148,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     def loss(trained: nn.Module, step: int) -> Tensor:
         rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step).to(device)
         generator = generator_for(training.seed, step, device)
-        return noise_prediction_loss(
-            trained, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
-        )
+        return loss_of(trained, data, rows, generator=generator, share=share)
 
     def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
         assert isinstance(weights, ConditionalUnet1D)
@@ -145,16 +158,15 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             config.policy,
             normalizer.to(device),
             provenance={**provenance, "training_steps": step},
+            objective=config.objective,
         )
 
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
-        numbers = validate_policy(
-            policy, held_out_data, alphas_cumprod=alphas_cumprod, seed=training.seed, rollouts=rollouts
-        )
+        numbers = validate_policy(policy, held_out_data, loss=loss_of, seed=training.seed, rollouts=rollouts)
         if judged is not None:
-            numbers |= judged.errors(policy.with_sampler(config.held_out_sampler))
+            numbers |= judged.errors(policy.with_sampler(held_out_sampler))
         return numbers
 
     identity = {
@@ -165,9 +177,13 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
     }
-    for name in ("held_out_sampler", "rollout_sampler"):
+    if config.objective != NOISE:  # a state without it was trained on noise
+        identity["objective"] = config.objective
+    if teacher is not None:
+        identity["teacher_sha256"] = provenance["teacher_sha256"] = weights_sha256(teacher.network)
+    for name, sampler in (("held_out_sampler", held_out_sampler), ("rollout_sampler", rollouts.sampler)):
         with named_as_written(name):  # fails now, not at the first validation
-            finished_policy(averaged, 0).with_sampler(getattr(config, name))
+            finished_policy(averaged, 0).with_sampler(sampler)
     train(
         network,
         averaged,
@@ -187,7 +203,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             finished_policy(averaged, training.steps).save(path)
         if judged is not None:
             policy = finished_policy(averaged.eval(), training.steps)
-            print(judged.report(policy.with_sampler(config.held_out_sampler), output_dir))
+            print(judged.report(policy.with_sampler(held_out_sampler), output_dir))
         print(f"policy: {path}")
 
 
