@@ -14,7 +14,6 @@ from policy.exported import open_exported
 from policy.exported.wire import TAG_HEADER, from_bytes, policy_tag, to_bytes
 
 
-@serve.deployment(max_ongoing_requests=256)
 class FleetPolicy:
     def __init__(self, file: str, threads: int) -> None:
         self.policy = open_exported(file, threads=threads)
@@ -41,4 +40,5 @@ class FleetPolicy:
 
 if __name__ == "__main__":
     serve.start(http_options={"host": "127.0.0.1"})  # 0.0.0.0 for robots on other machines
-    serve.run(FleetPolicy.bind(sys.argv[1], threads=1), blocking=True)
+    deployment = serve.deployment(max_ongoing_requests=256)(FleetPolicy)
+    serve.run(deployment.bind(sys.argv[1], threads=1), blocking=True)
