@@ -1,6 +1,6 @@
 """A fleet of simulated robots that act through one policy server, at 10 Hz of wall time, and what became of them.
 
-python examples/fleet/robots.py http://127.0.0.1:8000/ outputs/fleet/policy.onnx
+python examples/fleet/robots.py http://127.0.0.1:8000/ outputs/fleet/policy.xml
 """
 
 import sys

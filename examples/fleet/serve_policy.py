@@ -1,6 +1,6 @@
 """A policy for a fleet: Ray Serve gathers the requests of many robots into batches of one exported graph.
 
-python examples/fleet/serve_policy.py outputs/fleet/policy.onnx     # then robots take checkpoint:=http://HOST:8000/
+python examples/fleet/serve_policy.py outputs/fleet/policy.xml      # then robots take checkpoint:=http://HOST:8000/
 """
 
 import sys
