@@ -104,7 +104,7 @@ class Description:
             object.__setattr__(self, name, limits)
         config, sequence = self.config, (self.config.horizon, self.task.action_dim)
         needed = {
-            "observations": (config.observation_steps, self.task.observation_dim),
+            "observations": (config.observation_steps, config.row_dim(self.task)),
             "noise": sequence,
             "chunk": (config.action_steps, self.task.action_dim),
             "actions": sequence,
@@ -140,10 +140,15 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     seen = policy.normalizer.observation
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
-        sampler = replace(sampler, hand_over="replace", parallel=parallel, partial=PartialConfig())
+        stop = replace(sampler.stop, warm_iterations=0)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop, partial=PartialConfig())
+    features = policy.config.row_dim(task) - task.observation_dim
     observed = {
-        "numbers": task.number_names,
-        "units": tuple(unit for part in task.observation for unit in part.units),
+        "numbers": policy.config.row_names(task),
+        "units": (
+            *(unit for part in task.vectors for unit in part.units),
+            *("" for _ in range(features)),
+        ),
     }
     commanded = {"numbers": task.action.names, "units": task.action.units}
     known = {

@@ -149,7 +149,8 @@ class PolicyServer:
                 opened.append(connection.sock)
                 if not late.is_set():
                     connection.request(method, self.path, body or None)
-                    answer, tag = self._read(connection.getresponse(), most)
+                    with closing(connection.getresponse()) as response:
+                        answer, tag = self._read(response, most)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not (late.is_set() or isinstance(error, TimeoutError)):
                 raise ServerError(f"{self.address}: {_reason(error)}") from error

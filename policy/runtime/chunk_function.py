@@ -60,7 +60,7 @@ class ChunkFunction(nn.Module):
         network_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        config, sampler = policy.config, policy.sampler
+        config, sampler = policy.config, policy.resolved_sampler
         executed = config.action_steps if executed is None else executed
         _check_start(sampler, start)
         if start == "warm" and not 1 <= executed < config.horizon:
@@ -82,7 +82,7 @@ class ChunkFunction(nn.Module):
         self.bound = replace(policy, bind_network=bind).with_sampler(sampler)
         sequence = (config.horizon, policy.task.action_dim)
         self.inputs: dict[str, tuple[int, ...]] = {
-            "observations": (config.observation_steps, policy.task.observation_dim),
+            "observations": (config.observation_steps, config.row_dim(policy.task)),
             "noise": sequence,
         }
         if start == "warm":

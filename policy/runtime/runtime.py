@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from policy.runtime.binding import PreparedNetwork, bind_to_engine
 from policy.runtime.cudagraph import cudagraph
 from policy.runtime.engine import EngineError, MakeEngine
 from policy.runtime.onnxruntime_engine import onnxruntime
+from policy.runtime.openvino_encoders import openvino_encoders
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.runtime.whole_chunk import MakeChunkEngine, WholeChunk
@@ -77,6 +78,9 @@ class Runtime:
         self.engine = best_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
+        self._encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+        if self.engine == "openvino" and policy.encoders is not None:
+            self._encode = openvino_encoders(policy.encoders, self.threads)
         self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
         if self.engine in CHUNK_ENGINES:
             self.policy = self._with_whole_chunk(policy)
@@ -105,6 +109,18 @@ class Runtime:
     @property
     def sampler(self) -> SamplerConfig:
         return self.policy.sampler
+
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        return self.policy.resolved_sampler
+
+    def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """See `DiffusionPolicy.encode_images`. Any batch size."""
+        if self._encode is None or self.policy.encoders is None:
+            with self._threads():
+                return self.policy.encode_images(pictures)
+        self.policy.encoders.check(pictures)
+        return self._encode(pictures)
 
     def predict(
         self,
@@ -164,9 +180,9 @@ class Runtime:
         # Without the deadline: it would stop compilation, and take its time for an iteration's.
         no_deadline = replace(self.sampler.stop, deadline_ms=0.0)
         policy = self.policy.with_sampler(replace(self.sampler, stop=no_deadline))
-        observations = self.policy.normalizer.observation.minimum.expand(
-            batch_size, config.observation_steps, -1
-        )
+        minimum = self.policy.normalizer.observation.minimum
+        row = torch.cat((minimum, minimum.new_zeros(config.row_dim(self.task) - len(minimum))))
+        observations = row.expand(batch_size, config.observation_steps, -1)
         generator = torch.Generator().manual_seed(0)
         with self._threads():
             first = policy.predict(observations, generator=generator)
