@@ -17,6 +17,7 @@ from torch import Tensor
 from policy import DiffusionPolicy, Task
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
+from policy.runtime import PLAIN, best_engine
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.row_cache import Row, RowCache
 from training.data.demonstrations import Demonstrations, load_demonstrations
@@ -65,6 +66,12 @@ def open_cache(config: BenchmarkConfig, policy: DiffusionPolicy, **decisive: Any
     device = machine(policy.solver.a.device)["device"]
     shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": device, **decisive}
     return RowCache(Path(config.output_dir) / f"{config.report}_rows", shared)
+
+
+def rollout_engine(config: BenchmarkConfig, policy: DiffusionPolicy) -> dict[str, str]:
+    """What decides a rollout beside its sampler and seeds; nothing for plain PyTorch, as in older rows."""
+    engine = best_engine(policy) if config.engine == "auto" else config.engine
+    return {} if engine == PLAIN else {"engine": engine}
 
 
 def write_report(

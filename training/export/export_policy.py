@@ -49,7 +49,7 @@ class ExportConfig:
     demonstrations: str | None = None
     task: str | None = None
     observations: int = 64
-    calibration: int = 300
+    calibration: int = 64
     episodes: int = 0
     first_seed: int = 100000
     max_steps: int = 200
