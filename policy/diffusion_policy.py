@@ -208,7 +208,8 @@ class DiffusionPolicy:
         """Predict: the chunk, the whole horizon, and what they cost.
 
         Args:
-            observations: (B, observation_steps, D), oldest first, in the units of the task's parts.
+            observations: rows (B, observation_steps, D + F), oldest first: the vectors' numbers in their units, then
+                the features of each picture, see `encode_images`.
             noise: (B, H, A); by default drawn.
             generator: source of all noise, for repeatable answers. With one for each sample, its answer does not
                 depend on the rest of the batch. Their device may differ from the policy's.
@@ -225,7 +226,7 @@ class DiffusionPolicy:
         """
         called = self.clock()
         config = self.config
-        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, config.row_dim(self.task)))
         shape = (len(observations), config.horizon, self.task.action_dim)
         reference = self.solver.a
         if noise is None:
@@ -277,7 +278,7 @@ class DiffusionPolicy:
         on one. So it can become a graph, see `policy.runtime.chunk_function`.
 
         Args:
-            observations: (B, observation_steps, D).
+            observations: (B, observation_steps, D + F).
             noise: (B, H, A).
             draw: source of further noise.
             previous: actions (B, H, A) of the previous chunk and the noise (B, H, A) that they came from, which the
@@ -300,7 +301,7 @@ class DiffusionPolicy:
                 )
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
-        condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
+        condition = self.normalizer.normalize_rows(observations.to(reference)).flatten(1)
         count = EvaluationCount()
         switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
         sample = self.sample(switch, noise, draw, guess=guess, called=called)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from policy.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from policy.config import PolicyConfig
+from policy.config import PolicyConfig, config_values
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.normalizer_values import normalizer_from_values, normalizer_values
@@ -47,7 +47,7 @@ def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
     """Write one safetensors file, atomically."""
     header = {
         "task": task_values(parts.task),
-        "config": asdict(parts.config),
+        "config": config_values(parts.task, parts.config),
         "normalizer": normalizer_values(parts.task, parts.normalizer),
         "provenance": dict(parts.provenance),
     }

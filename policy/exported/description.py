@@ -110,9 +110,13 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
         sampler = replace(sampler, hand_over="replace", parallel=parallel)
+    features = policy.config.row_dim(task) - task.observation_dim
     observed = {
-        "numbers": task.number_names,
-        "units": tuple(unit for part in task.observation for unit in part.units),
+        "numbers": policy.config.row_names(task),
+        "units": (
+            *(unit for part in task.vectors for unit in part.units),
+            *("" for _ in range(features)),
+        ),
     }
     commanded = {"numbers": task.action.names, "units": task.action.units}
     known = {

@@ -60,7 +60,7 @@ class ExportedPolicy:
             RuntimeError: for a prediction that is not finite.
         """
         config, description = self.config, self.description
-        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, config.row_dim(self.task)))
         batch = len(observations)
         reference = torch.zeros(())
         sequence = (batch, config.horizon, self.task.action_dim)

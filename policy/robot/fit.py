@@ -46,7 +46,7 @@ def filled_parts(robot: Robot, task: Task, *, features: int = 1) -> tuple[Filled
     sources = {source.name: source for source in robot.sources}
     slices = _slices(task, features)
     filled = []
-    for part in task.observation:
+    for part in task.vectors:
         if part.name not in sources:
             raise RobotError(
                 f"part {part.name!r} of the task {task.name!r} has no source: observation_sources are "

@@ -160,9 +160,9 @@ class Runtime:
         # Without the deadline: it would stop compilation, and take its time for an iteration's.
         no_deadline = replace(self.sampler.stop, deadline_ms=0.0)
         policy = self.policy.with_sampler(replace(self.sampler, stop=no_deadline))
-        observations = self.policy.normalizer.observation.minimum.expand(
-            self.batch_size, config.observation_steps, -1
-        )
+        minimum = self.policy.normalizer.observation.minimum
+        row = torch.cat((minimum, minimum.new_zeros(config.row_dim(self.task) - len(minimum))))
+        observations = row.expand(self.batch_size, config.observation_steps, -1)
         generator = torch.Generator().manual_seed(0)
         with self._threads():
             first = policy.predict(observations, generator=generator)

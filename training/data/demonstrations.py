@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from policy.task import Task, TaskError, task_difference, task_from_values
+from policy.task import Task, task_difference, task_from_values
+from policy.task_parts import Part, TaskError
 from training.data.array_hash import array_sha256
 from training.data.store_arrays import (
     EPISODE_ENDS,
@@ -79,6 +80,7 @@ def load_demonstrations(
         observations = [
             _columns(path, arrays, columns, name=part.name, size=part.size)
             for part, columns in zip(stored.task.observation, stored.parts, strict=True)
+            if isinstance(part, Part)
         ]
         actions = _columns(path, arrays, stored.action, name="action", size=stored.task.action_dim)
     except (StoreError, TaskError) as error:

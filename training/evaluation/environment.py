@@ -194,7 +194,7 @@ def environment_id(config: EnvironmentConfig, task: Task) -> str:
 
 def commanded_positions(task: Task) -> list[int] | None:
     """Where in an observation the commanded numbers are, by their names; None if one is not observed."""
-    observed = [name for part in task.observation for name in part.names]
+    observed = [name for part in task.vectors for name in part.names]
     if any(observed.count(name) != 1 for name in task.action.names):
         return None
     return [observed.index(name) for name in task.action.names]
@@ -219,7 +219,7 @@ def _observation_keys(
         )
         return None
     keys = []
-    for part in task.observation:
+    for part in task.vectors:
         key = mapped.get(part.name, part.name)
         if key not in space.spaces:
             raise ValueError(

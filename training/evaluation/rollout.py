@@ -193,5 +193,5 @@ def _tensors(prediction: Prediction) -> list[str]:
 
 def _warm_up(policy: Policy | ExportedPolicy) -> None:
     """Keep the first call's one-time work out of the inference times, and find an impossible sampler early."""
-    observations = torch.zeros(1, policy.config.observation_steps, policy.task.observation_dim)
+    observations = torch.zeros(1, policy.config.observation_steps, policy.config.row_dim(policy.task))
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
+from policy.config import config_values
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import fit_normalizer
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
@@ -160,7 +161,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     identity = {
         "data_sha256": demonstrations.sha256,
         "task": task_values(task),
-        "policy": asdict(config.policy),
+        "policy": config_values(task, config.policy),
         "held_out_episodes": config.held_out_episodes,
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
