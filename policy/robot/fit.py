@@ -46,7 +46,7 @@ def filled_parts(robot: Robot, task: Task, *, features: int = 1) -> tuple[Filled
     sources = {source.name: source for source in robot.sources}
     slices = _slices(task, features)
     filled = []
-    for part in task.vectors:
+    for part in task.observation:
         if part.name not in sources:
             raise RobotError(
                 f"part {part.name!r} of the task {task.name!r} has no source: observation_sources are "
@@ -78,9 +78,7 @@ def _check_part(part: Part | ImagePart, source: Source) -> None:
     if isinstance(part, ImagePart) or source.is_camera:
         if not (isinstance(part, ImagePart) and source.is_camera):
             kinds = ("a picture", "numbers") if isinstance(part, ImagePart) else ("numbers", "a picture")
-            raise RobotError(
-                f"part {part.name!r} is {kinds[0]}, its source gives {kinds[1]}: {source.type}"
-            )
+            raise RobotError(f"part {part.name!r} is {kinds[0]}, its source gives {kinds[1]}: {source.type}")
         check_decoder(source)
         return
     size = source.size
@@ -245,7 +243,9 @@ def task_of(
 
 def _image_part(source: Source, sizes: Mapping[str, tuple[int, int]]) -> ImagePart:
     if source.name not in sizes:
-        raise RobotError(f"only messages tell how large the pictures of {source.name!r} are, and there is none")
+        raise RobotError(
+            f"only messages tell how large the pictures of {source.name!r} are, and there is none"
+        )
     height, width = sizes[source.name]
     return ImagePart(name=source.name, height=height, width=width)
 

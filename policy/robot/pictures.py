@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from policy.robot.description import RobotError, Source
 from policy.robot.message_types import Message
+from policy.robot.messages import check_frame, message_stamp_ns
 from policy.robot.observation_history import RejectedObservation
 
 Picture = NDArray[np.uint8]
@@ -66,16 +67,6 @@ def message_picture(message: Message) -> Picture:
     return decode_picture(memoryview(message.data))
 
 
-def check_not_black(picture: Picture) -> None:
-    """Check that a picture shows something.
-
-    Raises:
-        RejectedObservation: `black`.
-    """
-    if (brightest := int(picture.max())) <= BLACK:
-        raise RejectedObservation("black", f"nothing is brighter than {brightest} of 255")
-
-
 def decode_picture(content: bytes | memoryview) -> Picture:
     """A JPEG or PNG as (h, w, 3) RGB; transparency is left out.
 
@@ -109,6 +100,28 @@ def check_decoder(source: Source) -> None:
     """
     if source.type == "sensor_msgs/CompressedImage" and find_spec("PIL") is None:
         raise RobotError(f"{source.name}.type {source.type} needs Pillow: pip install 'pcm_policy[camera]'")
+
+
+def camera_measurement(
+    message: Message, source: Source, *, frozen: FrozenCheck, now_ns: int
+) -> tuple[int, Picture]:
+    """When a camera's message was taken, in ns, and its picture (h, w, 3), in its own size.
+
+    Args:
+        message: of the source's type.
+        frozen: knows the messages before it.
+        now_ns: when it arrived.
+
+    Raises:
+        RejectedObservation: `frame`, `time`, `frozen`, `black`, or as `message_picture` says.
+    """
+    check_frame(message, source.frame_id)
+    stamp = message_stamp_ns(message, now_ns)
+    frozen.check(message, stamp)
+    picture = message_picture(message)
+    if (brightest := int(picture.max())) <= BLACK:
+        raise RejectedObservation("black", f"nothing is brighter than {brightest} of 255")
+    return stamp, picture
 
 
 class FrozenCheck:
