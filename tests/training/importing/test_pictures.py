@@ -181,9 +181,7 @@ def jpeg_image(stamp_ns: int, pixels: NDArray[np.uint8]) -> Any:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=95)
     content = np.frombuffer(file.getvalue(), np.uint8)
-    return message(
-        "sensor_msgs/CompressedImage", header=header(stamp_ns), format="rgb8; jpeg", data=content
-    )
+    return message("sensor_msgs/CompressedImage", header=header(stamp_ns), format="rgb8; jpeg", data=content)
 
 
 def with_camera(sent: list[Sent], encode: Any, *, rate: int = 3 * RATE, seconds: float = 1.2) -> list[Sent]:
