@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from policy.robot.pictures import MOST_PIXELS, Picture
 from training.importing.recording import count_frames, one_line
 
-
 ROUNDING = 1e-4
 """Of times in tables, in s."""
 

@@ -139,7 +139,8 @@ def test_an_unknown_encoding_is_named_with_those_that_are_known() -> None:
     for encoding in ("16UC1", "yuv422", "", "x" * 1000):
         message.encoding = encoding
         reason, text = refusal(message)
-        assert reason == "encoding" and "need one of rgb8, bgr8, rgba8, bgra8, mono8" in text
+        assert reason == "encoding"
+        assert "need one of rgb8, bgr8, rgba8, bgra8, mono8" in text
         assert len(text) < 200
 
 
