@@ -124,6 +124,7 @@ setup(
             "pcm-import-demonstrations = training.importing.import_demonstrations:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
+            "path_overlay = ros_nodes.overlay.path_overlay:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
             "simulator_node = ros_nodes.simulator.environment_simulator_node:main",

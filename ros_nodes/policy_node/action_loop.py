@@ -1,6 +1,7 @@
 """The configured part of the policy node: observations in, chunks out while it is active.
 
-Everything here runs in the executor's thread; only the policy itself runs in the worker's.
+Everything here runs in the executor's thread; only the policy itself runs in the worker's, and in the one that encodes
+pictures.
 """
 
 from __future__ import annotations
@@ -8,14 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from visualization_msgs.msg import MarkerArray
 
 from policy import DiffusionPolicy
@@ -28,9 +27,7 @@ from policy.robot.fit import (
     observation_history,
     position_columns,
 )
-from policy.robot.message_types import Message
-from policy.robot.messages import measurement
-from policy.robot.observation_history import Arrival, ObservationHistory, RejectedObservation, check_age
+from policy.robot.observation_history import Arrival, ObservationHistory
 from ros_nodes.commands.chunk_messages import path_markers
 from ros_nodes.commands.chunk_points import ChunkPoints, points_to_come
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
@@ -38,17 +35,12 @@ from ros_nodes.policy_node.chunk_length import check_speed, point_count
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, warm_up
 from ros_nodes.policy_node.measured_position import MeasuredPosition
 from ros_nodes.policy_node.motion import Motion
+from ros_nodes.policy_node.observation_input import ObservationInput
 from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
 from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
 from ros_nodes.policy_node.statistics import PolicyStatistics
-from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
-from ros_nodes.reception.message_classes import message_class
 from ros_nodes.reception.refusals import WARNING_PERIOD, Refusals
-
-BYTES_PER_NUMBER = 64  # in a message for an observation of many numbers, with names and fields beside them
-
-RELIABILITIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
 
 class ActionLoop:
@@ -80,7 +72,6 @@ class ActionLoop:
         config, robot, task = policy.config, settings.robot, policy.task
         self._joints = commanded_joints(robot, task)
         self._period_ns = control_period_ns(robot, task)
-        self._parts = filled_parts(robot, task)
         self.statistics = PolicyStatistics()
         self.history = _history(settings, policy)
         self._node = node
@@ -145,27 +136,28 @@ class ActionLoop:
         resources.callback(self.preparation.close)
         self._worker = InferenceWorker(self._ready.trigger, settings.threads)
         resources.callback(self._worker.close)
-        for part in self._parts:
-            source = part.source
-            subscription = subscribe_bounded(
-                node,
-                message_class(source.type),
-                source.topic,
-                callback=partial(self._on_message, part),
-                refuse=partial(self._refuse, source.name),
-                qos=QoSProfile(depth=10, reliability=RELIABILITIES[source.reliability]),
-                most_bytes=MOST_BYTES + BYTES_PER_NUMBER * part.slice.size,
-            )
-            resources.callback(node.destroy_subscription, subscription)
+        self._input = ObservationInput(
+            node,
+            filled_parts(robot, policy.task, features=policy.config.image_encoder.features),
+            settings=settings,
+            encode=picture_encoder(policy),
+            statistics=self.statistics,
+            take=self._take,
+            refuse=self._refusals.add,
+            fail=self._on_failure,
+        )
+        resources.callback(self._input.close)
 
     def activate(self) -> None:
         self._active = True
+        self._input.listen(True)
         self._in_the_way = False
         self.forget()
 
     def deactivate(self) -> None:
         """Stop the motion, unless the process is ending, which leaves no way to."""
         self._active = False
+        self._input.listen(False)
         if self._node.context.ok():
             self._stop()
         self.forget()
@@ -177,6 +169,7 @@ class ActionLoop:
 
     def forget(self) -> None:
         """Start anew: history, noises and schedule. A chunk that is being computed will be dropped."""
+        self._input.forget()
         self.history.forget()
         self._restart()
 
@@ -228,18 +221,9 @@ class ActionLoop:
         self.statistics.stops += self._motion.is_under_way(now)
         self._motion.stop(now)
 
-    def _on_message(self, part: FilledPart, message: Message) -> None:
-        if not self._active:
-            return
-        arrived, now = time.perf_counter(), self._now()
-        try:
-            stamp, values = measurement(message, part.source, size=part.slice.size, now_ns=now)
-            if not self._settings.synchronous:  # in lockstep the clock may be ahead, but nothing ages
-                check_age(part.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
-            arrival = self.history.add(part.slice.name, stamp, values)
-        except RejectedObservation as rejection:
-            self._refuse(part.slice.name, rejection.reason, str(rejection))
-            return
+    def _take(self, part: FilledPart, stamp: int, values: NDArray[np.float64], arrived: float) -> None:
+        """Take in a measurement, and begin a chunk if one is due. Raises RejectedObservation."""
+        arrival = self.history.add(part.slice.name, stamp, values)
         if arrival is Arrival.RESTART:
             self._restart()
         elif arrival is Arrival.DUPLICATE:
@@ -253,11 +237,7 @@ class ActionLoop:
             self._arrived = arrived
         # The first part of an observation must not start a chunk from the one before it.
         if is_new or arrival is Arrival.DUPLICATE:
-            self._consider(newest, now)
-
-    def _refuse(self, source: str, reason: str, detail: str) -> None:
-        if self._active:
-            self._refusals.add(source, reason, detail)
+            self._consider(newest, self._now())
 
     def _consider(self, stamp_ns: int, now_ns: int) -> None:
         if self._worker.busy or not self._follow_sampler():
@@ -368,4 +348,5 @@ def _history(settings: PolicySettings, policy: DiffusionPolicy) -> ObservationHi
         policy.task,
         steps=policy.config.observation_steps,
         limits=(lower - margin, upper + margin),
+        features=policy.config.image_encoder.features,
     )

@@ -76,6 +76,7 @@ def warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
     """Inference time in s of the fastest of three chunks, since the first one of a process takes longer."""
     limits = policy.normalizer.observation.to("cpu")
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
+    middle = np.pad(middle, (0, policy.config.row_dim(policy.task) - len(middle)))  # features of pictures
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
     request = ChunkRequest(
         policy=prepared,
