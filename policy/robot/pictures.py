@@ -25,9 +25,9 @@ ENCODINGS = {
     "bgr8": (3, BACKWARDS),
     "rgba8": (4, FORWARDS),
     "bgra8": (4, BACKWARDS),
-    "mono8": (1, [0, 0, 0]),
+    "mono8": (1, FORWARDS),
 }
-"""Bytes of a pixel, and which of them are red, green and blue, by the encoding of `sensor_msgs/Image`."""
+"""Bytes of a pixel, and which of them are red, green and blue, by the encoding of `sensor_msgs/Image`. One is all three."""
 
 COMPRESSED = ("JPEG", "PNG")
 EIGHT_BITS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -183,7 +183,8 @@ def _raw(message: Message) -> Picture:
             "bytes", f"{content.size} bytes, {height} rows of {step} need {height * step}"
         )
     rows = content[: height * step].reshape(height, step)[:, : width * depth]
-    return rows.reshape(height, width, depth)[..., colours]
+    pixels = rows.reshape(height, width, depth)[..., colours]
+    return np.broadcast_to(pixels, (height, width, 3))
 
 
 def _check_size(height: int, width: int) -> None:

@@ -164,16 +164,13 @@ def _write(recording: Recording, writer: EpisodeWriter, *, skip_bad: bool) -> No
             for item in _items(recording, index, advance):
                 if item.name in written:
                     continue
-                if isinstance(item, Episode):
-                    item = _append(writer, item)
-                if item is None:
-                    continue
-                if isinstance(item, Dropped):
-                    writer.drop(item.name, item.reason)
-                elif skip_bad:
-                    writer.drop(item.name, str(item))
-                else:
-                    raise EpisodeError(f"{item} (skip_bad=true imports the others)", item.name)
+                bad = _append(writer, item) if isinstance(item, Episode) else item
+                if isinstance(bad, Dropped):
+                    writer.drop(bad.name, bad.reason)
+                elif bad is not None and skip_bad:
+                    writer.drop(bad.name, str(bad))
+                elif bad is not None:
+                    raise EpisodeError(f"{bad} (skip_bad=true imports the others)", bad.name)
             progress.update(end - progress.n)
 
 
