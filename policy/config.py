@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from policy.image_encoder_config import ImageEncoderConfig, check_whole
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.task import Task
 
@@ -118,6 +119,15 @@ class PolicyConfig:
                 f"kernel_size={self.kernel_size} make {count} parameters, at most {MOST_PARAMETERS} are allowed"
             )
         return self._network(task)
+
+    def described_encoders(self, task: Task) -> ImageEncoders | None:
+        """The encoders of the task's pictures on the device ``meta``; None for a task without."""
+        with torch.device("meta"):
+            return self.build_encoders(task)
+
+    def build_encoders(self, task: Task) -> ImageEncoders | None:
+        """The encoders of the task's pictures, with initial weights; None for a task without."""
+        return ImageEncoders(task.images, self.image_encoder) if task.images else None
 
     def _network(self, task: Task) -> ConditionalUnet1D:
         return ConditionalUnet1D(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from policy.config import PolicyConfig
 from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.pcm import PCM
@@ -50,6 +51,7 @@ class DiffusionPolicy:
         clock: clock for deadlines.
         bind_network: evaluation of a network; `policy.runtime` has others.
         compute: computation of a whole chunk with this sampler, in place of `predict_unchecked`, or None.
+        encoders: what pictures become, in evaluation mode; None for a task without.
     """
 
     network: ConditionalUnet1D
@@ -63,6 +65,7 @@ class DiffusionPolicy:
     clock: Clock = time.perf_counter
     bind_network: BindNetwork = make_denoise
     compute: Callable[..., Prediction] | None = None
+    encoders: ImageEncoders | None = None
 
     @classmethod
     def load(
@@ -86,6 +89,7 @@ class DiffusionPolicy:
             self.normalizer,
             provenance=self.provenance,
             covariance=self.covariance,
+            encoders=self.encoders,
         )
         save_policy_parts(path, parts)
 
@@ -193,6 +197,28 @@ class DiffusionPolicy:
             return lambda weight: base
         space = self.resolved_sampler.pcm.space
         return bind_switch(self.network, self._used_pcm, self._merged, space=space, bind=bind)
+
+    @torch.no_grad()
+    def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """Features of pictures, which follow the vectors' numbers in an observation row.
+
+        A picture is encoded once, when it arrives: an inference takes features.
+
+        Args:
+            pictures: (B, height, width, 3) RGB, uint8, of each picture of the task, by the part's name.
+
+        Returns:
+            (B, F) on the network's device, in the order of the task's parts.
+
+        Raises:
+            ValueError: for pictures that are missing, or not as the task says, naming the part.
+        """
+        if self.encoders is None:
+            raise ValueError(f"task {self.task.name!r} has no pictures")
+        self.encoders.check(pictures)
+        device = next(self.encoders.parameters()).device
+        features: Tensor = self.encoders({name: given.to(device) for name, given in pictures.items()})
+        return features
 
     @torch.no_grad()
     def predict(

@@ -19,6 +19,7 @@ from policy.checkpoint import (
     save_checkpoint,
 )
 from policy.config import PolicyConfig, config_values
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.normalizer_values import normalizer_from_values, normalizer_values
@@ -29,6 +30,7 @@ RETIRED = {
     "pcm_policy.diffusion_policy/1": "it does not say what it observes and commands: train the policy again"
 }
 COVARIANCE = "action_covariance"  # the only tensor of a checkpoint that is not a weight
+ENCODERS = "image_encoders."  # before the names of their weights
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class PolicyParts:
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
     covariance: Tensor | None = None
+    encoders: ImageEncoders | None = None
 
 
 def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
@@ -52,6 +55,8 @@ def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
         "provenance": dict(parts.provenance),
     }
     tensors = dict(parts.network.state_dict())
+    if parts.encoders is not None:
+        tensors |= {f"{ENCODERS}{name}": tensor for name, tensor in parts.encoders.state_dict().items()}
     if parts.covariance is not None:
         tensors[COVARIANCE] = parts.covariance
     save_checkpoint(path, Checkpoint(tensors, header), POLICY_FORMAT)
@@ -67,7 +72,9 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
 
     def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
         task, config, _ = _read_header(path, header)
-        expected = config.described_network(task).state_dict()
+        expected = dict(config.described_network(task).state_dict())
+        if (described_encoders := config.described_encoders(task)) is not None:
+            expected |= {f"{ENCODERS}{name}": like for name, like in described_encoders.state_dict().items()}
         if COVARIANCE in described:
             size, found = config.horizon * task.action_dim, tuple(described[COVARIANCE].shape)
             if found != (size, size):
@@ -82,10 +89,21 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
     except ValueError as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
     covariance = checkpoint.tensors.pop(COVARIANCE, None)
+    encoders = config.build_encoders(task)
+    if encoders is not None:
+        names = [name for name in checkpoint.tensors if name.startswith(ENCODERS)]
+        weights = {name.removeprefix(ENCODERS): checkpoint.tensors.pop(name) for name in names}
+        load_weights(encoders.to(device).eval(), weights, path)
     load_weights(network, checkpoint.tensors, path)
     provenance = checkpoint.header.get("provenance", {})
     return PolicyParts(
-        network.eval(), task, config, normalizer.to(device), provenance=provenance, covariance=covariance
+        network.eval(),
+        task,
+        config,
+        normalizer.to(device),
+        provenance=provenance,
+        covariance=covariance,
+        encoders=encoders,
     )
 
 
