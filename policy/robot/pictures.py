@@ -27,7 +27,7 @@ ENCODINGS = {
     "bgra8": (4, BACKWARDS),
     "mono8": (1, FORWARDS),
 }
-"""Bytes of a pixel, and which of them are red, green and blue, by the encoding of `sensor_msgs/Image`. One is all three."""
+"""By the encoding of `sensor_msgs/Image`: bytes of a pixel, and which of them are red, green and blue; one is all three."""
 
 COMPRESSED = ("JPEG", "PNG")
 EIGHT_BITS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -113,19 +113,22 @@ def camera_measurement(
         now_ns: when it arrived.
 
     Raises:
-        RejectedObservation: `frame`, `time`, `frozen`, `black`, or as `message_picture` says.
+        RejectedObservation: `frame`, `time`, `black`, `frozen`, or as `message_picture` says.
     """
     check_frame(message, source.frame_id)
     stamp = message_stamp_ns(message, now_ns)
-    frozen.check(message, stamp)
     picture = message_picture(message)
     if (brightest := int(picture.max())) <= BLACK:
         raise RejectedObservation("black", f"nothing is brighter than {brightest} of 255")
+    frozen.check(message, stamp)
     return stamp, picture
 
 
 class FrozenCheck:
-    """Tells a frozen camera: one that sends the same bytes for longer than its source's max_age."""
+    """Tells a frozen camera: one that sends the same bytes, and nothing else, for longer than its source's max_age.
+
+    After a pause of that length, or a step back in time, it looks anew.
+    """
 
     def __init__(self, source: Source) -> None:
         self._applies = source.same_pictures == "refuse"
@@ -147,7 +150,7 @@ class FrozenCheck:
         if not self._applies:
             return
         content = np.frombuffer(message.data, np.uint8)
-        goes_on = self._content is not None and stamp_ns >= self._newest_ns
+        goes_on = self._content is not None and 0 <= stamp_ns - self._newest_ns <= self._max_age_ns
         self._newest_ns = stamp_ns
         if not goes_on or not np.array_equal(content, _of(self._content)):
             self._content, self._since_ns = content, stamp_ns

@@ -32,6 +32,7 @@ from ros_nodes.commands.chunk_messages import path_markers
 from ros_nodes.commands.chunk_points import ChunkPoints, points_to_come
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
 from ros_nodes.policy_node.chunk_length import check_speed, point_count
+from ros_nodes.policy_node.frame_encoder import picture_encoder
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker, warm_up
 from ros_nodes.policy_node.measured_position import MeasuredPosition
 from ros_nodes.policy_node.motion import Motion

@@ -10,8 +10,10 @@ from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from policy import DiffusionPolicy
 from policy.robot.fit import FilledPart
 from policy.robot.message_types import Message
 from policy.robot.pictures import FrozenCheck, Picture, camera_measurement, resize_picture
@@ -19,6 +21,25 @@ from ros_nodes.policy_node.inference_worker import started_thread
 
 Encode: TypeAlias = Callable[[str, Picture], NDArray[np.float64]]
 """(part's name, picture (height, width, 3) in the part's size) → its features (F,)."""
+
+
+def picture_encoder(policy: DiffusionPolicy) -> Encode:
+    """What encodes the pictures of a policy's cameras, each by itself, as `encode_images` does all of them.
+
+    Each camera's encoder has run once, since the first run of a process takes longer.
+    """
+    parts = {part.name: part for part in policy.task.images}
+
+    @torch.no_grad()
+    def encode(name: str, picture: Picture) -> NDArray[np.float64]:
+        encoders = policy.encoders
+        assert encoders is not None
+        pictures = torch.tensor(picture, device=next(encoders.parameters()).device)[None]
+        return encoders.encode(parts[name], pictures)[0].double().cpu().numpy()
+
+    for part in parts.values():
+        encode(part.name, np.zeros(part.shape, np.uint8))
+    return encode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,8 +184,10 @@ def test_a_camera_is_frozen_when_it_sends_the_same_for_longer_than_max_age() -> 
     frozen.check(image(), 8 * 10**8)
     frozen.check(image(), 10**8)  # of a restarted world
     frozen.check(image(), 6 * 10**8)
+    frozen.check(image(), 10**10)  # after a pause
+    frozen.check(image(), 10**10 + 5 * 10**8)
     frozen.forget()
-    frozen.check(image(), 10**10)
+    frozen.check(image(), 10**10 + 6 * 10**8)
     allowed = FrozenCheck(replace(CAMERA, same_pictures="allow"))
     for stamp in (0, 10**12):
         allowed.check(image(), stamp)
