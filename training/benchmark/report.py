@@ -20,6 +20,7 @@ from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.row_cache import Row, RowCache
 from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
@@ -54,7 +55,7 @@ def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> T
     """(N, observation_steps, observation_dim) in the task's units, drawn from demonstrations that training held out."""
     demonstrations = read_demonstrations(config, policy.task)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    observations = policy_windows(demonstrations, held_out, policy.config).observations
+    observations = policy_windows(with_features(demonstrations, policy), held_out, policy.config).observations
     generator = torch.Generator().manual_seed(config.seed)
     return observations[torch.randperm(len(observations), generator=generator)[: config.observations]]
 

@@ -23,6 +23,7 @@ from policy.sampling.recurrence import make_recurrence
 from policy.sampling.start import exact_states, make_start
 from training.command import run_command
 from training.data.demonstrations import load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, TrajectoryStore, create_store
@@ -129,8 +130,8 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     policy = base.with_sampler(config.sampler)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    windows = policy_windows(demonstrations, episodes, policy.config)
-    conditions = policy.normalizer.to("cpu").observation.normalize(windows.observations).flatten(1)
+    windows = policy_windows(with_features(demonstrations, policy), episodes, policy.config)
+    conditions = policy.normalizer.to("cpu").normalize_rows(windows.observations).flatten(1)
 
     def compute(samples: Sequence[int]) -> Trajectories:
         condition, noise = draw_samples(policy, conditions, samples, seed=config.seed)

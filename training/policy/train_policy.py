@@ -13,8 +13,8 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
+from policy.checkpoint import file_sha256
 from policy.config import config_values
-from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import fit_normalizer
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.task import task_values
@@ -27,6 +27,7 @@ from training.evaluation.offline.store import HELD_OUT
 from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
 from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.policy.seeing import PictureBatches, trained_network, unet_and_encoders
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
@@ -51,6 +52,7 @@ class TrainPolicyConfig:
     held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
     normalization: dict[str, str] = field(default_factory=dict)
+    image_encoder_weights: str | None = None
     rollout_episodes: int | None = None
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
@@ -84,7 +86,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     output_dir = Path(config.output_dir)
     if this_worker.is_first:  # fails now, not after the demonstrations are read
         check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
-    demonstrations = load_demonstrations(config.demonstrations, task=config.task)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task, pictures_folder=output_dir)
     task = demonstrations.task
     rollouts = RolloutOptions(
         rollout_episodes(task, config.rollout_episodes, config.environment),
@@ -109,16 +112,13 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         scaling=config.normalization,
     )
     data = TrainingData.of(windows, normalizer, device)
-    held_out_data = TrainingData.of(
-        policy_windows(demonstrations, held_out, config.policy), normalizer, device
-    )
     judged = None
     if config.held_out_episodes:
         judged = HeldOutEpisodes.of(demonstrations, held_out, config.policy)
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
-    network = config.policy.build_network(task).to(device)
+    network = trained_network(config.policy, task, config.image_encoder_weights).to(device)
     averaged = deepcopy(network).requires_grad_(False)
     share = this_worker.share(training.batch_size)
     provenance = {
@@ -131,31 +131,49 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "machine": machine(device),
     }
 
+    def rows_of(step: int) -> Tensor:
+        return batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step)
+
+    batches = None
+    if task.images:
+        shown = windows.steps
+        batches = PictureBatches(
+            demonstrations.pictures, lambda step: shown[rows_of(step)[share]].numpy(), device
+        )
+
     def loss(trained: nn.Module, step: int) -> Tensor:
-        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step).to(device)
-        generator = generator_for(training.seed, step, device)
         return noise_prediction_loss(
-            trained, data, rows, alphas_cumprod=alphas_cumprod, generator=generator, share=share
+            trained,
+            data,
+            rows_of(step).to(device),
+            alphas_cumprod=alphas_cumprod,
+            generator=generator_for(training.seed, step, device),
+            share=share,
+            pictures=None if batches is None else batches.batch(step),
         )
 
     def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
-        assert isinstance(weights, ConditionalUnet1D)
+        unet, encoders = unet_and_encoders(weights)
         return DiffusionPolicy(
-            weights,
+            unet,
             task,
             config.policy,
             normalizer.to(device),
             provenance={**provenance, "training_steps": step},
+            encoders=encoders,
         )
 
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
+        seen = None if judged is None else judged.seen_by(policy)
+        shown = demonstrations if seen is None else seen.demonstrations
+        held_out_data = TrainingData.of(policy_windows(shown, held_out, config.policy), normalizer, device)
         numbers = validate_policy(
             policy, held_out_data, alphas_cumprod=alphas_cumprod, seed=training.seed, rollouts=rollouts
         )
-        if judged is not None:
-            numbers |= judged.errors(policy.with_sampler(config.held_out_sampler))
+        if seen is not None:
+            numbers |= seen.errors(policy.with_sampler(config.held_out_sampler))
         return numbers
 
     identity = {
@@ -166,6 +184,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
     }
+    if config.image_encoder_weights is not None:
+        identity["image_encoder_weights"] = file_sha256(config.image_encoder_weights)
     for name in ("held_out_sampler", "rollout_sampler"):
         with named_as_written(name):  # fails now, not at the first validation
             finished_policy(averaged, 0).with_sampler(getattr(config, name))
@@ -181,14 +201,18 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         outputs=OUTPUTS,
         overwrite=config.overwrite,
         identity=identity,
+        measured={} if batches is None else {"data_wait": batches.share_waited},
     )
+    if batches is not None:
+        batches.close()
     if this_worker.is_first:
         path = output_dir / "policy.safetensors"
         if not path.exists():  # an earlier run wrote it, and it was removed
             finished_policy(averaged, training.steps).save(path)
         if judged is not None:
             policy = finished_policy(averaged.eval(), training.steps)
-            print(judged.report(policy.with_sampler(config.held_out_sampler), output_dir))
+            sampled = policy.with_sampler(config.held_out_sampler)
+            print(judged.seen_by(policy).report(sampled, output_dir))
         print(f"policy: {path}")
 
 
