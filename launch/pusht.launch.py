@@ -87,7 +87,11 @@ ARGUMENTS = (
     ("mode", "realtime", "realtime, or lockstep: deterministic, and as fast as it goes"),
     ("real_time_factor", "1.0", "seconds of simulation per second, in mode realtime"),
     ("output_dir", "outputs/ros", "where summary.json is written, and a recording"),
-    ("overlay", "false", "true publishes the predicted path over the picture, of a policy that sees, on path_overlay/image"),
+    (
+        "overlay",
+        "false",
+        "true publishes the predicted path over the picture, of a policy that sees, on path_overlay/image",
+    ),
     ("rviz", "false", "true shows the scene and the predicted path in RViz"),
     ("record", "false", "true records the topics as rosbag2 in output_dir"),
     # Launch knows it by this name.

@@ -12,7 +12,10 @@ from policy.robot.pictures import Picture
 SMALLEST_SIDE = 384  # px: smaller pictures are enlarged, so that a path can be seen on them
 POINT_RADIUS, LINE_RADIUS = 0.012, 0.004  # as shares of the picture's height
 MOST_DOTS = 1000  # that make the line from one point to the next
-START, END = np.array([255.0, 140.0, 0.0]), np.array([128.0, 0.0, 128.0])  # from orange (next) to purple (last)
+START, END = (
+    np.array([255.0, 140.0, 0.0]),
+    np.array([128.0, 0.0, 128.0]),
+)  # from orange (next) to purple (last)
 
 
 def projected(points: NDArray[np.float64], homography: Sequence[float]) -> NDArray[np.float64]:

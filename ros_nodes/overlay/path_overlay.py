@@ -112,9 +112,7 @@ class PathOverlay(Node):
             if len(path):
                 draw_path(picture, path)
         height, width, _ = picture.shape
-        drawn = Image(
-            header=message.header, height=height, width=width, encoding="rgb8", step=3 * width
-        )
+        drawn = Image(header=message.header, height=height, width=width, encoding="rgb8", step=3 * width)
         drawn.data = picture.tobytes()
         publisher.publish(drawn)
 

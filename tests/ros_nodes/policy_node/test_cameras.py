@@ -87,24 +87,26 @@ def test_no_chunk_is_made_of_what_is_no_picture_and_the_node_lives_on(graph: Any
     assert (stamp, points.shape) == (START, (8, 2))
 
     at = START
-    for reason, bad in (
+    bad_pictures = (
         ("encoding", {"front": raw(pixels(1), encoding="16UC1")}),
         ("bytes", {"front": raw(pixels(1), height=61)}),
         ("size", {"front": raw(pixels(1), width=0)}),
         ("black", {"front": raw(pixels(1) // 64)}),
         ("undecodable", {"wrist": jpeg(pixels(1), 400)}),
-    ):
+    )
+    for _, bad in bad_pictures:
         at += 20 * STEP
         cameras.observe(at, 2, **bad)
-        (camera,) = bad
-        policy.wait_for_value(f"rejected_observations.{camera}.{reason}", 1)
+        graph.spin_for(0.2)  # or frames would give way to newer ones
     for repeat in range(1, 8):  # the same picture for 0.7 s
         cameras.send(cameras.front, at + repeat * STEP, raw(pixels(3)))
-    policy.wait_for_value("rejected_observations.front.frozen", 1)
+        graph.spin_for(0.05)
     huge = Image(height=1, width=1, encoding="rgb8", step=3)
     huge.data = bytes(70_000_000)
     cameras.send(cameras.front, at, huge)
     policy.wait_for_value("rejected_observations.front.size", 2)
+    for reason, bad in (*bad_pictures, ("frozen", {"front": None})):
+        policy.wait_for_value(f"rejected_observations.{next(iter(bad))}.{reason}", 1)
     assert len(policy.chunks) == 1
     assert policy.state() == "active"
 
@@ -112,7 +114,3 @@ def test_no_chunk_is_made_of_what_is_no_picture_and_the_node_lives_on(graph: Any
     assert policy.chunk(1)[0] == at + 40 * STEP
     policy.wait_for_value("chunks", 2)
     assert float(policy.values()["encoding_p50_ms"]) > 0
-    assert policy.transition("deactivate")
-    assert policy.transition("activate")
-    cameras.observe(at + 80 * STEP, 5)
-    assert policy.chunk(2)[0] == at + 80 * STEP

@@ -25,9 +25,9 @@ PART = FilledPart(
 )
 
 
-def frame(brightness: int, *, sec: int = 1, encoding: str = "rgb8") -> Frame:
+def frame(brightness: int, *, sec: int = 1, nanosec: int = 0, encoding: str = "rgb8") -> Frame:
     values = {
-        "header": {**HEADER, "stamp": {"sec": sec, "nanosec": 0}},
+        "header": {**HEADER, "stamp": {"sec": sec, "nanosec": nanosec}},
         "height": 4,
         "width": 4,
         "encoding": encoding,
@@ -45,9 +45,7 @@ class Bench:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.notified = 0
-        self.encoder = FrameEncoder(
-            {"front": PART}, self.encode, notify=self.notify, threads=1, every=every
-        )
+        self.encoder = FrameEncoder({"front": PART}, self.encode, notify=self.notify, threads=1, every=every)
 
     def encode(self, name: str, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
         assert (name, picture.shape) == ("front", (2, 2, 3))
@@ -121,10 +119,15 @@ def test_after_forget_no_older_frame_is_taken_and_no_camera_is_frozen(bench: Cal
 
 def test_what_is_refused_and_what_failed_is_told_in_the_frames_place(bench: Callable[..., Bench]) -> None:
     encoding = bench(every=True)
-    frames = [frame(1), frame(30, encoding="yuv422"), frame(255), frame(40), frame(40, sec=3)]
+    frames = [
+        frame(1),
+        frame(30, encoding="yuv422"),
+        frame(255),
+        *(frame(40, nanosec=n * 3 * 10**8) for n in range(3)),
+    ]
     for each in frames:
         encoding.encoder.submit(each)
-    black, unknown, failed, good, frozen = (each.features for each in encoding.taken(5))
+    black, unknown, failed, good, _, frozen = (each.features for each in encoding.taken(6))
     reasons = [each.reason for each in (black, unknown, frozen) if isinstance(each, RejectedObservation)]
     assert reasons == ["black", "encoding", "frozen"]
     assert str(failed) == "too bright"
