@@ -90,7 +90,7 @@ ARGUMENTS = (
     (
         "overlay",
         "false",
-        "true publishes the predicted path over the picture, of a policy that sees, on path_overlay/image",
+        "true publishes the predicted path over the picture, of a policy that sees, on path_overlay/camera",
     ),
     ("rviz", "false", "true shows the scene and the predicted path in RViz"),
     ("record", "false", "true records the topics as rosbag2 in output_dir"),
