@@ -26,7 +26,7 @@ class SpatialSoftmax(nn.Module):
         self.maps = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps = self.maps(features).float()
+        maps = self.maps(features.float())
         height, width = maps.shape[-2:]
         share = maps.flatten(2).softmax(-1).view_as(maps)
         x = share.sum(2) @ _places(width, maps)  # (B, K)
@@ -39,7 +39,10 @@ def _places(count: int, like: Tensor) -> Tensor:
 
 
 class ImageEncoder(nn.Module):
-    """Cropped pictures (B, H, W, 3) of 0 … 255 → features (B, F)."""
+    """Cropped pictures (B, H, W, 3) of 0 … 255 → features (B, F).
+
+    Under autocast the ResNet alone is computed in low precision: bfloat16 would round a place to 1/256 of a side.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -54,8 +57,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         scaled = (pictures.permute(0, 3, 1, 2) - self.mean) / self.deviation
-        features: Tensor = self.mix(self.keypoints(self.resnet(scaled)))
-        return features.float()
+        maps = self.resnet(scaled)
+        with torch.autocast(maps.device.type, enabled=False):
+            features: Tensor = self.mix(self.keypoints(maps))
+        return features
 
 
 class ImageEncoders(nn.Module):

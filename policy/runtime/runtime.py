@@ -102,6 +102,11 @@ class Runtime:
     def sampler(self) -> SamplerConfig:
         return self.policy.sampler
 
+    def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """See `DiffusionPolicy.encode_images`. Any batch size."""
+        with self._threads():
+            return self.policy.encode_images(pictures)
+
     def predict(
         self,
         observations: Tensor,

@@ -40,7 +40,7 @@ class Pictures:
         pictures = np.empty((len(steps), *self.shape[1:]), np.uint8)
         for picture, step in zip(pictures, steps.tolist(), strict=True):
             place = step * picture.nbytes
-            if os.preadv(self._file.fileno(), [picture], place) != picture.nbytes:
+            if os.preadv(self._file.fileno(), [picture.data], place) != picture.nbytes:
                 raise OSError(f"pictures end at step {step}, there must be {len(self)}")
         return pictures
 

@@ -21,7 +21,11 @@ BATCHES_AHEAD = 4
 
 
 class SeeingNetwork(nn.Module):
-    """Noise predictor whose condition is made of vectors and pictures, trained end to end."""
+    """Noise predictor whose condition is made of vectors and pictures, trained end to end.
+
+    Under autocast the ResNets alone are computed in low precision. They are most of the work, and the U-Net's input
+    must tell px.
+    """
 
     def __init__(self, unet: ConditionalUnet1D, encoders: ImageEncoders) -> None:
         super().__init__()
@@ -48,7 +52,8 @@ class SeeingNetwork(nn.Module):
         batch, observations = next(iter(pictures.values())).shape[:2]
         features = self.encoders(flat, places).view(batch, observations, -1)
         rows = torch.cat((vectors.view(batch, observations, -1), features), -1)
-        predicted: Tensor = self.unet(sample, timestep, rows.flatten(1))
+        with torch.autocast(sample.device.type, enabled=False):
+            predicted: Tensor = self.unet(sample, timestep, rows.flatten(1))
         return predicted
 
 

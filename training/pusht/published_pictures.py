@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import zarr
@@ -35,7 +36,7 @@ def picture_difference(states: NDArray[np.floating], pictures: NDArray[np.generi
     return float(difference.mean()), float((difference.max(axis=-1) > OFF_BY).mean())
 
 
-def _batches(store: zarr.Group, steps: int) -> Iterable[tuple[NDArray[np.floating], NDArray[np.generic]]]:
+def _batches(store: Any, steps: int) -> Iterable[tuple[NDArray[np.floating], NDArray[np.generic]]]:
     states, pictures = store["data/state"], store["data/img"]
     rows = pictures.chunks[0]
     for start in tqdm(range(0, steps, rows), unit="chunk"):
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("store", help="pusht_cchi_v7_replay_with_images.zarr")
     parser.add_argument("--steps", type=int, default=2000, help="control steps to compare, from the first on")
     options = parser.parse_args(argv)
-    store = zarr.open_group(options.store, mode="r")
+    store: Any = zarr.open_group(options.store, mode="r")
     steps = min(options.steps, store["data/state"].shape[0])
     sizes, found = [], []
     for states, pictures in _batches(store, steps):
