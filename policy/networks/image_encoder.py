@@ -57,7 +57,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         scaled = (pictures.permute(0, 3, 1, 2) - self.mean) / self.deviation
-        maps = self.resnet(scaled)
+        # However a picture lies in memory, it is rounded in the same way.
+        maps = self.resnet(scaled.contiguous(memory_format=torch.channels_last))
         with torch.autocast(maps.device.type, enabled=False):
             features: Tensor = self.mix(self.keypoints(maps))
         return features

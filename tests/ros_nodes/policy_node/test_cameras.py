@@ -73,7 +73,7 @@ def test_no_chunk_is_made_of_what_is_no_picture_and_the_node_lives_on(graph: Any
         "engine": "plain",
         "use_sim_time": True,  # without a clock it stands at 0: nothing ages
     }
-    options = [text for name, value in settings.items() for text in ("-p", f"{name}:={str(value)}")]
+    options = [text for name, value in settings.items() for text in ("-p", f"{name}:={value!s}")]
     graph.start("ros_nodes.policy_node.node", "--ros-args", "--params-file", str(robot), *options)
     policy = PolicyPeer(graph)
     assert policy.transition("configure"), graph.logs()
