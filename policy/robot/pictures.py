@@ -27,7 +27,7 @@ ENCODINGS = {
     "bgra8": (4, BACKWARDS),
     "mono8": (1, FORWARDS),
 }
-"""By the encoding of `sensor_msgs/Image`: bytes of a pixel, and where red, green and blue are; one byte is all three."""
+"""By the encoding of `sensor_msgs/Image`: bytes of a pixel, and where red, green and blue are (all three in mono)."""
 
 COMPRESSED = ("JPEG", "PNG")
 EIGHT_BITS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
