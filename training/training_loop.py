@@ -217,7 +217,8 @@ def train(
                 value.backward()
                 norm = torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
                 optimizer.step()
-                torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(step))
+                with torch.no_grad():  # the averages' history would grow with every step
+                    torch._foreach_lerp_(averages, weights, 1 - config.ema_decay_at(step))
                 loss_sum += value.detach()
                 progress.update(config.batch_size)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,7 @@ class Pictures:
     def __init__(self, file: IO[bytes], shape: tuple[int, int, int, int], sha256: str) -> None:
         self.shape, self.sha256 = shape, sha256
         self._file = file
+        weakref.finalize(self, file.close)
 
     def __len__(self) -> int:
         return self.shape[0]

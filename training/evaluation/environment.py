@@ -225,14 +225,14 @@ def _observation_keys(
             f"environment.observation.{unknown}: the task observes no {unknown!r}, but {', '.join(parts)}"
         )
     if not isinstance(space, spaces.Dict):
-        if mapped:
-            raise ValueError(
-                f"environment.observation is for a dict, but environment {name!r} observes {space}"
-            )
         if task.images:
             raise ValueError(
                 f"environment {name!r} observes {space}, but the task has the parts {', '.join(parts)}: needed is "
                 "a dict of them"
+            )
+        if mapped:
+            raise ValueError(
+                f"environment.observation is for a dict, but environment {name!r} observes {space}"
             )
         _check_numbers(
             f"environment {name!r} observes", space, "the task's parts need", size=task.observation_dim
