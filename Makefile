@@ -16,10 +16,11 @@ TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$((
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 SOAK_MINUTES ?= 30
 
+DEMONSTRATIONS ?= data/pusht_cchi_v7_replay.zarr
 FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 0
 
-.PHONY: run test ros-test soak seams fuzz check clean
+.PHONY: run test ros-test soak seams fuzz results check clean
 
 run: $(VENV)/.installed  ## Evaluate the shipped policy on 10 held-out episodes
 	$(BIN)/python -m training.evaluation.evaluate sampler.method=sequential sampler.solver=dpmpp_2m sampler.steps=5 \
@@ -48,6 +49,12 @@ seams: $(VENV)/.installed  ## Velocity jumps through joint_trajectory_controller
 
 fuzz: $(VENV)/.installed-test  ## Faults injected into files, arguments and messages; or FUZZ_CASES=…, FUZZ_SEED=…
 	$(ROS) $(BIN)/python -m tests.fuzz --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(ARGUMENTS)
+
+results: $(VENV)/.installed-test $(DEMONSTRATIONS)  ## Every table again, hours; or ARGUMENTS="plan=true", "only=[rivals]"
+	$(BIN)/python -m training.benchmark.results demonstrations=$(DEMONSTRATIONS) $(ARGUMENTS)
+
+data/pusht_cchi_v7_replay.zarr: | $(VENV)/.installed
+	$(BIN)/python -m training.data.download_demonstrations output_dir=data
 
 check: $(VENV)/.installed-test  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -53,6 +53,13 @@ reports = [
     "pandas>=2.2,<4",
     "tabulate>=0.9,<1",
 ]
+# Launchers of sweeps (-m hydra/launcher=joblib, or ray).
+sweep = [
+    *train,
+    "hydra-joblib-launcher>=1.2,<2",
+    "hydra-ray-launcher>=1.2,<2",
+    "ray>=2.9,<3",
+]
 # The other engines of policy.runtime, to compare with.
 engines = [
     "onnx>=1.17,<2",
@@ -70,6 +77,7 @@ test = [
     *export,
     *importing,
     "diffusers>=0.31,<1",
+    "hydra-joblib-launcher>=1.2,<2",
     "hypothesis>=6.100,<7",
     "mypy>=1.11",
     "pytest>=8,<10",
@@ -108,6 +116,7 @@ setup(
         "train": train,
         "import": importing,
         "reports": reports,
+        "sweep": sweep,
         "engines": engines,
         "export": export,
         "test": test,
@@ -123,6 +132,7 @@ setup(
             "pcm-export = training.export.export_policy:main",
             "pcm-evaluate = training.evaluation.evaluate:main",
             "pcm-import-demonstrations = training.importing.import_demonstrations:main",
+            "pcm-results = training.benchmark.results:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
             "path_overlay = ros_nodes.overlay.path_overlay:main",

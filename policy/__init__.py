@@ -9,6 +9,7 @@ from policy.prediction import Prediction
 from policy.sampling import (
     ParallelConfig,
     ParaSolverConfig,
+    PartialConfig,
     PcmConfig,
     PicardConfig,
     SamplerConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "ParaSolverConfig",
     "ParallelConfig",
     "Part",
+    "PartialConfig",
     "PcmConfig",
     "PicardConfig",
     "PolicyConfig",

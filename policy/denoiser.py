@@ -20,24 +20,29 @@ BindNetwork: TypeAlias = Callable[[ConditionalUnet1D, Solver, Tensor], Denoise]
 
 
 def make_denoise(network: ConditionalUnet1D, solver: Solver, condition: Tensor) -> Denoise:
-    """`denoise` of an ε-predicting network for one condition (B, C)."""
+    """`denoise` of a network for one condition (B, C)."""
     predict_data = data_prediction(solver)
 
     def denoise(states: Tensor, steps: slice) -> Tensor:
         timesteps = solver.timesteps[steps]
         batch, parallel = states.shape[:2]
-        epsilon = network(
+        output = network(
             states.flatten(0, 1),
             timesteps.repeat(batch),
             condition.repeat_interleave(parallel, dim=0),
         ).view_as(states)
-        return predict_data(states, epsilon, steps)
+        return predict_data(states, output, steps)
 
     return denoise
 
 
 def data_prediction(solver: Solver) -> Callable[[Tensor, Tensor, slice], Tensor]:
-    """x̂ = clip((x − √(1−ᾱ)·ε) / √ᾱ, −1, 1) of states x and noises ε, both (B, S, H, A), at a slice of solver steps."""
+    """x̂ = clip((x − √(1−ᾱ)·ε) / √ᾱ, −1, 1) of states x and noises ε, both (B, S, H, A), at a slice of solver steps.
+
+    For a solver that says so, the network's output in place of ε is x̂ already, and only clipped.
+    """
+    if solver.predicts_data:
+        return lambda states, output, steps: output.clamp(-1, 1)
     alpha = solver.alphas_cumprod[:-1, None, None]  # (T, 1, 1)
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
 

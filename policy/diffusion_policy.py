@@ -17,6 +17,7 @@ from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
 from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
+from policy.objective import NOISE, OBJECTIVES, check_sampler
 from policy.pcm import PCM
 from policy.pcm_networks import bind_switch, merged_networks
 from policy.policy_file import PolicyParts, load_policy_parts, save_policy_parts
@@ -28,8 +29,8 @@ from policy.sampling.methods import make_sampler
 from policy.sampling.sampler import Ingredients, Sampler
 from policy.sampling.start import Draw
 from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
-from policy.sampling.warm_start import continued_noise, guessed_actions, noise_effect
-from policy.solvers import SOLVERS, Solver
+from policy.sampling.warm_start import continued_actions, continued_noise, guessed_actions, noise_effect
+from policy.solvers import SPACINGS, Solver, build_solver
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.task import Task
 
@@ -39,7 +40,7 @@ class DiffusionPolicy:
     """A trained policy: observation history in, chunk out.
 
     Attributes:
-        network: noise predictor, in evaluation mode.
+        network: noise predictor, or what its objective says, in evaluation mode.
         task: what is observed and commanded.
         config: steps and widths.
         normalizer: ranges of the training data, on the network's device.
@@ -50,6 +51,7 @@ class DiffusionPolicy:
         pcm: PCM trained from this network, for the method ``pcm``; or None.
         clock: clock for deadlines.
         bind_network: evaluation of a network; `policy.runtime` has others.
+        objective: what the network was trained for, one of `policy.objective.OBJECTIVES`.
         compute: computation of a whole chunk with this sampler, in place of `predict_unchecked`, or None.
         encoders: what pictures become, in evaluation mode; None for a task without.
     """
@@ -64,6 +66,7 @@ class DiffusionPolicy:
     pcm: PCM | None = None
     clock: Clock = time.perf_counter
     bind_network: BindNetwork = make_denoise
+    objective: str = NOISE
     compute: Callable[..., Prediction] | None = None
     encoders: ImageEncoders | None = None
 
@@ -89,6 +92,7 @@ class DiffusionPolicy:
             self.normalizer,
             provenance=self.provenance,
             covariance=self.covariance,
+            objective=self.objective,
             encoders=self.encoders,
         )
         save_policy_parts(path, parts)
@@ -128,10 +132,12 @@ class DiffusionPolicy:
         """The sampler with nothing left to choose: values of its PCM, or the defaults, are filled in.
 
         Raises:
-            ValueError: if the sampler needs a PCM and there is none, or a PCM with adapters and it has none.
+            ValueError: if the sampler needs a PCM and there is none, or a PCM with adapters and it has none, or if the
+                network was not trained for it.
         """
         pcm = self._used_pcm
-        sampler = self.sampler.resolved(None if pcm is None else pcm.defaults)
+        sampler = self.sampler.resolved(OBJECTIVES[self.objective] if pcm is None else pcm.defaults)
+        check_sampler(self.objective, sampler)
         if pcm is not None and sampler.pcm.space == "parameter" and pcm.weights != "lora":
             raise ValueError(
                 f"sampler.pcm.space=parameter needs a PCM with adapters, got {pcm.weights} weights"
@@ -145,13 +151,18 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the sampler has more steps than the policy has training timesteps.
         """
+        return self._build_solver()
+
+    def _build_solver(self, last: int = 0) -> Solver:
         parameter = next(self.network.parameters())
         alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
         sampler = self.resolved_sampler
         if not 1 <= sampler.steps <= len(alphas_cumprod):
             allowed = f"1 … {len(alphas_cumprod)} (training timesteps)"
             raise ValueError(f"sampler.steps must be in {allowed}, got {sampler.steps}")
-        return SOLVERS[sampler.solver](alphas_cumprod, sampler.steps).to(parameter.device, parameter.dtype)
+        spacing = SPACINGS.get(sampler.spacing)  # auto is none of them
+        solver = build_solver(sampler.solver, alphas_cumprod, sampler.steps, spacing=spacing, last=last)
+        return solver.to(parameter.device, parameter.dtype)
 
     @cached_property
     def sample(self) -> Sampler:
@@ -160,7 +171,9 @@ class DiffusionPolicy:
         Raises:
             ValueError: if the policy cannot be sampled that way.
         """
-        ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock)
+        last = self.sampler.partial.steps
+        tail = self._build_solver(last) if last else None
+        ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock, tail)
         return make_sampler(self.resolved_sampler, ingredients)
 
     @cached_property
@@ -325,6 +338,8 @@ class DiffusionPolicy:
                 guess = guessed_actions(
                     before, before_noise, noise=noise, executed=executed, effect=self._noise_effect
                 )
+            elif sampler.partial.steps:
+                guess = continued_actions(before, executed)
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.normalize_rows(observations.to(reference)).flatten(1)

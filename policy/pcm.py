@@ -114,6 +114,7 @@ class PCM:
         said = sampler.resolved(self.defaults)
         compared = (
             ("solver", said.solver, self.solver),
+            ("spacing", said.spacing, "auto"),
             ("steps", said.steps, self.steps),
             ("picard.jacobian", said.picard.jacobian, self.jacobian),
             ("picard.start", said.picard.start, self.start),

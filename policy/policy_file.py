@@ -23,6 +23,7 @@ from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.normalizer_values import normalizer_from_values, normalizer_values
+from policy.objective import NOISE, OBJECTIVES
 from policy.task import Task, task_from_values, task_values
 
 POLICY_FORMAT = "pcm_policy.diffusion_policy/2"
@@ -43,17 +44,20 @@ class PolicyParts:
     normalizer: Normalizer
     provenance: Mapping[str, Any] = field(default_factory=dict)
     covariance: Tensor | None = None
+    objective: str = NOISE
     encoders: ImageEncoders | None = None
 
 
 def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
     """Write one safetensors file, atomically."""
-    header = {
+    header: dict[str, Any] = {
         "task": task_values(parts.task),
         "config": config_values(parts.task, parts.config),
         "normalizer": normalizer_values(parts.task, parts.normalizer),
         "provenance": dict(parts.provenance),
     }
+    if parts.objective != NOISE:  # a file without it predicts noise
+        header["objective"] = parts.objective
     tensors = dict(parts.network.state_dict())
     if parts.encoders is not None:
         tensors |= {f"{ENCODERS}{name}": tensor for name, tensor in parts.encoders.state_dict().items()}
@@ -103,6 +107,7 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
         normalizer.to(device),
         provenance=provenance,
         covariance=covariance,
+        objective=checkpoint.header.get("objective", NOISE),
         encoders=encoders,
     )
 
@@ -115,6 +120,8 @@ def _read_header(path: str | Path, header: dict[str, Any]) -> tuple[Task, Policy
         normalizer = normalizer_from_values(task, header["normalizer"])
         if not isinstance(header.get("provenance", {}), dict):
             raise ValueError(f"provenance must be an object of keys and values, got {header['provenance']!r}")
+        if header.get("objective", NOISE) not in tuple(OBJECTIVES):
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {header['objective']!r}")
     except KeyError as error:
         raise CheckpointError(f"{path}: bad header (key {error} is missing)") from error
     except (AttributeError, OverflowError, RuntimeError, TypeError, ValueError) as error:

@@ -140,8 +140,10 @@ sys.modules["yaml"] = None
 import policy, policy.runtime
 from policy.robot import fit, messages, robot_file
 from ros_nodes.commands import trajectory_execution
+policy.DiffusionPolicy.load("checkpoints/pusht_small.safetensors")
 loaded = [name for name in sys.modules if name.split(".")[0] in ("training", "pusht_env")]
 assert not loaded, loaded
+assert "torch._dynamo" not in sys.modules  # PyTorch's compiler, seconds of a start
 """
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
 

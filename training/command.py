@@ -24,6 +24,7 @@ Config = TypeVar("Config")
 
 CONF = "training.conf"
 MOST_INT = 2**1023  # beyond, Python cannot make a float of it, and OmegaConf does not say of which key
+SWEEP = frozenset({"-m", "--multirun"})
 LONGEST_LINE = 2000  # letters of an error: some quote what a file or an argument holds
 
 # `SamplerConfig` has the descriptions, choices and defaults of a sampler's options, so no YAML repeats them.
@@ -52,8 +53,18 @@ def run_command(
     if {"-h", "--help"} & set(arguments):
         print(_help(config_name))
         return 0
+    if SWEEP & set(arguments):
+        from training.sweep import run_sweep  # it knows this module
+
+        overrides = [argument for argument in arguments if argument not in SWEEP]
+        return status_of(lambda: run_sweep(config_name, config_type, run, overrides=overrides))
+    return status_of(lambda: run(load_config(config_name, config_type, arguments)))
+
+
+def status_of(call: Callable[[], int | None]) -> int:
+    """The exit status of a call, None for 0, or of its error, which is said in one line."""
     try:
-        run(load_config(config_name, config_type, arguments))
+        return call() or 0
     except (
         ValueError,
         ArithmeticError,
@@ -71,7 +82,6 @@ def run_command(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def load_config(config_name: str, config_type: type[Config], overrides: Sequence[str] = ()) -> Config:
@@ -80,6 +90,30 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
     Raises:
         ValueError: for an argument that is not ``key=value``, or a required key that is missing.
         HydraException, OmegaConfBaseException: for a key, a choice or a value that does not exist.
+    """
+    overrides = hydra_overrides(config_name, config_type, overrides)
+    for override in overrides:
+        if override.startswith("hydra"):
+            raise ValueError(f"{override} belongs to a sweep, whose first argument is -m")
+    with initialize_config_module(CONF, version_base="1.3"):
+        try:
+            composed = compose(config_name, list(overrides))
+        except (TypeError, ValueError) as error:
+            # Hydra takes a list of numbers for one of names, and stumbles over the first.
+            if isinstance(error, ValueError) and "Config group override must be" not in str(error):
+                raise
+            raise ValueError(
+                f"a choice is a name, got a number or the like in {' '.join(overrides)}"
+            ) from error
+    assert isinstance(composed, DictConfig)
+    return config_of(composed, config_type)
+
+
+def hydra_overrides(config_name: str, config_type: type, overrides: Sequence[str]) -> list[str]:
+    """Arguments as Hydra wants them.
+
+    Raises:
+        ValueError: for an argument that is not ``key=value``.
     """
     for override in overrides:
         if "=" not in override:
@@ -95,17 +129,16 @@ def load_config(config_name: str, config_type: type[Config], overrides: Sequence
         overrides = [re.sub("^preset=", f"{presets}=", override) for override in overrides]
     for name in _open_sections(config_type):
         overrides = [re.sub(rf"^{re.escape(name)}\.", f"++{name}.", override) for override in overrides]
-    with initialize_config_module(CONF, version_base="1.3"):
-        try:
-            composed = compose(config_name, list(overrides))
-        except (TypeError, ValueError) as error:
-            # Hydra takes a list of numbers for one of names, and stumbles over the first.
-            if isinstance(error, ValueError) and "Config group override must be" not in str(error):
-                raise
-            raise ValueError(
-                f"a choice is a name, got a number or the like in {' '.join(overrides)}"
-            ) from error
-    assert isinstance(composed, DictConfig)
+    return list(overrides)
+
+
+def config_of(composed: DictConfig, config_type: type[Config]) -> Config:
+    """The dataclass of a composed configuration.
+
+    Raises:
+        ValueError: for a required key that is missing, or a value that is not allowed.
+        OmegaConfBaseException: for a key that does not exist, or a value of another type.
+    """
     missing = sorted(str(key) for key in OmegaConf.missing_keys(composed))
     if missing:
         raise ValueError(f"{missing[0]}=… is required (--help explains the keys)")

@@ -7,11 +7,15 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+JOB: ContextVar[str] = ContextVar("JOB")
+"""The command of the job of a sweep that this is, in place of the process's."""
 
 
 def code_version() -> str:
@@ -31,7 +35,9 @@ def code_version() -> str:
 
 
 def command_line() -> str:
-    """The command that started this process, without the folders of this machine's programs."""
+    """The command that started this process, or the job of a sweep, without the folders of this machine's programs."""
+    if job := JOB.get(""):
+        return job
     arguments = sys.orig_argv[1:]
     if arguments[:1] == ["-m"]:
         return shlex.join(["python", *arguments])

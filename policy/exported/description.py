@@ -9,7 +9,7 @@ from typing import Any
 
 from policy.config import PolicyConfig
 from policy.runtime.chunk_function import ChunkFunction
-from policy.sampling import SamplerConfig, sampler_from_options, sampler_options
+from policy.sampling import PartialConfig, SamplerConfig, sampler_from_options, sampler_options
 from policy.task import Task, task_from_values, task_values
 
 EXPORT_FORMAT = "pcm_policy.exported_policy/1"
@@ -109,7 +109,7 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     task, sampler = policy.task, policy.resolved_sampler
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
-        sampler = replace(sampler, hand_over="replace", parallel=parallel)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, partial=PartialConfig())
     features = policy.config.row_dim(task) - task.observation_dim
     observed = {
         "numbers": policy.config.row_names(task),

@@ -17,7 +17,8 @@ class SinusoidalTimestepEmbedding(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        frequencies = torch.exp(torch.arange(half) * -(math.log(10000) / (half - 1)))
+        # Arithmetic on the device `meta`, where shapes are checked, would import half of PyTorch's compiler.
+        frequencies = torch.exp(torch.arange(half, device="cpu") * -(math.log(10000) / (half - 1)))
         # Recomputable from `dim`, so it stays out of the checkpoint.
         self.register_buffer("frequencies", frequencies, persistent=False)
 

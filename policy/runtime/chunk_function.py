@@ -176,4 +176,6 @@ def _check_start(sampler: SamplerConfig, start: str) -> None:
     if start not in START_CHOICES:
         raise EngineError(f"start must be one of {', '.join(START_CHOICES)}, got {start!r}")
     if start == "warm" and not sampler.uses_previous:
-        raise EngineError("start=warm needs sampler.parallel.warm_start or sampler.hand_over")
+        raise EngineError(
+            "start=warm needs sampler.parallel.warm_start, sampler.partial.steps or sampler.hand_over"
+        )

@@ -10,10 +10,13 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from policy.sampling.hand_over import HAND_OVERS
+from policy.sampling.options import choice as _choice
+from policy.sampling.options import number as _number
+from policy.sampling.partial import PartialConfig
 from policy.sampling.recurrence import JACOBIANS
 from policy.sampling.start import STARTS
 from policy.sampling.warm_start import WARM_STARTS
-from policy.solvers import SOLVERS
+from policy.solvers import OWN_SOLVERS, SOLVERS, SPACINGS
 
 AUTO = "auto"
 METHOD_NAMES = ("sequential", "picard", "parasolver", "pcm")
@@ -27,18 +30,9 @@ SECTION_METHODS: Mapping[str, tuple[str, ...]] = {
     "picard": ("picard", "pcm"),
     "parasolver": ("parasolver",),
     "pcm": ("pcm",),
+    "partial": ("sequential",),
 }
 """The methods that the options of a section belong to."""
-
-
-def _choice(default: str, choices: tuple[str, ...], description: str) -> Any:
-    return field(default=default, metadata={"description": description, "choices": choices})
-
-
-def _number(default: float, limits: tuple[float, float], description: str) -> Any:
-    return field(
-        default=default, metadata={"description": description, "minimum": limits[0], "maximum": limits[1]}
-    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ class PcmConfig:
 
 @dataclass(frozen=True)
 class SamplerDefaults:
-    """Values that ``auto`` stands for. A PCM brings its own, the ones it was trained for."""
+    """Values that ``auto`` stands for. A PCM brings its own, the ones it was trained for, and so do some policies."""
 
     solver: str = "ddim"
     steps: int = 50
@@ -152,10 +146,18 @@ class SamplerConfig:
     )
     solver: str = _choice(
         AUTO,
-        (AUTO, *SOLVERS),
-        "solver whose sequential answer is wanted; auto: the PCM's own, else ddim",
+        (AUTO, *SOLVERS, *OWN_SOLVERS),
+        "solver whose sequential answer is wanted; auto: the PCM's own, else ddim; mip and consistency belong to "
+        "policies trained for them, whose auto they are",
     )
-    steps: int = _number(0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50")
+    steps: int = _number(
+        0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50; mip has 2, consistency 1"
+    )
+    spacing: str = _choice(
+        AUTO,
+        (AUTO, *SPACINGS),
+        "timesteps of the solver steps; auto: the solver's own, leading of ddim and ddpm, log_snr of the others",
+    )
     hand_over: str = _choice(
         "replace",
         HAND_OVERS,
@@ -167,6 +169,7 @@ class SamplerConfig:
     picard: PicardConfig = field(default_factory=PicardConfig)
     parasolver: ParaSolverConfig = field(default_factory=ParaSolverConfig)
     pcm: PcmConfig = field(default_factory=PcmConfig)
+    partial: PartialConfig = field(default_factory=PartialConfig)
 
     def __post_init__(self) -> None:
         for name, option, value in sampler_options(self):
@@ -187,6 +190,17 @@ class SamplerConfig:
                 f"sampler.picard.start_calls={self.picard.start_calls} belongs to the start held, not to "
                 f"{self.picard.start}"
             )
+        if self.partial.noise != "fresh" and not self.partial.steps:
+            raise ValueError(f"sampler.partial.noise={self.partial.noise} needs sampler.partial.steps")
+        if self.steps and self.partial.steps > self.steps:
+            raise ValueError(
+                f"sampler.partial.steps must be at most sampler.steps {self.steps}, got {self.partial.steps}"
+            )
+        if self.solver in OWN_SOLVERS and (self.spacing != AUTO or self.partial.steps):
+            name = "partial.steps" if self.partial.steps else "spacing"
+            raise ValueError(
+                f"sampler.{name} does not belong to the solver {self.solver}, which has its own timesteps"
+            )
         if self.steps and self.steps % (self.parasolver.sub_intervals or self.steps):
             raise ValueError(
                 f"sampler.parasolver.sub_intervals must divide sampler.steps {self.steps}, "
@@ -204,18 +218,22 @@ class SamplerConfig:
     @property
     def keeps_noise(self) -> bool:
         """Whether the noise of the previous chunk is carried along with time."""
-        return self.hand_over != "replace" or self.parallel.warm_start == "actions_and_noise"
+        return (
+            self.hand_over != "replace"
+            or self.parallel.warm_start == "actions_and_noise"
+            or self.partial.noise == "carried"
+        )
 
     @property
     def uses_previous(self) -> bool:
         """Whether a prediction depends on the one before it."""
-        return self.hand_over != "replace" or self.parallel.warm_start != "none"
+        return self.hand_over != "replace" or self.parallel.warm_start != "none" or self.partial.steps > 0
 
     def resolved(self, defaults: SamplerDefaults | None = None) -> SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
 
         Args:
-            defaults: defaults of the PCM, for the method ``pcm``.
+            defaults: defaults of the PCM, for the method ``pcm``, or of the policy.
         """
         chosen = defaults or SamplerDefaults()
         picard, pcm = self.picard, self.pcm
@@ -263,13 +281,15 @@ def sampler_from_options(values: Mapping[str, Any]) -> SamplerConfig:
     for name, value in values.items():
         *section, option = name.removeprefix("sampler.").split(".")
         sections[".".join(section)][option] = value
-    types = {
+    types: Mapping[str, Any] = {
         "stop": StopConfig,
         "parallel": ParallelConfig,
         "picard": PicardConfig,
         "parasolver": ParaSolverConfig,
+        "pcm": PcmConfig,
+        "partial": PartialConfig,
     }
-    made = {name: kind(**sections[name]) for name, kind in (types | {"pcm": PcmConfig}).items()}
+    made: dict[str, Any] = {name: kind(**sections[name]) for name, kind in types.items()}
     return SamplerConfig(**sections[""], **made)
 
 

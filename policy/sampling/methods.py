@@ -12,6 +12,7 @@ from policy.sampling.anderson import anderson
 from policy.sampling.config import SamplerConfig
 from policy.sampling.deadline import Deadline, IterationTimes, device_clock
 from policy.sampling.parasolver import first_states_denoise, sub_interval_denoise, sub_interval_solver
+from policy.sampling.partial import last_steps, partial_state
 from policy.sampling.picard import picard_iterates, within_tolerance
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sampler import Ingredients, Sample, Sampler
@@ -25,14 +26,18 @@ Method: TypeAlias = Callable[[SamplerConfig, Ingredients], Sampler]
 
 
 def sequential(config: SamplerConfig, ingredients: Ingredients) -> Sampler:
-    """Forward substitution: the network evaluations are sequential."""
-    solver = ingredients.solver
+    """Forward substitution: the network evaluations are sequential. With a guess, only the last steps are taken."""
+    whole, tail, noises = ingredients.solver, ingredients.last_steps, config.partial.noise
 
     def sample(
         switch: Switch, noise: Tensor, draw: Draw, *, guess: Tensor | None = None, called: float | None = None
     ) -> Sample:
+        solver, begin, denoise = whole, noise, switch(0.0)
+        if guess is not None and tail is not None:
+            solver, begin = tail, partial_state(tail, guess, None if noises == "none" else noise)
+            denoise = last_steps(denoise, whole.steps - tail.steps)
         step_noise = None if solver.N is None else draw((noise.shape[0], solver.steps, *noise.shape[1:]))
-        states = sample_sequential(switch(0.0), solver, noise, step_noise=step_noise)
+        states = sample_sequential(denoise, solver, begin, step_noise=step_noise)
         return Sample(states[:, -1], solver.steps, noise.new_zeros(noise.shape[0]))
 
     return sample

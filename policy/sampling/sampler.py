@@ -50,7 +50,8 @@ class Sampler(Protocol):
             switch: weight of a PCM → data prediction.
             noise: (B, H, A).
             draw: source of further noise.
-            guess: (B, H, A) normalised actions that a parallel sampler begins with, in place of its start.
+            guess: (B, H, A) normalised actions that a parallel sampler begins with, in place of its start, or that
+                partial denoising begins with.
             called: time at which the inference began, on the clock for deadlines; by default now.
         """
         ...
@@ -65,9 +66,11 @@ class Ingredients:
         covariance: (D, D) of the policy's flattened action sequences given the observation, normalised.
         switching: schedule of the PCM's weight, for a method that uses a PCM.
         clock: clock for deadlines.
+        last_steps: solver of the solver's last steps alone, for partial denoising, or None.
     """
 
     solver: Solver
     covariance: Tensor | None = None
     switching: SwitchingSchedule = field(default_factory=SwitchingSchedule)
     clock: Clock = time.perf_counter
+    last_steps: Solver | None = None

@@ -5,16 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from policy.solvers.solver import Solver, solver_of_steps
-from policy.solvers.timesteps import alphas_around_steps, leading_timesteps
+from policy.solvers.timesteps import Spacing, alphas_around_steps, leading_timesteps
 
 
-def ddim(alphas_cumprod: Tensor, steps: int) -> Solver:
+def ddim(alphas_cumprod: Tensor, steps: int, *, spacing: Spacing = leading_timesteps) -> Solver:
     """Deterministic DDIM (eq. 12 with σ = 0): x_{i+1} = r_i·x_i + c_i·x̂_i.
 
     The noise is derived from the clipped data prediction (``use_clipped_model_output=True`` in diffusers), which
     makes the step an affine map.
     """
-    timesteps = leading_timesteps(alphas_cumprod, steps)
+    timesteps = spacing(alphas_cumprod, steps)
     alpha, alpha_next = alphas_around_steps(alphas_cumprod, timesteps)
     r, c = ddim_step(alpha, alpha_next)
     return solver_of_steps(timesteps, alpha, r=r, W=c)

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from policy.solvers.solver import Solver, solver_of_states
-from policy.solvers.timesteps import alphas_around_steps, log_snr_timesteps
+from policy.solvers.timesteps import Spacing, alphas_around_steps, log_snr_timesteps
 
 ORDER = 3
 
 
-def deis(alphas_cumprod: Tensor, steps: int) -> Solver:
+def deis(alphas_cumprod: Tensor, steps: int, *, spacing: Spacing = log_snr_timesteps) -> Solver:
     """Deterministic multistep solver: Adams–Bashforth of third order in log ρ, ρ = √((1−ᾱ)/ᾱ) ("logrho" in diffusers).
 
     With y = x/√ᾱ the ODE is dy/dρ = ε. A step integrates the polynomial in log ρ through the latest noise predictions
     ε_i = (x_i − √ᾱ_i·x̂_i)/√(1−ᾱ_i). The first two steps have fewer of them, and the last two use fewer.
     """
-    timesteps = log_snr_timesteps(alphas_cumprod, steps)
+    timesteps = spacing(alphas_cumprod, steps)
     alpha, _ = alphas_around_steps(alphas_cumprod, timesteps)
     log_rho = -torch.special.logit(alpha) / 2
     noise, *x_hat = torch.eye(steps + 1, dtype=alpha.dtype)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from policy.solvers.ddim import ddim_step
 from policy.solvers.solver import Solver, solver_of_steps
-from policy.solvers.timesteps import alphas_around_steps, log_snr_timesteps
+from policy.solvers.timesteps import Spacing, alphas_around_steps, log_snr_timesteps
 
 
-def dpmpp_2m(alphas_cumprod: Tensor, steps: int) -> Solver:
+def dpmpp_2m(alphas_cumprod: Tensor, steps: int, *, spacing: Spacing = log_snr_timesteps) -> Solver:
     """Deterministic, a multistep solver of second order (algorithm 2).
 
     A step is DDIM's with x̂_i extrapolated from the two latest data predictions,
@@ -21,7 +21,7 @@ def dpmpp_2m(alphas_cumprod: Tensor, steps: int) -> Solver:
     The timesteps are `log_snr_timesteps`. With them, few steps come nearer to the answer of many steps than with
     DDIM's timesteps.
     """
-    timesteps = log_snr_timesteps(alphas_cumprod, steps)
+    timesteps = spacing(alphas_cumprod, steps)
     alpha, alpha_next = alphas_around_steps(alphas_cumprod, timesteps)
     r, c = ddim_step(alpha, alpha_next)
     h = torch.special.logit(alpha).diff() / 2  # (T-1,), all but the last step's

@@ -7,10 +7,16 @@ from torch import Tensor
 
 from policy.solvers.ddim import ddim_step
 from policy.solvers.solver import Solver, solver_of_steps
-from policy.solvers.timesteps import alphas_around_steps, log_snr_timesteps
+from policy.solvers.timesteps import Spacing, alphas_around_steps, log_snr_timesteps
 
 
-def dpmpp_3m(alphas_cumprod: Tensor, steps: int, *, second_derivative: float = 2.0) -> Solver:
+def dpmpp_3m(
+    alphas_cumprod: Tensor,
+    steps: int,
+    *,
+    spacing: Spacing = log_snr_timesteps,
+    second_derivative: float = 2.0,
+) -> Solver:
     """Deterministic multistep solver: a step uses the three latest data predictions.
 
     Let h be the growth of the logarithmic signal-to-noise ratio λ in the step, D′ and D″ estimates of h·dx̂/dλ and of
@@ -21,10 +27,11 @@ def dpmpp_3m(alphas_cumprod: Tensor, steps: int, *, second_derivative: float = 2
     Args:
         alphas_cumprod: ᾱ of the training timesteps.
         steps: number of solver steps T.
+        spacing: timesteps.
         second_derivative: weight of D″. The authors' code and diffusers have 1 in place of 2, which is half of the
             Taylor term and leaves an error of second order.
     """
-    timesteps = log_snr_timesteps(alphas_cumprod, steps)
+    timesteps = spacing(alphas_cumprod, steps)
     alpha, alpha_next = alphas_around_steps(alphas_cumprod, timesteps)
     r, c = ddim_step(alpha, alpha_next)
     W = torch.diag(c)

@@ -33,6 +33,7 @@ class Solver:
         a: (T+1,) weight of the noise in each state; only the last may be 0.
         C: (T+1, T) weights of the data predictions, strictly lower triangular.
         N: (T+1, T) weights of the step noises, or None for a deterministic solver.
+        predicts_data: whether the network was trained to predict x̂ itself, and not the noise.
     """
 
     timesteps: Tensor
@@ -40,6 +41,7 @@ class Solver:
     a: Tensor
     C: Tensor
     N: Tensor | None = None
+    predicts_data: bool = False
 
     @property
     def steps(self) -> int:
@@ -88,6 +90,7 @@ class Solver:
             a=self.a.to(device, dtype),
             C=self.C.to(device, dtype),
             N=None if self.N is None else self.N.to(device, dtype),
+            predicts_data=self.predicts_data,
         )
         # Differences of rounded weights would be less precise than rounded differences.
         vars(moved).update(

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
+
+Spacing: TypeAlias = Callable[[Tensor, int], Tensor]
+"""(ᾱ of the training timesteps, steps T) → (T,) decreasing timesteps. Raises ValueError unless 1 ≤ T ≤ their number."""
+
+KARRAS_POWER = 7.0  # ρ
 
 
 def leading_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
@@ -16,6 +24,28 @@ def leading_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
     return torch.arange(steps - 1, -1, -1) * (len(alphas_cumprod) // steps)
 
 
+def linspace_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
+    """Evenly spaced timesteps (T,) from the last one down to the one before 0 ("linspace" in diffusers).
+
+    Raises:
+        ValueError: unless 1 ≤ steps ≤ training timesteps.
+    """
+    total = len(alphas_cumprod)
+    _check_steps(steps, total)
+    return _apart(torch.linspace(total - 1, 0, steps + 1, dtype=torch.float64)[:-1].round().long(), total)
+
+
+def trailing_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
+    """Evenly spaced timesteps (T,) from the last one down, each at the end of its part ("trailing" in diffusers).
+
+    Raises:
+        ValueError: unless 1 ≤ steps ≤ training timesteps.
+    """
+    total = len(alphas_cumprod)
+    _check_steps(steps, total)
+    return (total - torch.arange(steps).double() * (total / steps)).round().long() - 1
+
+
 def log_snr_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
     """Timesteps (T,) that cut the logarithmic signal-to-noise ratio λ = log(√ᾱ / √(1−ᾱ)) into equal parts.
 
@@ -25,16 +55,33 @@ def log_snr_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
     Raises:
         ValueError: unless 1 ≤ steps ≤ training timesteps.
     """
-    total = len(alphas_cumprod)
-    _check_steps(steps, total)
+    first = _first_timestep(alphas_cumprod, steps)
     log_snr = torch.special.logit(alphas_cumprod.double())  # 2λ
-    first = (2 * steps - 1) * total // (2 * steps)
-    wanted = log_snr[first] + torch.linspace(0, 1, steps).double() * (log_snr[0] - log_snr[first])
-    nearest = (log_snr - wanted[:, None]).abs().argmin(1)
-    # Where λ changes fast, several parts fall on one timestep. Neighbours are moved apart.
-    order = torch.arange(steps)
-    distinct = (nearest + order).flip(0).cummax(0).values.flip(0) - order
-    return torch.minimum(distinct, total - 1 - order)
+    return _nearest(log_snr, log_snr[first] + _ramp(steps) * (log_snr[0] - log_snr[first]))
+
+
+def karras_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
+    """Timesteps (T,) that cut σ^(1/7), σ = √((1−ᾱ)/ᾱ), into equal parts (Karras et al. 2022, arXiv:2206.00364, eq. 5).
+
+    Cut off as `log_snr_timesteps` are. Each is the nearest training timestep, as the network knows no others.
+
+    Raises:
+        ValueError: unless 1 ≤ steps ≤ training timesteps.
+    """
+    first = _first_timestep(alphas_cumprod, steps)
+    log_snr = torch.special.logit(alphas_cumprod.double())  # −2·log σ
+    root = (-log_snr / (2 * KARRAS_POWER)).exp()
+    wanted = root[first] + _ramp(steps) * (root[0] - root[first])
+    return _nearest(log_snr, -2 * KARRAS_POWER * wanted.log())
+
+
+SPACINGS: Mapping[str, Spacing] = {
+    "leading": leading_timesteps,
+    "linspace": linspace_timesteps,
+    "trailing": trailing_timesteps,
+    "log_snr": log_snr_timesteps,
+    "karras": karras_timesteps,
+}
 
 
 def alphas_around_steps(alphas_cumprod: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,3 +93,25 @@ def alphas_around_steps(alphas_cumprod: Tensor, timesteps: Tensor) -> tuple[Tens
 def _check_steps(steps: int, num_train_timesteps: int) -> None:
     if not 1 <= steps <= num_train_timesteps:
         raise ValueError(f"steps must be in 1 … {num_train_timesteps} (training timesteps), got {steps}")
+
+
+def _first_timestep(alphas_cumprod: Tensor, steps: int) -> int:
+    """Where a spacing that would begin with an endless noise is cut off."""
+    total = len(alphas_cumprod)
+    _check_steps(steps, total)
+    return (2 * steps - 1) * total // (2 * steps)
+
+
+def _ramp(steps: int) -> Tensor:
+    return torch.linspace(0, 1, steps).double()
+
+
+def _nearest(log_snr: Tensor, wanted: Tensor) -> Tensor:
+    return _apart((log_snr - wanted[:, None]).abs().argmin(1), len(log_snr))
+
+
+def _apart(timesteps: Tensor, total: int) -> Tensor:
+    """The timesteps (T,), with neighbours that are the same moved apart."""
+    order = torch.arange(len(timesteps))
+    distinct = (timesteps + order).flip(0).cummax(0).values.flip(0) - order
+    return torch.minimum(distinct, total - 1 - order)

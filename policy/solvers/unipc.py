@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from policy.solvers.solver import Solver, solver_of_states
-from policy.solvers.timesteps import alphas_around_steps, log_snr_timesteps
+from policy.solvers.timesteps import Spacing, alphas_around_steps, log_snr_timesteps
 
 ORDER = 2
 
 
-def unipc(alphas_cumprod: Tensor, steps: int) -> Solver:
+def unipc(alphas_cumprod: Tensor, steps: int, *, spacing: Spacing = log_snr_timesteps) -> Solver:
     """Deterministic predictor and corrector of second order in data predictions, B(h) = e^{−h} − 1 ("bh2").
 
     The network is evaluated at the predicted states alone, once a step. With its data prediction the corrector then
     mends the state that the next prediction starts from. So the predicted states are affine in the noise and the
     earlier x̂, and UniPC is a solver like the others.
     """
-    timesteps = log_snr_timesteps(alphas_cumprod, steps)
+    timesteps = spacing(alphas_cumprod, steps)
     alpha, _ = alphas_around_steps(alphas_cumprod, timesteps)
     log_snr = torch.special.logit(alpha) / 2
     signal, noise_level = alpha.sqrt(), (1 - alpha).sqrt()

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from forked_program import ForkedProgram
 from ros_graph import LOCAL, PATIENCE, RosGraph, free_domain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+Process = subprocess.Popen[bytes] | ForkedProgram
 
 
 def environment(domain: int, log_dir: Path) -> dict[str, str]:
@@ -46,28 +49,37 @@ class ProcessGraph(RosGraph):
         # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self.env = environment(domain, log_dir)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
 
-    def start(self, *command: str, **parameters: Any) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **parameters: Any) -> Process:
         """Start a process.
 
         Args:
-            command: a module of `ros_nodes` and its arguments, or any other executable with its arguments.
-            parameters: of the node, for a module.
+            command: a module of `ros_nodes`, a Python file or any other executable, and its arguments.
+            parameters: of the node, for a module or a file.
         """
-        if command[0].startswith("ros_nodes."):
-            command = (sys.executable, "-m", *command, "--ros-args")
+        log = self.log_dir / f"{len(self.processes)}.log"
+        process: Process
+        if command[0].startswith("ros_nodes.") or command[0].endswith(".py"):
+            program, *arguments = (*command, "--ros-args")
             for name, value in parameters.items():
                 text = str(value).lower() if isinstance(value, bool) else str(value)
-                command = (*command, "-p", f"{name.replace('__', '.')}:={text}")
-        with open(self.log_dir / f"{len(self.processes)}.log", "wb") as log:
-            process = subprocess.Popen(
-                command, env=self.env, cwd=self.log_dir, stdout=log, stderr=log, start_new_session=True
-            )
+                arguments += ["-p", f"{name.replace('__', '.')}:={text}"]
+            process = ForkedProgram(program, arguments, env=self.env, folder=self.log_dir, log=log)
+        else:
+            with open(log, "wb") as output:
+                process = subprocess.Popen(
+                    command,
+                    env=self.env,
+                    cwd=self.log_dir,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
         self.processes.append(process)
         return process
 
-    def output(self, process: subprocess.Popen[bytes]) -> str:
+    def output(self, process: Process) -> str:
         return (self.log_dir / f"{self.processes.index(process)}.log").read_text(errors="replace")
 
     def logs(self) -> str:
@@ -80,7 +92,7 @@ class ProcessGraph(RosGraph):
         assert process.returncode == 0, f"{command} ended with {process.returncode}\n{self.output(process)}"
         return self.output(process)
 
-    def stop(self, process: subprocess.Popen[bytes], sent: signal.Signals = signal.SIGINT) -> int:
+    def stop(self, process: Process, sent: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and wait for the end; returns the exit status."""
         process.send_signal(sent)
         return process.wait(PATIENCE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policy.sampling import sampler_options
-from policy.solvers import SOLVERS
+from policy.solvers import OWN_SOLVERS, SOLVERS
 from training.data import download_demonstrations
 from training.evaluation import evaluate
 from training.importing import import_demonstrations
@@ -74,7 +74,7 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
         (
             train_policy.main,
             [*REQUIRED, "rollout_sampler.solver=euler"],
-            f"must be one of auto, {', '.join(SOLVERS)}, got 'euler'",
+            f"must be one of auto, {', '.join([*SOLVERS, *OWN_SOLVERS])}, got 'euler'",
         ),
         (
             evaluate.main,

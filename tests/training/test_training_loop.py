@@ -57,6 +57,11 @@ def rows(output_dir: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "hours"} for row in csv.DictReader(file)]
 
 
+def test_averaged_weights_keep_no_history_of_the_training(tmp_path: Path) -> None:
+    _, averaged = run(tmp_path)
+    assert all(weight.grad_fn is None and not weight.requires_grad for weight in averaged.parameters())
+
+
 def test_loss_falls_and_every_due_row_is_logged(tmp_path: Path) -> None:
     run(tmp_path)
     log = rows(tmp_path)

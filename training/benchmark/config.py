@@ -179,6 +179,25 @@ class RewardsConfig:
 
 
 @dataclass(frozen=True)
+class RivalsConfig:
+    """Section `rivals` of `training/conf/benchmark.yaml`."""
+
+    samplers: list[str] = field(default_factory=lambda: ["solver=ddim steps=50"])
+    policies: list[str] = field(default_factory=list)
+    policy_samplers: list[str] = field(default_factory=lambda: [""])
+    episodes: int = _at_least(1, 50)
+    first_seed: int = 100000
+    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+
+    def __post_init__(self) -> None:
+        _check(self, "rivals.")
+        if not self.samplers:
+            raise ValueError(
+                "rivals.samplers must name at least the sampler that the others are compared with"
+            )
+
+
+@dataclass(frozen=True)
 class SimulatorConfig:
     """Section `simulator` of `training/conf/benchmark.yaml`."""
 
@@ -229,6 +248,7 @@ class BenchmarkConfig:
     latency: LatencyReportConfig = field(default_factory=LatencyReportConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 

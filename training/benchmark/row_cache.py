@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,10 @@ class RowCache:
         """The row of that identity; measured, and written, if it is not there. Its column `code` says by which code."""
         row = self.find(identity)
         if row is None:
+            started = time.monotonic()
             row = {**measure(), "code": code_version()}
-            saved = {"identity": self._whole(identity), "row": row}
+            seconds = round(time.monotonic() - started, 3)
+            saved = {"identity": self._whole(identity), "row": row, "seconds": seconds}
             text = json.dumps(saved, indent=2, allow_nan=False) + "\n"
             with atomic_write(self.path(identity)) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from training.benchmark.reports import (
     latency,
     profile,
     rewards,
+    rivals,
     simulator,
     warm_start,
 )
@@ -29,6 +30,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "latency": latency.report,
     "profile": profile.report,
     "rewards": rewards.report,
+    "rivals": rivals.report,
     "simulator": simulator.report,
     "warm_start": warm_start.report,
 }

@@ -59,14 +59,16 @@ def unpack_pictures(
     Args:
         blocks: pictures (n, height, width, 3), one block after the other: uint8, or whole numbers of 0 … 255.
         shape: N, height, width, 3.
-        folder: where the file is; None for the system's folder of temporary files.
+        folder: where the file is, or above it where there is no such folder yet; None for the system's folder of
+            temporary files.
         where: store and array, for messages.
 
     Raises:
         StoreError: for other values, or a disk that is too small.
     """
     count, height, width, channels = shape
-    folder = Path(tempfile.gettempdir()) if folder is None else folder
+    folder = Path(tempfile.gettempdir()) if folder is None else folder.absolute()
+    folder = next(existing for existing in (folder, *folder.parents) if existing.is_dir())
     needed, free = count * height * width * channels, shutil.disk_usage(folder).free
     if needed > free:
         raise StoreError(f"{where} needs {needed} bytes in {folder} while it is used, {free} are free")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,37 +26,22 @@ class TrainingData:
 
 
 def noise_prediction_loss(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     data: TrainingData,
     rows: Tensor,
     *,
     alphas_cumprod: Tensor,
     generator: torch.Generator,
     share: slice,
-    pictures: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Mean of ‖ε − ε_θ(√ᾱ_t·x + √(1−ᾱ_t)·ε, t, condition)‖² over this worker's share of the rows (B,).
 
-    Timesteps, noises and crops are drawn for all rows: the share only decides which worker computes which rows.
-
-    Args:
-        pictures: (b, O, height, width, 3) that this worker's rows show, for a `SeeingNetwork`.
+    Timesteps and noises are drawn for all rows: the share only decides which worker computes which rows.
     """
-    batch = len(rows)
     timesteps = torch.randint(len(alphas_cumprod), rows.shape, generator=generator, device=generator.device)
     noise = torch.randn((len(rows), *data.actions.shape[1:]), generator=generator, device=generator.device)
     rows, timesteps, noise = rows[share], timesteps[share], noise[share]
     alpha = alphas_cumprod[timesteps, None, None]
     noisy = alpha.sqrt() * data.actions[rows] + (1 - alpha).sqrt() * noise
-    seen: dict[str, Any] = {}
-    if pictures is not None:
-        places = {
-            name: torch.rand((batch, *each.shape[1:2], 2), generator=generator, device=generator.device)
-            for name, each in pictures.items()
-        }
-        seen = {
-            "pictures": pictures,
-            "places": {name: each[share].flatten(0, 1) for name, each in places.items()},
-        }
-    prediction = network(noisy, timesteps, data.condition[rows], **seen)
+    prediction = network(noisy, timesteps, data.condition[rows])
     return nn.functional.mse_loss(prediction.float(), noise)

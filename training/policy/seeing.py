@@ -45,13 +45,14 @@ class SeeingNetwork(nn.Module):
         Args:
             sample, timestep: see `ConditionalUnet1D`.
             vectors: (B, O·D), the normalised vectors of O observations.
-            pictures: (B, O, height, width, 3) uint8, by the part's name.
-            places: (B·O, 2) of their crops, see `ImageEncoders`.
+            pictures: (b, O, height, width, 3) uint8, by the part's name. Where B is a multiple of b they repeat.
+            places: (b·O, 2) of their crops, see `ImageEncoders`.
         """
         flat = {name: each.flatten(0, 1) for name, each in pictures.items()}
-        batch, observations = next(iter(pictures.values())).shape[:2]
-        features = self.encoders(flat, places).view(batch, observations, -1)
-        rows = torch.cat((vectors.view(batch, observations, -1), features), -1)
+        shown, observations = next(iter(pictures.values())).shape[:2]
+        features = self.encoders(flat, places).view(shown, observations, -1)
+        features = features.repeat(len(sample) // shown, 1, 1)
+        rows = torch.cat((vectors.view(len(sample), observations, -1), features), -1)
         with torch.autocast(sample.device.type, enabled=False):
             predicted: Tensor = self.unet(sample, timestep, rows.flatten(1))
         return predicted
@@ -104,6 +105,35 @@ class PictureBatches:
         return {
             name: torch.from_numpy(each).view(*wanted.shape, *each.shape[1:]) for name, each in read.items()
         }
+
+
+def showing(
+    network: nn.Module,
+    pictures: Mapping[str, Tensor],
+    *,
+    generator: torch.Generator,
+    batch_size: int,
+    share: slice,
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A `SeeingNetwork` as losses call networks, (sample, timestep, vectors) → prediction, shown these pictures.
+
+    Args:
+        pictures: (b, O, height, width, 3) of this worker's rows.
+        generator: source of the crops' places, drawn for the whole batch when the network is called.
+        batch_size: over all workers.
+        share: this worker's rows.
+    """
+
+    def predict(sample: Tensor, timestep: Tensor, vectors: Tensor) -> Tensor:
+        places = {
+            name: torch.rand((batch_size, each.shape[1], 2), generator=generator, device=generator.device)
+            for name, each in pictures.items()
+        }
+        places = {name: each[share].flatten(0, 1) for name, each in places.items()}
+        predicted: Tensor = network(sample, timestep, vectors, pictures=pictures, places=places)
+        return predicted
+
+    return predict
 
 
 def trained_network(config: PolicyConfig, task: Task, weights: str | None = None) -> nn.Module:

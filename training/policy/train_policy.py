@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.config import config_values
 from policy.normalizer import fit_normalizer
+from policy.objective import NOISE
+from policy.pcm import weights_sha256
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.task import task_values
 from training.command import named_as_written, run_command
@@ -26,8 +28,9 @@ from training.evaluation.environment import EnvironmentConfig
 from training.evaluation.offline.store import HELD_OUT
 from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
-from training.policy.noise_prediction import TrainingData, noise_prediction_loss
-from training.policy.seeing import PictureBatches, trained_network, unet_and_encoders
+from training.policy.noise_prediction import TrainingData
+from training.policy.objectives import check_objective, load_teacher, validation_sampler, window_loss
+from training.policy.seeing import PictureBatches, showing, trained_network, unet_and_encoders
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
@@ -48,6 +51,8 @@ class TrainPolicyConfig:
     task: str | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    objective: str = NOISE
+    teacher: str | None = None
     held_out_episodes: int = 6
     held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
@@ -62,6 +67,7 @@ class TrainPolicyConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_objective(self.objective, self.teacher)
         if self.rollout_episodes is not None and self.rollout_episodes < 0:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
@@ -86,31 +92,40 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     output_dir = Path(config.output_dir)
     if this_worker.is_first:  # fails now, not after the demonstrations are read
         check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
-    output_dir.mkdir(parents=True, exist_ok=True)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, pictures_folder=output_dir)
     task = demonstrations.task
+    held_out_sampler = validation_sampler(config.objective, config.held_out_sampler)
     rollouts = RolloutOptions(
         rollout_episodes(task, config.rollout_episodes, config.environment),
         config.rollout_max_steps,
         config.rollout_first_seed,
-        sampler=config.rollout_sampler,
+        sampler=validation_sampler(config.objective, config.rollout_sampler),
         environment=config.environment,
     )
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
+    if config.teacher is not None and task.images:
+        raise ValueError(
+            f"teacher: a policy that sees cannot be distilled yet, task {task.name!r} has pictures"
+        )
     recorded = _recorded(config, demonstrations)
     windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
-    normalizer = fit_normalizer(
-        task,
-        torch.cat([torch.from_numpy(each.observations) for each in recorded]),
-        torch.cat([torch.from_numpy(each.actions) for each in recorded]),
-        scaling=config.normalization,
-    )
+    teacher = None
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, task, config.policy, device=device)
+        normalizer = teacher.normalizer
+    else:
+        normalizer = fit_normalizer(
+            task,
+            torch.cat([torch.from_numpy(each.observations) for each in recorded]),
+            torch.cat([torch.from_numpy(each.actions) for each in recorded]),
+            scaling=config.normalization,
+        )
     data = TrainingData.of(windows, normalizer, device)
     judged = None
     if config.held_out_episodes:
@@ -119,7 +134,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
     network = trained_network(config.policy, task, config.image_encoder_weights).to(device)
+    if teacher is not None:
+        network.load_state_dict(teacher.network.state_dict())
     averaged = deepcopy(network).requires_grad_(False)
+    loss_of = window_loss(config.objective, alphas_cumprod, teacher=teacher, target=averaged)
     share = this_worker.share(training.batch_size)
     provenance = {
         "data_sha256": demonstrations.sha256,
@@ -142,15 +160,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         )
 
     def loss(trained: nn.Module, step: int) -> Tensor:
-        return noise_prediction_loss(
-            trained,
-            data,
-            rows_of(step).to(device),
-            alphas_cumprod=alphas_cumprod,
-            generator=generator_for(training.seed, step, device),
-            share=share,
-            pictures=None if batches is None else batches.batch(step),
-        )
+        generator = generator_for(training.seed, step, device)
+        predict: Callable[..., Tensor] = trained
+        if batches is not None:
+            predict = showing(
+                trained,
+                batches.batch(step),
+                generator=generator,
+                batch_size=training.batch_size,
+                share=share,
+            )
+        return loss_of(predict, data, rows_of(step).to(device), generator=generator, share=share)
 
     def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
         unet, encoders = unet_and_encoders(weights)
@@ -160,6 +180,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             config.policy,
             normalizer.to(device),
             provenance={**provenance, "training_steps": step},
+            objective=config.objective,
             encoders=encoders,
         )
 
@@ -169,11 +190,9 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         seen = None if judged is None else judged.seen_by(policy)
         shown = demonstrations if seen is None else seen.demonstrations
         held_out_data = TrainingData.of(policy_windows(shown, held_out, config.policy), normalizer, device)
-        numbers = validate_policy(
-            policy, held_out_data, alphas_cumprod=alphas_cumprod, seed=training.seed, rollouts=rollouts
-        )
+        numbers = validate_policy(policy, held_out_data, loss=loss_of, seed=training.seed, rollouts=rollouts)
         if seen is not None:
-            numbers |= seen.errors(policy.with_sampler(config.held_out_sampler))
+            numbers |= seen.errors(policy.with_sampler(held_out_sampler))
         return numbers
 
     identity = {
@@ -184,11 +203,15 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
     }
+    if config.objective != NOISE:  # a state without it was trained on noise
+        identity["objective"] = config.objective
+    if teacher is not None:
+        identity["teacher_sha256"] = provenance["teacher_sha256"] = weights_sha256(teacher.network)
     if config.image_encoder_weights is not None:
         identity["image_encoder_weights"] = file_sha256(config.image_encoder_weights)
-    for name in ("held_out_sampler", "rollout_sampler"):
+    for name, sampler in (("held_out_sampler", held_out_sampler), ("rollout_sampler", rollouts.sampler)):
         with named_as_written(name):  # fails now, not at the first validation
-            finished_policy(averaged, 0).with_sampler(getattr(config, name))
+            finished_policy(averaged, 0).with_sampler(sampler)
     train(
         network,
         averaged,
@@ -211,8 +234,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             finished_policy(averaged, training.steps).save(path)
         if judged is not None:
             policy = finished_policy(averaged.eval(), training.steps)
-            sampled = policy.with_sampler(config.held_out_sampler)
-            print(judged.seen_by(policy).report(sampled, output_dir))
+            print(judged.seen_by(policy).report(policy.with_sampler(held_out_sampler), output_dir))
         print(f"policy: {path}")
 
 

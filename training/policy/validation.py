@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from policy import DiffusionPolicy, SamplerConfig, Task
 from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.rollout import run_episodes
-from training.policy.noise_prediction import TrainingData, noise_prediction_loss
+from training.policy.noise_prediction import TrainingData
 from training.pusht.task import difference_from_pusht
 from training.training_loop import generator_for
 
@@ -46,7 +47,7 @@ def validate(
     policy: DiffusionPolicy,
     held_out: TrainingData,
     *,
-    alphas_cumprod: Tensor,
+    loss: Callable[..., Tensor],
     seed: int,
     rollouts: RolloutOptions,
 ) -> dict[str, float]:
@@ -55,15 +56,13 @@ def validate(
     Args:
         policy: with the averaged weights.
         held_out: windows that are not trained on; may be none.
-        alphas_cumprod: of the training.
+        loss: see `held_out_loss`.
         seed: of timesteps and noises.
         rollouts: episodes to run.
     """
     numbers = {}
     if len(held_out.actions):
-        numbers["held_out_loss"] = held_out_loss(
-            policy.network, held_out, alphas_cumprod=alphas_cumprod, seed=seed
-        )
+        numbers["held_out_loss"] = held_out_loss(policy.network, held_out, loss=loss, seed=seed)
     if rollouts.episodes:
         seeds = range(rollouts.first_seed, rollouts.first_seed + rollouts.episodes)
         rollout = run_episodes(
@@ -79,14 +78,19 @@ def validate(
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, held_out: TrainingData, *, alphas_cumprod: Tensor, seed: int) -> float:
-    """The loss of the training on other windows, with the same timesteps and noises at each validation."""
+def held_out_loss(
+    network: nn.Module, held_out: TrainingData, *, loss: Callable[..., Tensor], seed: int
+) -> float:
+    """The loss of the training on other windows, with the same timesteps and noises at each validation.
+
+    Args:
+        loss: (network, windows, rows, generator, share) → mean loss.
+    """
     device = held_out.actions.device
-    return noise_prediction_loss(
+    return loss(
         network,
         held_out,
         torch.arange(len(held_out.actions), device=device),
-        alphas_cumprod=alphas_cumprod,
         generator=generator_for(seed, 0, device),
         share=slice(None),
     ).item()

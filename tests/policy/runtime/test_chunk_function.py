@@ -68,6 +68,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "pcm-lora, many weights": {"method": "pcm", "steps": 10, "pcm.stiffness": 0.3, "stop.iterations": 10},
     "inpaint": {"solver": "ddim", "steps": 2, "hand_over": "inpaint"},
     "blend": {"method": "picard", "steps": 4, "hand_over": "blend", "stop.iterations": 2},
+    "partial": {"solver": "ddpm", "steps": 3, "partial.steps": 2, "partial.noise": "carried"},
     "carry": {"solver": "dpmpp_2m", "steps": 2, "hand_over": "carry"},
     "pcm-lora, warm": {
         "method": "pcm",
@@ -81,6 +82,7 @@ CASES = [
     for name, options in SAMPLERS.items()
     for start in (["cold", "warm"] if {"parallel.warm_start", "hand_over"} & options.keys() else ["cold"])
 ]
+CASES[CASES.index(("partial", "cold"))] = ("partial", "warm")
 
 
 class NothingRead(TorchDispatchMode):

@@ -13,7 +13,7 @@ from policy.sampling import (
     sampler_from_options,
     sampler_options,
 )
-from policy.solvers import SOLVERS
+from policy.solvers import OWN_SOLVERS, SOLVERS
 
 SAID = SamplerConfig(
     "picard", "dpmpp_2m", 8, stop=StopConfig(2, 0.1), picard=PicardConfig("drift", "held", 3)
@@ -26,7 +26,7 @@ def test_every_method_can_be_chosen() -> None:
 
 def test_every_option_has_a_name_and_a_description() -> None:
     names = [name for name, _, _ in sampler_options()]
-    assert len(set(names)) == len(names) == 17
+    assert len(set(names)) == len(names) == 20
     assert {"sampler.method", "sampler.stop.iterations", "sampler.pcm.stiffness"} <= set(names)
     for name, option, value in sampler_options():
         assert option.metadata["description"], name
@@ -94,7 +94,7 @@ def test_calls_belong_to_the_start_that_makes_them() -> None:
     ("option", "value", "message"),
     [
         ("method", "euler", f"must be one of {', '.join(METHOD_NAMES)}, got 'euler'"),
-        ("solver", "heun", f"must be one of auto, {', '.join(SOLVERS)}, got 'heun'"),
+        ("solver", "heun", f"must be one of auto, {', '.join([*SOLVERS, *OWN_SOLVERS])}, got 'heun'"),
         (
             "picard.jacobian",
             "newton",

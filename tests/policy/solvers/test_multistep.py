@@ -11,7 +11,7 @@ from diffusers import DEISMultistepScheduler, DPMSolverMultistepScheduler, UniPC
 from torch import Tensor
 
 from policy.sampling import sample_sequential
-from policy.solvers import SOLVERS, BuildSolver, Solver, dpmpp_3m
+from policy.solvers import SOLVERS, SPACINGS, BuildSolver, Solver, dpmpp_3m
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
@@ -50,7 +50,39 @@ def scheduler_for(name: str, solver: Solver) -> Any:
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 12])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_state_is_diffusers(name: str, steps: int) -> None:
-    solver = PUBLISHED[name](ALPHAS_CUMPROD, steps)
+    check_against_diffusers(name, PUBLISHED[name](ALPHAS_CUMPROD, steps))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing", "karras"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_state_is_diffusers_at_other_timesteps(name: str, spacing: str) -> None:
+    for steps in (2, 3, 6):
+        check_against_diffusers(name, PUBLISHED[name](ALPHAS_CUMPROD, steps, spacing=SPACINGS[spacing]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 16, 50])
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_timesteps_are_diffusers(spacing: str, steps: int) -> None:
+    expected = SCHEDULERS["dpmpp_2m"](
+        num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", timestep_spacing=spacing
+    )
+    expected.set_timesteps(steps)
+    assert SPACINGS[spacing](ALPHAS_CUMPROD, steps).tolist() == expected.timesteps.tolist()
+
+
+def test_karras_timesteps_are_those_nearest_to_its_noise_levels() -> None:
+    """Against diffusers' noise levels between the same two, where they are farther apart than the timesteps."""
+    timesteps = SPACINGS["karras"](ALPHAS_CUMPROD, 5)
+    log_sigma = -torch.special.logit(ALPHAS_CUMPROD) / 2
+    scheduler = SCHEDULERS["dpmpp_2m"](num_train_timesteps=100, use_karras_sigmas=True)
+    ends = log_sigma[timesteps[[0, -1]]].exp()
+    expected = torch.from_numpy(scheduler._convert_to_karras(ends.numpy(), num_inference_steps=5)).log()
+    off = (log_sigma[timesteps] - expected).abs()
+    assert (off <= (log_sigma - expected[:, None]).abs().amin(1) + 1e-9).all()
+
+
+def check_against_diffusers(name: str, solver: Solver) -> None:
+    steps = solver.steps
     scheduler = scheduler_for(name, solver)
     noise = torch.randn((2, 16, 2), generator=torch.Generator().manual_seed(steps), dtype=torch.float64)
     expected = [noise]

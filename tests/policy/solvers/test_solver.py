@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from policy.sampling import sample_sequential
-from policy.solvers import SOLVERS, Solver, ddim, ddpm, dpmpp_2m
+from policy.solvers import SOLVERS, SPACINGS, Solver, Spacing, build_solver, ddim, ddpm, dpmpp_2m
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 from policy.solvers.timesteps import leading_timesteps, log_snr_timesteps
 
@@ -170,9 +170,18 @@ def test_log_snr_timesteps_are_distinct_and_even(steps: int) -> None:
         assert leading.max() > 1.5 * leading.min()
 
 
-@given(steps=st.integers(1, 100), build=st.sampled_from([*SOLVERS.values()]))
-def test_solver_is_strictly_causal_and_ends_clean(steps: int, build: Build) -> None:
-    solver = build(ALPHAS_CUMPROD, steps)
+@given(
+    steps=st.integers(1, 100),
+    name=st.sampled_from([*SOLVERS]),
+    spacing=st.sampled_from([None, *SPACINGS.values()]),
+    last=st.integers(0, 100),
+)
+def test_solver_is_strictly_causal_and_ends_clean(
+    steps: int, name: str, spacing: Spacing | None, last: int
+) -> None:
+    last = min(last, steps)
+    solver = build_solver(name, ALPHAS_CUMPROD, steps, spacing=spacing, last=last)
+    steps = last or steps
     assert solver.steps == steps
     assert torch.equal(solver.C, solver.C.tril(-1))
     assert solver.N is None or torch.equal(solver.N, solver.N.tril(-1))

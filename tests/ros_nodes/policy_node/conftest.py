@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,7 @@ def start_policy(graph: Any, checkpoints: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def start_faulty_policy(start_policy: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     """Start a policy node with the faults that are files in `tmp_path`."""
-    return partial(start_policy, program=(sys.executable, str(FAULTY_POLICY_NODE), str(tmp_path)))
+    return partial(start_policy, program=(str(FAULTY_POLICY_NODE), str(tmp_path)))
 
 
 @pytest.fixture

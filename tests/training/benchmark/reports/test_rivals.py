@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policy import DiffusionPolicy
+from training.benchmark.run import main
+
+
+@pytest.fixture
+def arguments(benchmark_arguments: list[str]) -> list[str]:
+    return [*benchmark_arguments, "report=rivals", "rivals.episodes=1", "rivals.noise_seeds=[0,1]"]
+
+
+def test_report_compares_samplers_and_policies_in_the_same_episodes(
+    arguments: list[str], policy: DiffusionPolicy, tmp_path: Path
+) -> None:
+    (tmp_path / "mip").mkdir()
+    replace(policy, objective="mip").save(tmp_path / "mip" / "policy.safetensors")
+    samplers = "['solver=ddim steps=3','solver=unipc steps=2','solver=dpmpp_2m steps=3 partial.steps=1']"
+    more = [f"rivals.samplers={samplers}", f"rivals.policies=[{tmp_path}/mip/policy.safetensors]"]
+    assert main([*arguments, *more]) == 0
+    with open(tmp_path / "out" / "rivals.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["policy"], row["sampler"]) for row in rows] == [
+        ("policy", "sequential, ddim, T = 3"),
+        ("policy", "sequential, unipc, T = 2"),
+        ("policy", "sequential, dpmpp_2m, T = 3 (partial.steps=1)"),
+        ("mip/policy", "sequential, mip, T = 2"),
+    ]
+    first, unipc, partial, mip = (
+        {name: float(row[name] or 0) for name in row if name[0] not in "ps"} for row in rows
+    )
+    assert (first["depth"], unipc["depth"], mip["depth"]) == (3, 2, 2)
+    assert 1 < partial["depth"] == partial["network_evaluations"] < 1.2  # the first chunk is not partial
+    for row in (unipc, partial, mip):
+        assert row["gain_300"] == pytest.approx(row["reward_300"] - first["reward_300"])
+        assert 0 <= row["reward_200"] <= row["reward_300"] <= 1
+    assert (tmp_path / "out" / "rivals.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("samplers", "message"),
+    [
+        ("[]", "rivals.samplers must name at least the sampler that the others are compared with"),
+        ("['steps=-1']", "rivals.samplers 'steps=-1': sampler.steps must be in 0 … 1000, got -1"),
+        ("['method=pcm']", "rivals.samplers 'method=pcm': sampler.method=pcm needs pcm="),
+    ],
+)
+def test_samplers_that_there_are_not_are_refused(
+    arguments: list[str], refusal: Callable[..., str], samplers: str, message: str
+) -> None:
+    assert message in refusal(*arguments, f"rivals.samplers={samplers}")

@@ -1,0 +1,185 @@
+"""Samplers and policies of others beside ours, in the same episodes: reward by depth and by network evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from policy import DiffusionPolicy, SamplerConfig
+from policy.checkpoint import file_sha256
+from policy.pcm import load_pcm
+from training.benchmark.config import BenchmarkConfig, RivalsConfig
+from training.benchmark.measurements import EPISODE_STEPS
+from training.benchmark.report import load_policy, open_cache, write_report
+from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import interval_cells, markdown_table, table
+from training.command import load_config, named_as_written
+from training.distributed import choose_device
+from training.evaluation.evaluate import EvaluateConfig
+from training.evaluation.rollout import run_episodes
+
+COLUMNS = {
+    "policy": ("policy", ""),
+    "sampler": ("sampler", ""),
+    "depth": ("depth", ".3g"),
+    "network_evaluations": ("evaluations", ".3g"),
+    **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
+    **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
+}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A policy with its sampler, the files that decide it, and its name."""
+
+    name: str
+    policy: DiffusionPolicy
+    files: dict[str, str]
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        return self.policy.resolved_sampler
+
+
+def report(config: BenchmarkConfig) -> None:
+    """Write the report `rivals`."""
+    options = config.rivals
+    base = load_policy(config)
+    cache = open_cache(config, base)
+    rivals = load_rivals(config, base)
+    tasks = [[_task(options, rival, seed) for seed in options.noise_seeds] for rival in rivals]
+    cache.measure_all([task for group in tasks for task in group], "rivals")
+    measured = [[cache.read(task) for task in group] for group in tasks]
+    rows = table(
+        [make_row(rival, found, first=measured[0]) for rival, found in zip(rivals, measured, strict=True)]
+    )
+    write_report(
+        config,
+        rows,
+        title="Rivals",
+        introduction=describe_rivals(options, rivals[0]),
+        tables=markdown_table(rows, COLUMNS, text_columns=2),
+        figures={"": plot_rivals(rows)},
+        measured=[row for found in measured for row in found],
+    )
+
+
+def load_rivals(config: BenchmarkConfig, base: DiffusionPolicy) -> list[Rival]:
+    """The samplers of the checkpoint, the first of which the others are compared with, then the other policies.
+
+    Raises:
+        ValueError: for a sampler that there is not, or that needs a PCM where there is none.
+    """
+    name = Path(config.checkpoint).stem
+    if config.pcm:
+        base = base.with_pcm(load_pcm(config.pcm[0], base.network))
+    found = []
+    for words in config.rivals.samplers:
+        with named_as_written(f"rivals.samplers '{words}': sampler"):
+            policy = base.with_sampler(read_sampler(words, pcm=config.pcm))
+        files = {"pcm": file_sha256(config.pcm[0])} if policy.sampler.uses_pcm else {}
+        found.append(Rival(name, policy, files))
+    for path in config.rivals.policies:
+        other = DiffusionPolicy.load(path, choose_device(config.device))
+        for words in config.rivals.policy_samplers:
+            policy = other.with_sampler(read_sampler(words))
+            found.append(
+                Rival(f"{Path(path).parent.name}/{Path(path).stem}", policy, {"policy": file_sha256(path)})
+            )
+    return found
+
+
+def read_sampler(words: str, *, pcm: Sequence[str] = ()) -> SamplerConfig:
+    """The sampler of options as on the command line, such as ``solver=unipc steps=3``."""
+    overrides = [f"sampler.{word}" for word in words.split()]
+    if "sampler.method=pcm" in overrides and pcm:
+        overrides.append(f"pcm={pcm[0]}")
+    return load_config("evaluate", EvaluateConfig, overrides).sampler
+
+
+def measure_rival(policy: DiffusionPolicy, options: RivalsConfig, *, noise_seed: int) -> Row:
+    """Rewards and cost of one rollout.
+
+    Returns:
+        `max_reward_<steps>`, a number an episode, in the order of their seeds; `depth` and `network_evaluations` of a
+        chunk, in the mean.
+    """
+    rollout = run_episodes(
+        policy,
+        range(options.first_seed, options.first_seed + options.episodes),
+        max_steps=max(EPISODE_STEPS),
+        noise_seed=noise_seed,
+        show_progress=False,
+    )
+    chunks = sum(len(episode.chunk_seconds) for episode in rollout.episodes)
+    assert rollout.network_evaluations is not None
+    return {
+        **{
+            f"max_reward_{steps}": [episode.within(steps).max_reward for episode in rollout.episodes]
+            for steps in EPISODE_STEPS
+        },
+        "depth": float(np.mean(rollout.depths)),
+        "network_evaluations": rollout.network_evaluations / chunks,
+    }
+
+
+def make_row(rival: Rival, measured: Sequence[Row], *, first: Sequence[Row]) -> dict[str, Any]:
+    """A row of the CSV from the rollouts with each noise seed, and those of the first rival."""
+    row: dict[str, Any] = {"policy": rival.name, "sampler": str(rival.sampler)}
+    for name in ("depth", "network_evaluations"):
+        row[name] = float(np.mean([each[name] for each in measured]))
+    for steps in EPISODE_STEPS:
+        rewards, before = (
+            np.array([each[f"max_reward_{steps}"] for each in rows]) for rows in (measured, first)
+        )
+        row |= interval_cells(f"reward_{steps}", rewards)
+        row |= interval_cells(f"gain_{steps}", [] if measured is first else rewards - before)
+    return row
+
+
+def _task(options: RivalsConfig, rival: Rival, noise_seed: int) -> Task:
+    sampler = rival.sampler
+    chunks = options.episodes * max(EPISODE_STEPS) / rival.policy.config.action_steps
+    return Task(
+        label=f"{rival.name}, {sampler}, noise seed {noise_seed}",
+        cost=chunks * (sampler.partial.steps or sampler.steps),
+        identity={
+            **rival.files,
+            "sampler": asdict(sampler),
+            "first_seed": options.first_seed,
+            "episodes": options.episodes,
+            "noise_seed": noise_seed,
+        },
+        measure=lambda: measure_rival(rival.policy, options, noise_seed=noise_seed),
+    )
+
+
+def describe_rivals(options: RivalsConfig, first: Rival) -> str:
+    """What was measured, and what the columns mean."""
+    return (
+        f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × "
+        f"{len(options.noise_seeds)} noise seeds of the largest reward in {EPISODE_STEPS[0]} and in "
+        f"{EPISODE_STEPS[1]} control steps, with its 95 % interval over episodes. Gain: over {first.sampler} of "
+        f"{first.name} in the same episodes. Depth: network evaluations one after the other, evaluations: all of them, "
+        "of a chunk in the mean over episodes, first chunks included."
+    )
+
+
+def plot_rivals(rows: DataFrame) -> Figure:
+    """Reward by depth and by evaluations, a point for each rival."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, column in zip(
+        figure.subplots(1, 2, sharey=True), ("depth", "network_evaluations"), strict=True
+    ):
+        for (policy, sampler), row in rows.groupby(["policy", "sampler"], sort=False):
+            axes.semilogx(row[column], row[f"reward_{EPISODE_STEPS[1]}"], "o", label=f"{policy}: {sampler}")
+        axes.set(xlabel=f"{COLUMNS[column][0]} of a chunk", ylabel=f"reward, {EPISODE_STEPS[1]} steps")
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6)
+    return figure
