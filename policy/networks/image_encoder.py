@@ -27,15 +27,14 @@ class SpatialSoftmax(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         maps = self.maps(features.float())
-        height, width = maps.shape[-2:]
-        share = maps.flatten(2).softmax(-1).view_as(maps)
-        x = share.sum(2) @ _places(width, maps)  # (B, K)
-        y = share.sum(3) @ _places(height, maps)
-        return torch.stack((x, y), -1).flatten(1)
+        places = keypoint_places(*maps.shape[-2:]).to(maps)
+        return (maps.flatten(2).softmax(-1) @ places).flatten(1)
 
 
-def _places(count: int, like: Tensor) -> Tensor:
-    return torch.linspace(-1, 1, count, device=like.device) if count > 1 else like.new_zeros(1)
+def keypoint_places(height: int, width: int) -> Tensor:
+    """x and y in −1 … 1 of each number of a feature map, (height·width, 2); 0 along a side of one."""
+    y, x = (torch.linspace(-1, 1, side) if side > 1 else torch.zeros(1) for side in (height, width))
+    return torch.stack((x.repeat(height), y.repeat_interleave(width)), -1)
 
 
 class ImageEncoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from policy.runtime.binding import PreparedNetwork, bind_to_engine
 from policy.runtime.cudagraph import cudagraph
 from policy.runtime.engine import MakeEngine
 from policy.runtime.onnxruntime_engine import onnxruntime
+from policy.runtime.openvino_encoders import openvino_encoders
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.runtime.whole_chunk import MakeChunkEngine, WholeChunk
@@ -76,6 +77,9 @@ class Runtime:
         self.engine = _choose_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
+        self._encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+        if self.engine == "openvino" and policy.encoders is not None:
+            self._encode = openvino_encoders(policy.encoders, self.threads)
         self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
         if self.engine in CHUNK_ENGINES:
             self.policy = self._with_whole_chunk(policy)
@@ -104,8 +108,11 @@ class Runtime:
 
     def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy.encode_images`. Any batch size."""
-        with self._threads():
-            return self.policy.encode_images(pictures)
+        if self._encode is None or self.policy.encoders is None:
+            with self._threads():
+                return self.policy.encode_images(pictures)
+        self.policy.encoders.check(pictures)
+        return self._encode(pictures)
 
     def predict(
         self,

@@ -94,9 +94,10 @@ def test_features_reach_the_network_as_they_are_and_vectors_normalised() -> None
     assert policy.config.row_names(policy.task)[:2] == ("arm.shoulder", "camera.feature0")
 
 
-def test_an_engine_takes_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_an_engine_encodes_and_takes_rows(engine: str) -> None:
     policy = make_policy(ARM, CAMERA)
-    served = serve(policy, engine="eager")
+    served = serve(policy, engine=engine)
     noise = torch.randn(1, 8, 2)
 
     features = served.encode_images(pictures(2))
