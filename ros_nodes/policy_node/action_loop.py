@@ -222,7 +222,7 @@ class ActionLoop:
         self.statistics.stops += self._motion.is_under_way(now)
         self._motion.stop(now)
 
-    def _take(self, part: FilledPart, stamp: int, values: NDArray[np.float64], arrived: float) -> None:
+    def _take(self, part: FilledPart, stamp: int, values: NDArray[np.float64], *, arrived: float) -> None:
         """Take in a measurement, and begin a chunk if one is due. Raises RejectedObservation."""
         arrival = self.history.add(part.slice.name, stamp, values)
         if arrival is Arrival.RESTART:

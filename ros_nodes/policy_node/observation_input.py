@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,12 @@ BYTES_PER_NUMBER = 64  # in a message for an observation of many numbers, with n
 QUEUE = 10
 RELIABILITIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
-Take: TypeAlias = Callable[[FilledPart, int, NDArray[np.float64], float], None]
-"""(part, time in ns, numbers, arrival by `time.perf_counter`): raises RejectedObservation for what is not taken."""
+
+class Take(Protocol):
+    """Takes a measurement: its part, its time in ns, its numbers, and its arrival by `time.perf_counter`."""
+
+    def __call__(self, part: FilledPart, stamp: int, values: NDArray[np.float64], *, arrived: float) -> None:
+        """Raises RejectedObservation for one that is not taken."""
 
 
 class ObservationInput:
@@ -117,7 +121,7 @@ class ObservationInput:
         try:
             stamp, values = measurement(message, part.source, size=part.slice.size, now_ns=now)
             self._check_age(part, stamp, now)
-            self._take(part, stamp, values, arrived)
+            self._take(part, stamp, values, arrived=arrived)
         except RejectedObservation as rejection:
             self._refuse(part.slice.name, rejection.reason, str(rejection))
 
@@ -142,7 +146,7 @@ class ObservationInput:
                 if isinstance(encoded.features, Exception):
                     raise encoded.features
                 self._statistics.encoding_seconds.append(encoded.seconds)
-                self._take(part, encoded.stamp_ns, encoded.features, encoded.frame.arrived)
+                self._take(part, encoded.stamp_ns, encoded.features, arrived=encoded.frame.arrived)
             except RejectedObservation as rejection:
                 self._refuse(part.slice.name, rejection.reason, str(rejection))
             except Exception as error:  # of the encoder, which is part of the policy

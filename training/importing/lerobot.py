@@ -71,7 +71,7 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
         format=f"LeRobot {metadata.version}",
         task=task,
         episodes=[str(index) for index in metadata.episodes],
-        read=_Reader(metadata, columns, action, sizes).read,
+        read=_Reader(metadata, columns, action=action, sizes=sizes).read,
         left_out=[f"{name} ({features[name].kind})" for name in observed if name not in columns.values()],
     )
 
@@ -83,6 +83,7 @@ class _Reader:
         self,
         metadata: Metadata,
         columns: Mapping[str, str],
+        *,
         action: str,
         sizes: Mapping[str, tuple[int, int]],
     ) -> None:

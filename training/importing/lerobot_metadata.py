@@ -223,10 +223,10 @@ def _add(rows: dict[int, Rows | None], index: int, found: Rows, *, file: Path) -
 
 def _table(path: Path, info: Mapping[str, Any], values: Mapping[str, int]) -> str:
     """Path of a table below the dataset."""
-    return templated_path(path, info, "data_path", values)
+    return templated_path(path, info, "data_path", values=values)
 
 
-def templated_path(path: Path, info: Mapping[str, Any], key: str, values: Mapping[str, int | str]) -> str:
+def templated_path(path: Path, info: Mapping[str, Any], key: str, *, values: Mapping[str, int | str]) -> str:
     """Path of a file below the dataset, by a template that the metadata give.
 
     Raises:

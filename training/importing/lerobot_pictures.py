@@ -54,9 +54,9 @@ def picture_reader(metadata: Metadata, column: str, size: tuple[int, int]) -> Pi
         if is_video:
             if episode not in clips:
                 raise EpisodeError(f"{metadata.file}: episode {episode} has no video of {column!r}")
-            found = _of_video(metadata, episode, clips[episode], times, counter)
+            found = _of_video(metadata, episode, clips[episode], times=times, counter=counter)
         else:
-            found = _of_column(metadata, column, episode, counter)
+            found = _of_column(metadata, column, episode, counter=counter)
         for picture in found:
             yield resize_picture(picture, height=height, width=width)
 
@@ -68,7 +68,7 @@ def _clips(metadata: Metadata, column: str) -> Mapping[int, Clip]:
     path, info = metadata.path, metadata.info
 
     def clip(start: float, **values: int) -> Clip:
-        return Clip(templated_path(path, info, "video_path", {"video_key": column, **values}), start)
+        return Clip(templated_path(path, info, "video_path", values={"video_key": column, **values}), start)
 
     if metadata.version == "v2.1":
         size = chunks_size(path, info)
@@ -89,7 +89,7 @@ def _clips(metadata: Metadata, column: str) -> Mapping[int, Clip]:
 
 
 def _of_video(
-    metadata: Metadata, episode: int, clip: Clip, times: NDArray[np.float64], counter: Counter[str]
+    metadata: Metadata, episode: int, clip: Clip, *, times: NDArray[np.float64], counter: Counter[str]
 ) -> Iterator[Picture]:
     path = metadata.path / clip.video
     try:
@@ -98,7 +98,7 @@ def _of_video(
         raise EpisodeError(f"{path}: episode {episode}: {error}") from error
 
 
-def _of_column(metadata: Metadata, column: str, episode: int, counter: Counter[str]) -> Iterator[Picture]:
+def _of_column(metadata: Metadata, column: str, episode: int, *, counter: Counter[str]) -> Iterator[Picture]:
     rows = metadata.episodes[episode]
     assert rows is not None  # its numbers were read already
     path: Path = metadata.path / rows.table

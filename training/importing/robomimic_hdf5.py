@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.robot.pictures import Picture, resize_picture
 from policy.task import FASTEST, SLOWEST
-from policy.task_parts import LONGEST_SIDE, MOST_NUMBERS
+from policy.task_parts import MOST_NUMBERS
+from training.importing.hdf5_pictures import DAMAGED, is_picture, opened, pictures
 from training.importing.recording import (
     Advance,
     Choice,
@@ -31,16 +31,12 @@ from training.importing.recording import (
     Recording,
     RecordingError,
     chosen_columns,
-    count_frames,
     finite_float32,
     make_task,
     one_line,
 )
 
 MOST_EPISODES = 1_000_000
-BLOCK_PICTURES = 16
-# What h5py raises for damaged files, besides OSError: errors of its C library under many names.
-DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 
 
 class _ColumnError(ValueError):
@@ -73,7 +69,7 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
     """
     action = choice.actions or "actions"
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             names, rate = _episodes(path, file), _rate(path, file, choice.rate)
             layout = _first_layout(path, file, names, action=action)
     except RecordingError:
@@ -98,7 +94,7 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
 
     def read(index: int, advance: Advance) -> Iterator[Episode]:
         try:
-            with _opened(path) as file:
+            with opened(path) as file:
                 episode = _episode(path, file, names[index], columns=columns, action=action, layout=layout)
         except (RecordingError, EpisodeError):
             raise
@@ -109,7 +105,13 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
         yield replace(
             episode,
             pictures={
-                part: _pictures(path, f"data/{names[index]}/obs/{columns[part]}", size, steps, counters[part])
+                part: pictures(
+                    path,
+                    f"data/{names[index]}/obs/{columns[part]}",
+                    size=size,
+                    steps=steps,
+                    counter=counters[part],
+                )
                 for part, size in cameras.items()
             },
             frames=counters,
@@ -131,18 +133,6 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
             *(f"{key} (not chosen)" for key in layout.observed if key not in columns.values()),
         ],
     )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
-    try:
-        file = h5py.File(path, "r")
-    except DAMAGED as error:
-        raise RecordingError(f"{path}: not a whole HDF5 file: {one_line(error)}") from error
-    with file:
-        yield file
 
 
 def _episodes(path: Path, file: Any) -> list[str]:
@@ -199,7 +189,7 @@ def _layout(file: Any, name: str, action: str) -> _Layout:
         dataset = _member(group, f"obs/{key}")
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
             left_out[key] = "no numbers"
-        elif _is_picture(dataset):
+        elif is_picture(dataset):
             pictures[key] = int(dataset.shape[1]), int(dataset.shape[2])
         elif dataset.ndim not in (1, 2) or not 1 <= _width(dataset) <= MOST_NUMBERS:
             left_out[key] = f"{'×'.join(map(str, dataset.shape[1:]))} {dataset.dtype}"
@@ -230,7 +220,7 @@ def _episode(
         }
         for key in layout.pictures.keys() & set(columns.values()):
             dataset = _member(group, f"obs/{key}")
-            if not _is_picture(dataset) or dataset.shape[0] != steps:
+            if not is_picture(dataset) or dataset.shape[0] != steps:
                 shape = getattr(dataset, "shape", "none")
                 raise _ColumnError(f"obs/{key} has the shape {shape}, need pictures ({steps}, h, w, 3)")
     except _ColumnError as error:
@@ -244,32 +234,6 @@ def _episode(
         parts=parts,
         actions=finite_float32(actions, f"{where}: {action}", _names(actions.shape[1])),
     )
-
-
-def _is_picture(dataset: Any) -> bool:
-    """Whether a dataset is pictures (n, h, w, 3) of 8 bits."""
-    return bool(
-        isinstance(dataset, h5py.Dataset)
-        and dataset.dtype == np.uint8
-        and dataset.ndim == 4
-        and dataset.shape[3] == 3
-        and all(1 <= side <= LONGEST_SIDE for side in dataset.shape[1:3])
-    )
-
-
-def _pictures(
-    path: Path, key: str, size: tuple[int, int], steps: int, counter: Counter[str]
-) -> Iterator[Picture]:
-    """The pictures of an episode, as (height, width), a block at a time."""
-    try:
-        with _opened(path) as file:
-            dataset = file[key]
-            for start in range(0, steps, BLOCK_PICTURES):
-                for picture in dataset[start : start + BLOCK_PICTURES]:
-                    yield resize_picture(picture, height=size[0], width=size[1])
-    except (RecordingError, *DAMAGED) as error:
-        raise EpisodeError(f"{path}: {key} cannot be read: {one_line(error)}") from error
-    count_frames(counter, range(steps), read=steps)
 
 
 def _steps(group: Any, action: str) -> int:

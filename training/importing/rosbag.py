@@ -154,17 +154,19 @@ def _read(bag: Path, plan: _Plan, advance: Advance) -> Iterator[Item]:
             image.name: stack.enter_context(FrameFile((image.height, image.width)))
             for image in plan.task.images
         }
-        yield from _read_with(frames, bag, plan, advance)
+        yield from _read_with(frames, bag, plan, advance=advance)
 
 
-def _read_with(frames: Mapping[str, FrameFile], bag: Path, plan: _Plan, advance: Advance) -> Iterator[Item]:
+def _read_with(
+    frames: Mapping[str, FrameFile], bag: Path, plan: _Plan, *, advance: Advance
+) -> Iterator[Item]:
     robot = plan.robot
     observing: dict[str, list[Source]] = {}
     for source in robot.sources:
         observing.setdefault(source.topic, []).append(source)
     command = robot.command if plan.observed is None else None
     steps = ControlSteps(robot, plan.task, observed=plan.observed, frames=frames)
-    episodes = _Episodes(bag, plan, steps, frames)
+    episodes = _Episodes(bag, plan, steps, frames=frames)
     for topic, message, now_ns in bag_messages(bag, plan.wanted, advance=advance):
         if topic == plan.split:
             yield from episodes.mark(begins=getattr(message, "data", True) is not False)
@@ -185,7 +187,9 @@ def _read_with(frames: Mapping[str, FrameFile], bag: Path, plan: _Plan, advance:
 class _Episodes:
     """Makes episodes of the stretches of a bag."""
 
-    def __init__(self, bag: Path, plan: _Plan, steps: ControlSteps, frames: Mapping[str, FrameFile]) -> None:
+    def __init__(
+        self, bag: Path, plan: _Plan, steps: ControlSteps, *, frames: Mapping[str, FrameFile]
+    ) -> None:
         self._bag = bag
         self._frames = frames
         self._counted = dict.fromkeys(frames, 0)  # frames of each camera up to the last one that is seen
