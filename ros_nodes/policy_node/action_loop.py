@@ -141,7 +141,7 @@ class ActionLoop:
             node,
             filled_parts(robot, policy.task, features=policy.config.image_encoder.features),
             settings=settings,
-            encode=picture_encoder(policy),
+            encode=picture_encoder(self._policy),
             statistics=self.statistics,
             take=self._take,
             refuse=self._refusals.add,

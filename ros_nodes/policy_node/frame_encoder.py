@@ -13,31 +13,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policy import DiffusionPolicy
 from policy.robot.fit import FilledPart
 from policy.robot.message_types import Message
 from policy.robot.pictures import FrozenCheck, Picture, camera_measurement, resize_picture
+from policy.runtime import Policy
 from ros_nodes.policy_node.inference_worker import started_thread
 
 Encode: TypeAlias = Callable[[str, Picture], NDArray[np.float64]]
 """(part's name, picture (height, width, 3) in the part's size) → its features (F,)."""
 
 
-def picture_encoder(policy: DiffusionPolicy) -> Encode:
-    """What encodes the pictures of a policy's cameras, each by itself, as `encode_images` does all of them.
+def picture_encoder(policy: Policy) -> Encode:
+    """What encodes the pictures of a policy's cameras, each by itself.
 
     Each camera's encoder has run once, since the first run of a process takes longer.
     """
-    parts = {part.name: part for part in policy.task.images}
 
-    @torch.no_grad()
     def encode(name: str, picture: Picture) -> NDArray[np.float64]:
-        encoders = policy.encoders
-        assert encoders is not None
-        pictures = torch.tensor(picture, device=next(encoders.parameters()).device)[None]
-        return encoders.encode(parts[name], pictures)[0].double().cpu().numpy()
+        features: NDArray[np.float64] = (
+            policy.encode_image(name, torch.tensor(picture)[None])[0].double().cpu().numpy()
+        )
+        return features
 
-    for part in parts.values():
+    for part in policy.task.images:
         encode(part.name, np.zeros(part.shape, np.uint8))
     return encode
 
