@@ -184,7 +184,9 @@ class DiffusionPolicy:
         return switching_schedule(
             sampler.pcm.stiffness,
             pcm.iterations,
+            warm_trained_iterations=pcm.warm_iterations,
             iterations=sampler.stop.iterations,
+            warm_iterations=sampler.stop.warm_iterations,
             start=pcm.start_weight,
         )
 
@@ -290,7 +292,7 @@ class DiffusionPolicy:
         if delay < 0:
             raise ValueError(f"delay must not be negative, got {delay}")
         before = None
-        if previous is not None and self.sampler.uses_previous and executed < config.horizon:
+        if previous is not None and self.resolved_sampler.uses_previous and executed < config.horizon:
             if len(previous.actions) != len(observations):
                 sizes = f"{len(previous.actions)}, observations have {len(observations)}"
                 raise ValueError(f"previous has batch size {sizes}")
@@ -337,7 +339,7 @@ class DiffusionPolicy:
             delay: see `predict`.
             called: time at which the inference began, on the clock for deadlines; by default now.
         """
-        guess, overlap, sampler, config = None, None, self.sampler, self.config
+        guess, overlap, sampler, config = None, None, self.resolved_sampler, self.config
         first, reference = config.observation_steps - 1, self.solver.a
         noise = noise.to(reference)
         if previous is not None:
@@ -345,7 +347,7 @@ class DiffusionPolicy:
             before_noise = previous[1].to(reference)
             if sampler.keeps_noise:
                 noise = continued_noise(before_noise, executed, noise)
-            if sampler.parallel.warm_start != "none":
+            if sampler.starts_warm:
                 guess = guessed_actions(
                     before, before_noise, noise=noise, executed=executed, effect=self._noise_effect
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from policy.checkpoint import (
 from policy.networks.lora import add_lora, load_lora_state, lora_state, merge_lora
 from policy.networks.unet import ConditionalUnet1D
 from policy.sampling.config import PicardConfig, SamplerConfig, SamplerDefaults
+from policy.sampling.warm_start import WARM_STARTS
 
 PCM_FORMAT = "pcm_policy.pcm/2"
 TRAINED_WEIGHTS = ("lora", "full")
@@ -42,7 +43,9 @@ class PCM:
         base_sha256: `weights_sha256` of the network that the training started from.
         solver, steps: solver of the Picard iteration and its number of steps T, as in `SamplerConfig`.
         jacobian, start: Jacobian and start of the Picard iteration, as in `PicardConfig`.
-        iterations: number K of Picard iterations that it was trained for.
+        iterations: number K of Picard iterations from a cold start that it was trained for; 0: from none.
+        warm_start: kind of warm start that it was trained for as well, as in `ParallelConfig`; ``none``: no kind.
+        warm_iterations: its K from a warm start.
         start_model: network that makes the call of the start ``gaussian``: ``base`` or ``pcm``.
         rank, targets: rank and layers of the adapters, see `add_lora`; 0 and empty for ``full``.
         provenance: origin of the PCM: data, commit, seed, command.
@@ -61,6 +64,8 @@ class PCM:
     start: str
     iterations: int
     start_model: str = "base"
+    warm_start: str = "none"
+    warm_iterations: int = 0
     rank: int = 0
     targets: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +77,9 @@ class PCM:
             raise ValueError(
                 f"start_model must be one of {', '.join(START_MODELS)}, got {self.start_model!r}"
             )
-        for name in ("steps", "iterations", "rank"):
+        if self.warm_start not in WARM_STARTS:
+            raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)}, got {self.warm_start!r}")
+        for name in ("steps", "iterations", "warm_iterations", "rank"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name} must be a whole number, got {value!r}")
@@ -81,12 +88,17 @@ class PCM:
                 raise ValueError(f"{name} must be a text, got {getattr(self, name)!r}")
         if not isinstance(self.provenance, Mapping):
             raise ValueError(f"provenance must be an object of keys and values, got {self.provenance!r}")
-        if max(self.steps, self.iterations) > MOST_STEPS:
+        counts = self.steps, self.iterations, self.warm_iterations
+        if max(counts) > MOST_STEPS:
             raise ValueError(
-                f"steps and iterations must be at most {MOST_STEPS}, got {self.steps}, {self.iterations}"
+                f"steps, iterations and warm_iterations must be at most {MOST_STEPS}, got {counts}"
             )
-        if self.steps < 1 or self.iterations < 1:
+        if self.steps < 1 or min(counts) < 0 or self.iterations + self.warm_iterations < 1:
             raise ValueError(f"steps and iterations must be at least 1, got {self.steps}, {self.iterations}")
+        if (self.warm_start == "none") != (self.warm_iterations == 0):
+            raise ValueError(
+                f"warm_iterations belong to a warm start, got {self.warm_iterations} and {self.warm_start}"
+            )
 
     @property
     def start_weight(self) -> float:
@@ -97,11 +109,13 @@ class PCM:
     def defaults(self) -> SamplerDefaults:
         """Values of a sampler's ``auto`` with this PCM: those that it was trained for."""
         space = "parameter" if self.weights == "lora" else "feature"
-        return SamplerDefaults(self.solver, self.steps, self.jacobian, self.start, space)
+        return SamplerDefaults(
+            self.solver, self.steps, self.jacobian, self.start, space, warm_start=self.warm_start
+        )
 
     @property
     def picard(self) -> SamplerConfig:
-        """The sampler that it was trained for, with the base in its place."""
+        """The sampler that it was trained for, from cold starts and with the base in its place."""
         return SamplerConfig(
             "picard", self.solver, self.steps, picard=PicardConfig(self.jacobian, self.start)
         )
@@ -119,11 +133,28 @@ class PCM:
             ("picard.jacobian", said.picard.jacobian, self.jacobian),
             ("picard.start", said.picard.start, self.start),
         )
-        return ", ".join(
+        differences = [
             f"sampler.{name} is {value}, the PCM was trained for {trained}"
             for name, value, trained in compared
             if value != trained
-        )
+        ]
+        return ", ".join([*differences, *self._warm_mismatch(said)])
+
+    def _warm_mismatch(self, sampler: SamplerConfig) -> Iterator[str]:
+        """How the sampler's warm start differs, and what comes of it."""
+        if not sampler.starts_warm:
+            if self.warm_iterations:
+                use = f"uses its K = {self.iterations} for them" if self.iterations else "leaves the PCM out"
+                yield (
+                    f"the PCM was trained for sampler.parallel.warm_start {self.warm_start}, but every chunk "
+                    f"starts cold, which {use}"
+                )
+        elif not self.warm_iterations:
+            yield "the PCM was trained from cold starts alone: after a warm start the base makes all iterations"
+        elif sampler.keeps_noise and self.warm_start == "actions":
+            yield "the sampler carries the noise along, the PCM was trained with fresh noise"
+        elif not sampler.keeps_noise and self.warm_start == "actions_and_noise":
+            yield "the sampler draws fresh noise, the PCM was trained with noise that is carried along"
 
     @cached_property
     def _merged(self) -> WeakValueDictionary[float, ConditionalUnet1D]:

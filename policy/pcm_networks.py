@@ -23,7 +23,8 @@ def merged_networks(pcm: PCM, switching: SwitchingSchedule, space: str) -> Mappi
     """
     weights = [1.0]
     if space == "parameter":
-        weights = [weight for weight in (switching.start, *switching.iterations) if weight > 0]
+        used = (switching.start, *switching.iterations, *switching.warm_iterations)
+        weights = [weight for weight in used if weight > 0]
     return {weight: pcm.merged(weight) for weight in [*dict.fromkeys(weights)][:MERGED_COPIES]}
 
 

@@ -51,7 +51,9 @@ def run_sweep(
     overrides = hydra_overrides(config_name, config_type, overrides)
     _check_jobs(config_name, config_type, overrides)
 
-    job = partial(_run_job, config_name, _importable(config_type), _importable(run))
+    job = partial(
+        _run_job, config_name=config_name, config_type=_importable(config_type), run=_importable(run)
+    )
     given = {override.partition("=")[0] for override in overrides}
     overrides += [f"{key}={value}" for key, value in DEFAULTS.items() if key not in given]
     with initialize_config_module(CONF, version_base="1.3"):
@@ -72,7 +74,7 @@ def _importable(thing: Any) -> Any:
 
 
 def _run_job(
-    config_name: str, config_type: type[Config], run: Callable[[Config], None], composed: DictConfig
+    composed: DictConfig, *, config_name: str, config_type: type[Config], run: Callable[[Config], None]
 ) -> int:
     said = shlex.join([f"pcm-{config_name.replace('_', '-')}", *HydraConfig.get().overrides.task])
     before = JOB.set(said)

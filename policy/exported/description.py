@@ -109,7 +109,8 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     task, sampler = policy.task, policy.resolved_sampler
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
-        sampler = replace(sampler, hand_over="replace", parallel=parallel, partial=PartialConfig())
+        stop = replace(sampler.stop, warm_iterations=0)
+        sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop, partial=PartialConfig())
     features = policy.config.row_dim(task) - task.observation_dim
     observed = {
         "numbers": policy.config.row_names(task),

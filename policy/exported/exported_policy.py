@@ -41,6 +41,11 @@ class ExportedPolicy:
     def sampler(self) -> SamplerConfig:
         return self.description.sampler
 
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        """The same: an exported sampler has nothing left to choose."""
+        return self.description.sampler
+
     @torch.no_grad()
     def predict(
         self,

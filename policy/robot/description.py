@@ -154,8 +154,9 @@ class Robot:
     Attributes:
         sources: each named like the part of the task that it fills.
         command: where the commands of demonstrations are read from; None if the file names neither it nor `joints`.
-        control_period, range_margin, restart_gap, joints, lower_limits, upper_limits, output, trajectory_topic,
-            action_name: see their descriptions.
+        control_period, range_margin, restart_gap, joints, lower_limits, upper_limits, velocity_limits,
+            acceleration_limits, urdf, robot_description, output, trajectory_topic, action_name: see their
+            descriptions.
 
     Raises:
         RobotError: naming the key that does not fit, and what is allowed.
@@ -186,9 +187,19 @@ class Robot:
         (), "joints that the policy commands, in its order; empty: named as the task's actions"
     )
     lower_limits: tuple[float, ...] = _option(
-        (), "lower limit of each joint, to which commands are clamped; nan: the task's own"
+        (), "lower limit of each joint, to which commands are clamped; nan: the URDF's and the task's own"
     )
     upper_limits: tuple[float, ...] = _option((), "upper limit of each joint, likewise")
+    velocity_limits: tuple[float, ...] = _option(
+        (), "largest speed of each joint, in its unit per s; nan: the URDF's own, or none"
+    )
+    acceleration_limits: tuple[float, ...] = _option(
+        (), "largest acceleration of each joint, in its unit per s²; nan: none"
+    )
+    urdf: str = _option("", "file of the robot's URDF, whose limits hold too; empty: none")
+    robot_description: str = _option(
+        "", "topic of the robot's URDF instead, such as /robot_description; empty: none"
+    )
     output: str = _option("topic", "how chunks reach the controller", choices=OUTPUTS)
     trajectory_topic: str = _option(
         "joint_trajectory_controller/joint_trajectory", "where chunks go with output topic"
@@ -217,8 +228,20 @@ class Robot:
             limits = getattr(self, key)
             if any(math.isinf(limit) for limit in limits):
                 raise RobotError(f"{key} must be finite, or nan for the task's own, got {list(limits)}")
-            if all(math.isnan(limit) for limit in limits):
-                object.__setattr__(self, key, ())
+            _leave_out(self, key)
+        for key in ("velocity_limits", "acceleration_limits"):
+            limits = getattr(self, key)
+            if not all(math.isnan(limit) or 0 < limit < math.inf for limit in limits):
+                raise RobotError(f"{key} must be positive, or nan for none of the file's, got {list(limits)}")
+            _leave_out(self, key)
+        if self.urdf and self.robot_description:
+            raise RobotError("the URDF must come from urdf or from robot_description, got both")
+
+
+def _leave_out(robot: Robot, key: str) -> None:
+    """A list of limits of which the file has none is empty."""
+    if all(math.isnan(limit) for limit in getattr(robot, key)):
+        object.__setattr__(robot, key, ())
 
 
 def options(described: type[Source] | type[Robot]) -> dict[str, Field[Any]]:

@@ -1,4 +1,4 @@
-"""Whether a robot fills a task: every part has its source, every action its joint and its limits."""
+"""Whether a robot fills a task: every part has its source, every action its joint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.robot.description import Robot, RobotError, Source
-from policy.robot.joint_limits import JointLimits
 from policy.robot.observation_history import ObservationHistory, SourceSlice
 from policy.robot.pictures import check_decoder
 from policy.robot.times import SECOND
@@ -89,30 +88,27 @@ def _check_part(part: Part | ImagePart, source: Source) -> None:
     if size is not None and size != part.size:
         gives = f"{len(source.joints)} joints × " if source.kind.by_joint else ""
         raise RobotError(
-            f"part {part.name!r} has {part.size} numbers ({_some(part.names)}), its source gives {size}: "
+            f"part {part.name!r} has {part.size} numbers ({some(part.names)}), its source gives {size}: "
             f"{gives}{len(source.fields)} fields"
         )
     _check_order(f"part {part.name!r}", part.names, source.number_names(part.size))
 
 
-def commanded_joints(robot: Robot, task: Task) -> JointLimits:
-    """The joints that the task's actions are for, with the robot's limits, or else the task's.
+def joint_names(robot: Robot, task: Task) -> tuple[str, ...]:
+    """The joints that the task's actions are for.
 
     Raises:
-        RobotError: for joints or limits that are not as many as the actions, joints in another order, or a joint for
-            which neither the robot nor the task knows a limit.
-        ValueError: for limits that do not increase.
+        RobotError: for joints that are not as many as the actions, or in another order.
     """
     action = task.action
     names = robot.joints or action.names
     if len(names) != action.size:
         raise RobotError(
-            f"joints are {len(names)} ({_some(names)}), the task {task.name!r} commands {action.size} "
-            f"({_some(action.names)})"
+            f"joints are {len(names)} ({some(names)}), the task {task.name!r} commands {action.size} "
+            f"({some(action.names)})"
         )
     _check_order("joints", action.names, names)
-    lower, upper = (_limits(robot, action, key) for key in ("lower", "upper"))
-    return JointLimits(names, lower, upper)
+    return names
 
 
 def position_columns(robot: Robot, task: Task) -> dict[str, dict[str, int]]:
@@ -124,7 +120,7 @@ def position_columns(robot: Robot, task: Task) -> dict[str, dict[str, int]]:
     Raises:
         RobotError: for a robot that does not fill the task.
     """
-    commanded = set(commanded_joints(robot, task).names)
+    commanded = set(joint_names(robot, task))
     columns = {}
     for source in (part.source for part in filled_parts(robot, task)):
         if source.kind.by_joint and "position" in source.fields:
@@ -132,23 +128,6 @@ def position_columns(robot: Robot, task: Task) -> dict[str, dict[str, int]]:
             found = {name: index * size + first for index, name in enumerate(source.joints)}
             columns[source.name] = {name: found[name] for name in commanded & found.keys()}
     return columns
-
-
-def _limits(robot: Robot, action: Command, key: str) -> tuple[float, ...]:
-    own: Sequence[float | None] = getattr(action, key)
-    set_by_robot: tuple[float, ...] = getattr(robot, f"{key}_limits") or (math.nan,) * action.size
-    names = robot.joints or action.names
-    if len(set_by_robot) != action.size:
-        raise RobotError(f"{key}_limits are {len(set_by_robot)}, joints are {action.size} ({_some(names)})")
-    limits = []
-    for name, limit, default in zip(names, set_by_robot, own, strict=True):
-        chosen = default if math.isnan(limit) else limit
-        if chosen is None:
-            raise RobotError(
-                f"joint {name!r} has no {key} limit: the task knows none, so {key}_limits must name it"
-            )
-        limits.append(chosen)
-    return tuple(limits)
 
 
 def control_period_ns(robot: Robot, task: Task) -> int:
@@ -260,8 +239,9 @@ def _size(source: Source, sizes: Mapping[str, int]) -> int:
 def _check_order(where: str, wanted: Sequence[str], given: Sequence[str]) -> None:
     """The same names in another order are a mistake; names of other kinds are not."""
     if set(wanted) == set(given) and tuple(wanted) != tuple(given):
-        raise RobotError(f"{where} must be in the order {_some(wanted)}, got {_some(given)}")
+        raise RobotError(f"{where} must be in the order {some(wanted)}, got {some(given)}")
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of many names."""
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -60,7 +60,7 @@ class ChunkFunction(nn.Module):
         network_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        config, sampler = policy.config, policy.sampler
+        config, sampler = policy.config, policy.resolved_sampler
         executed = config.action_steps if executed is None else executed
         _check_start(sampler, start)
         if start == "warm" and not 1 <= executed < config.horizon:

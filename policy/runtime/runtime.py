@@ -106,6 +106,10 @@ class Runtime:
     def sampler(self) -> SamplerConfig:
         return self.policy.sampler
 
+    @property
+    def resolved_sampler(self) -> SamplerConfig:
+        return self.policy.resolved_sampler
+
     def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy.encode_images`. Any batch size."""
         if self._encode is None or self.policy.encoders is None:

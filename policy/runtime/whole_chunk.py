@@ -44,7 +44,7 @@ class WholeChunk:
         self.threads = threads
         self.prepared: dict[tuple[int, int] | None, tuple[ChunkFunction, EvaluateChunk]] = {}
         self._prepare(None)
-        if policy.sampler.uses_previous:
+        if policy.resolved_sampler.uses_previous:
             self._prepare((policy.config.action_steps, 0))
 
     def _prepare(self, age: tuple[int, int] | None) -> tuple[ChunkFunction, EvaluateChunk]:

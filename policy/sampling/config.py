@@ -55,6 +55,9 @@ class StopConfig:
         "time limit of one inference, in ms: no iteration starts that would end after it, but the first always "
         "runs; 0: no limit",
     )
+    warm_iterations: int = _number(
+        0, (0, 1000), "largest number of iterations after a warm start; 0: that of sampler.stop.iterations"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ class ParallelConfig:
         "earlier iterates that Anderson acceleration combines with the newest; 0: no acceleration",
     )
     warm_start: str = _choice(
-        "none",
-        WARM_STARTS,
-        "what the start takes over from the previous chunk: nothing, its actions, or its noise too",
+        AUTO,
+        (AUTO, *WARM_STARTS),
+        "what the start takes over from the previous chunk: nothing, its actions, or its noise too; auto: what the "
+        "PCM was trained for, else none",
     )
 
 
@@ -126,6 +130,7 @@ class SamplerDefaults:
     jacobian: str = "preconditioned"
     start: str = "fresh"
     space: str = "feature"
+    warm_start: str = "none"
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class SamplerConfig:
             _check_value(name, option, value)
             section = name.split(".")[1]
             methods = SECTION_METHODS.get(section, METHOD_NAMES)
-            if value != option.default and self.method not in methods:
+            if not _asks_for_nothing(option, value) and self.method not in methods:
                 belongs = f"the method{'s' if len(methods) > 1 else ''} {', '.join(methods)}"
                 raise ValueError(f"{name}={value} belongs to {belongs}, not to {self.method}")
         for name, value in (
@@ -185,6 +190,10 @@ class SamplerConfig:
         ):
             if value > 0 and self.parallel.window > 0:
                 raise ValueError(f"sampler.{name} needs all steps at once: sampler.parallel.window must be 0")
+        if self.stop.warm_iterations and self.parallel.warm_start == "none":
+            raise ValueError(
+                f"sampler.stop.warm_iterations={self.stop.warm_iterations} needs sampler.parallel.warm_start"
+            )
         if self.picard.start_calls > 1 and self.picard.start != "held":
             raise ValueError(
                 f"sampler.picard.start_calls={self.picard.start_calls} belongs to the start held, not to "
@@ -225,9 +234,14 @@ class SamplerConfig:
         )
 
     @property
+    def starts_warm(self) -> bool:
+        """Whether iteration begins with the previous prediction. Of a resolved sampler."""
+        return self.parallel.warm_start not in ("none", AUTO)
+
+    @property
     def uses_previous(self) -> bool:
-        """Whether a prediction depends on the one before it."""
-        return self.hand_over != "replace" or self.parallel.warm_start != "none" or self.partial.steps > 0
+        """Whether a prediction depends on the one before it. Of a resolved sampler."""
+        return self.hand_over != "replace" or self.starts_warm or self.partial.steps > 0
 
     def resolved(self, defaults: SamplerDefaults | None = None) -> SamplerConfig:
         """The same sampler with nothing left to choose: no ``auto``, and no 0 for the steps.
@@ -236,7 +250,9 @@ class SamplerConfig:
             defaults: defaults of the PCM, for the method ``pcm``, or of the policy.
         """
         chosen = defaults or SamplerDefaults()
-        picard, pcm = self.picard, self.pcm
+        parallel, picard, pcm = self.parallel, self.picard, self.pcm
+        if self.is_parallel:
+            parallel = replace(parallel, warm_start=_or(parallel.warm_start, chosen.warm_start))
         if self.method in SECTION_METHODS["picard"]:
             picard = replace(
                 picard, jacobian=_or(picard.jacobian, chosen.jacobian), start=_or(picard.start, chosen.start)
@@ -247,6 +263,7 @@ class SamplerConfig:
             self,
             solver=_or(self.solver, chosen.solver),
             steps=self.steps or chosen.steps,
+            parallel=parallel,
             picard=picard,
             pcm=pcm,
         )
@@ -258,7 +275,7 @@ class SamplerConfig:
         said = [
             f"{name.removeprefix('sampler.')}={value}"
             for name, option, value in sampler_options(self)
-            if name not in NAMED_FIRST and value != option.default
+            if name not in NAMED_FIRST and not _asks_for_nothing(option, value)
         ]
         return f"{label} ({', '.join(said)})" if said else label
 
@@ -291,6 +308,10 @@ def sampler_from_options(values: Mapping[str, Any]) -> SamplerConfig:
     }
     made: dict[str, Any] = {name: kind(**sections[name]) for name, kind in types.items()}
     return SamplerConfig(**sections[""], **made)
+
+
+def _asks_for_nothing(option: Field[Any], value: Any) -> bool:
+    return value in (option.default, "none")
 
 
 def _or(value: str, default: str) -> str:

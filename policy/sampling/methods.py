@@ -19,7 +19,7 @@ from policy.sampling.sampler import Ingredients, Sample, Sampler
 from policy.sampling.sequential import sample_sequential
 from policy.sampling.start import Draw, exact_states, make_start, states_of_guess
 from policy.sampling.switching import Switch
-from policy.sampling.warm_start import COVARIANCE_LEFT
+from policy.sampling.warm_start import first_recurrence
 
 Method: TypeAlias = Callable[[SamplerConfig, Ingredients], Sampler]
 """(resolved options, ingredients) → sampler. Raises ValueError if the method cannot work with them."""
@@ -105,8 +105,8 @@ def _parallel(
     length = fine.steps // solver.steps  # depth of an iteration
     recurrence = make_recurrence(jacobian, solver, covariance)
     warm_recurrences = [recurrence]
-    if config.parallel.warm_start != "none" and jacobian == "preconditioned" and covariance is not None:
-        warm_recurrences.insert(0, make_recurrence(jacobian, solver, COVARIANCE_LEFT * covariance))
+    if config.starts_warm:
+        warm_recurrences.insert(0, first_recurrence(jacobian, solver, covariance))
     start_depth = min(exact_states(start, start_calls), solver.steps)
     initial_states = make_start(start, solver, covariance=covariance, calls=start_depth)
     # States by another model, or by a longer step, are not exact.
@@ -128,9 +128,11 @@ def _parallel(
                 denoise if length == 1 else first_states_denoise(denoise, length), noise, draw
             )
             weights, recurrences, depth, first = switching.iterations, [recurrence], start_depth, exact
-        else:  # a PCM knows cold starts only
+            most = config.stop.iterations
+        else:
             states = states_of_guess(solver, noise, guess)
-            weights, recurrences, depth, first = (switching.last,), warm_recurrences, 0, 0
+            weights, recurrences, depth, first = switching.warm_iterations, warm_recurrences, 0, 0
+            most = config.stop.warm_iterations or config.stop.iterations
         denoisers = [switch(weight) for weight in weights]
         if length > 1:
             denoisers = [sub_interval_denoise(denoise, fine, solver.steps) for denoise in denoisers]
@@ -148,7 +150,7 @@ def _parallel(
         if deadline is not None:
             iterates = deadline.in_time(iterates, first=first)
         change = noise.new_zeros(noise.shape[0])
-        for iterate in islice(iterates, config.stop.iterations or None):
+        for iterate in islice(iterates, most or None):
             states, change = iterate.states, iterate.changes[:, -1]
             depth += length
         # The sequential answer is a clipped prediction. Iterates on the way to it can leave that range.

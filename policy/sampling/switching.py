@@ -29,33 +29,58 @@ class SwitchingSchedule:
         changing: λ of the iterations k = 0, 1, …, as long as it changes.
         last: λ of all later iterations.
         start: λ in the network calls of the start.
+        changing_warm: `changing` after a warm start.
     """
 
     changing: tuple[float, ...] = ()
     last: float = 0.0
     start: float = 0.0
+    changing_warm: tuple[float, ...] = ()
 
     @property
     def iterations(self) -> tuple[float, ...]:
         """λ of each iteration. The last one stays."""
         return (*self.changing, self.last)
 
+    @property
+    def warm_iterations(self) -> tuple[float, ...]:
+        """λ of each iteration after a warm start. The last one stays."""
+        return (*self.changing_warm, self.last)
+
 
 def switching_schedule(
-    stiffness: float, trained_iterations: int, *, iterations: int = 0, start: float = 0.0
+    stiffness: float,
+    trained_iterations: int,
+    *,
+    warm_trained_iterations: int = 0,
+    iterations: int = 0,
+    warm_iterations: int = 0,
+    start: float = 0.0,
 ) -> SwitchingSchedule:
     """λ(k) = clip(1 − s·k/K, 0, 1).
 
     Args:
         stiffness: s; 0: the PCM is never switched off.
-        trained_iterations: K of the PCM.
+        trained_iterations: K of the PCM from cold starts; 0: it was not trained from them, and is left out.
+        warm_trained_iterations: the same from warm starts.
         iterations: largest number of iterations; 0: no limit.
+        warm_iterations: the same after a warm start.
         start: λ in the network calls of the start.
     """
     last = 1.0 if stiffness == 0 else 0.0
-    weights = (max(0.0, 1 - stiffness * k / trained_iterations) for k in count())
-    changing = takewhile(lambda weight: weight != last, islice(weights, iterations or MOST_ITERATIONS))
-    return SwitchingSchedule(tuple(changing), last, start)
+
+    def changing(trained: int, most: int) -> tuple[float, ...]:
+        if not trained:
+            return ()
+        weights = (max(0.0, 1 - stiffness * k / trained) for k in count())
+        return tuple(takewhile(lambda weight: weight != last, islice(weights, most or MOST_ITERATIONS)))
+
+    return SwitchingSchedule(
+        changing(trained_iterations, iterations),
+        last,
+        start,
+        changing(warm_trained_iterations, warm_iterations or iterations),
+    )
 
 
 def feature_space(base: Denoise, pcm: Denoise) -> Switch:

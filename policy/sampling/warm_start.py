@@ -1,14 +1,16 @@
 """Warm starts: the previous prediction as the start of the next one.
 
 A warm start changes where the iteration begins. The fixed point stays the sequential answer to the same noise. Other
-methods change the answer when they start warm, by denoising only part of the way (RTI for diffusion policy,
-arXiv:2508.05396; STEP, arXiv:2602.08245). A warm start leaves the PCM out, which is trained from cold starts.
+methods change the answer when they start warm, by denoising only part of the way: see `policy.sampling.partial`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from policy.sampling.recurrence import Recurrence, make_recurrence
+from policy.solvers import Solver
 
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 
@@ -82,3 +84,13 @@ def guessed_actions(
 def continued_noise(noise: Tensor, executed: int, fresh: Tensor) -> Tensor:
     """The noise (B, H, A) moved on with the actions. `fresh` (B, H, A) fills its end."""
     return torch.cat((noise[:, executed:], fresh[:, -executed:]), 1)
+
+
+def first_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None) -> Recurrence:
+    """The recurrence of the first iteration after a warm start, which trusts the guess.
+
+    Args:
+        jacobian, solver, covariance: as of `make_recurrence`, for the later iterations.
+    """
+    left = None if covariance is None else COVARIANCE_LEFT * covariance
+    return make_recurrence(jacobian, solver, left)

@@ -24,12 +24,16 @@ def trajectory_message(points: ChunkPoints, names: Sequence[str]) -> JointTrajec
     message = JointTrajectory()
     message.header.stamp = Time(sec=points.stamp_ns // 10**9, nanosec=points.stamp_ns % 10**9)
     message.joint_names = list(names)
-    velocities = [[]] * len(points) if points.velocities is None else points.velocities.tolist()
-    for due, positions, speeds in zip(points.times_ns, points.positions.tolist(), velocities, strict=True):
+    rows = [
+        [[]] * len(points) if part is None else part.tolist()
+        for part in (points.positions, points.velocities, points.accelerations)
+    ]
+    for due, positions, velocities, accelerations in zip(points.times_ns, *rows, strict=True):
         message.points.append(
             JointTrajectoryPoint(
                 positions=positions,
-                velocities=speeds,
+                velocities=velocities,
+                accelerations=accelerations,
                 time_from_start=Duration(sec=due // 10**9, nanosec=due % 10**9),
             )
         )

@@ -10,53 +10,90 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from policy.robot.times import SECOND as SECOND  # in which the times here are told
+from ros_nodes.commands.interpolation import coefficients
 
 Position = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where the joints (J,) are to be, and how fast and with which acceleration, where that is told."""
+
+    position: Position
+    velocity: Position | None = None
+    acceleration: Position | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Positions to pass at given times.
+    """Points to pass at given times.
 
     Attributes:
         start_time: time at which it replaced the trajectory before it.
-        start_position: (J,) position of the joints then; the way to the first point starts there.
+        start: where the joints were then, and how fast; the way to the first point starts there.
         times: (P,) strictly increasing, at least one. The first ones may lie before `start_time`: they are over.
-        positions: (P, J).
+        points: (P,)
     """
 
     start_time: int
-    start_position: Position
+    start: Point
     times: tuple[int, ...]
-    positions: tuple[Position, ...]
+    points: tuple[Point, ...]
 
     @property
     def end_time(self) -> int:
         return self.times[-1]
 
     def sample(self, time: int) -> Position:
-        """Position (J,) at a time: on the straight line between two points, exact at each point.
+        """Position (J,) at a time: between two points as `interpolation` has it, exact at each point.
 
         Before its start the trajectory is at its start; after its last point it stays there.
         """
         after = bisect_right(self.times, time)
         if after == len(self.times):
-            return self.positions[-1]
+            return self.points[-1].position
+        following = self.points[after]
         if after == 0:
-            before_time, before = self.start_time, self.start_position
+            before_time, before = self.start_time, self._start(following)
         else:
-            before_time, before = self.times[after - 1], self.positions[after - 1]
+            before_time, before = self.times[after - 1], self.points[after - 1]
         if time <= before_time:
-            return before
-        share = (time - before_time) / (self.times[after] - before_time)
-        return tuple(a + (b - a) * share for a, b in zip(before, self.positions[after], strict=True))
+            return before.position
+        length = self.times[after] - before_time
+        return _between(before, following, share=(time - before_time) / length, seconds=length / SECOND)
+
+    def _start(self, first: Point) -> Point:
+        """The start, with what the first point tells and the start does not: at rest."""
+        rest = (0.0,) * len(first.position)
+        return Point(
+            position=self.start.position,
+            velocity=self.start.velocity or rest,
+            acceleration=self.start.acceleration or rest,
+        )
+
+
+def _between(before: Point, after: Point, *, share: float, seconds: float) -> Position:
+    if before.velocity is None or after.velocity is None:
+        return tuple(a + (b - a) * share for a, b in zip(before.position, after.position, strict=True))
+    first, last = (
+        (
+            np.array(point.position),
+            np.array(point.velocity),
+            None if point.acceleration is None else np.array(point.acceleration),
+        )
+        for point in (before, after)
+    )
+    polynomial = coefficients(first, last, seconds)
+    return tuple((share ** np.arange(len(polynomial)) @ polynomial).tolist())
 
 
 def hold(position: Sequence[float], time: int) -> Trajectory:
     """Stay at a position (J,) from a time on."""
-    point = tuple(position)
-    return Trajectory(start_time=time, start_position=point, times=(time,), positions=(point,))
+    point = Point(position=tuple(position))
+    return Trajectory(start_time=time, start=point, times=(time,), points=(point,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Trajectory messages and goals, checked and turned into `Trajectory` and `Tolerances`.
 
-What joint_trajectory_controller rejects is rejected here too, with a reason; so are values that are not finite
-and joints named twice, which it lets pass.
+What joint_trajectory_controller rejects is rejected here too, with a reason. So is some of what it lets pass: values
+that are not finite, joints named twice, and accelerations without velocities, all of which make it command anything;
+and tolerances that mean nothing, for which it takes its defaults.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policy.robot.times import SECOND, ImpossibleTimeError, duration_ns, time_ns
-from ros_nodes.commands.trajectory_execution import Tolerances, Trajectory
+from ros_nodes.commands.trajectory_execution import Point, Tolerances, Trajectory
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Duration, Time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 ERASED = -1.0
 """Tolerance in a goal that takes a default back, by control_msgs/JointTolerance."""
+
+AT_REST = 2.0**-23
+"""Fastest joint at the last point, per second, that joint_trajectory_controller takes for one at rest."""
 
 MOST_POINTS = 10_000
 """Of a trajectory: 1,000 s at 10 Hz."""
@@ -43,7 +47,12 @@ def nanoseconds(time: Time | Duration) -> int:
 
 
 def read_trajectory(
-    message: JointTrajectory, joints: Sequence[str], *, now: int, position: Sequence[float]
+    message: JointTrajectory,
+    joints: Sequence[str],
+    *,
+    now: int,
+    position: Sequence[float],
+    velocity: Sequence[float] | None = None,
 ) -> Trajectory:
     """Read a trajectory that replaces the running one at the time `now`.
 
@@ -52,6 +61,7 @@ def read_trajectory(
         joints: (J,) names, in the order of the result.
         now: in nanoseconds.
         position: (J,) where the joints are now.
+        velocity: (J,) how fast, per second; None for at rest.
 
     Raises:
         InvalidTrajectoryError: naming the first thing that is wrong.
@@ -69,26 +79,28 @@ def read_trajectory(
     order = [names.index(joint) for joint in joints]
     start = _time(message.header.stamp, "stamp") or now
     times: list[int] = []
-    positions: list[tuple[float, ...]] = []
+    points: list[Point] = []
     for index, point in enumerate(message.points):
         _check_point(point, index, len(names))
         time = start + _duration(point.time_from_start, f"time_from_start of point {index}")
-        if time < start:
-            raise InvalidTrajectoryError("time", f"time_from_start of point {index} is negative")
         if times and time <= times[-1]:
             raise InvalidTrajectoryError(
                 "time", f"time_from_start of point {index} is not after that of point {index - 1}"
             )
         times.append(time)
-        positions.append(tuple(float(point.positions[joint]) for joint in order))
-    if any(abs(velocity) > 1e-6 for velocity in message.points[-1].velocities):
+        positions, velocities, accelerations = (
+            tuple(float(values[joint]) for joint in order) if len(values) else None
+            for values in (point.positions, point.velocities, point.accelerations)
+        )
+        assert positions is not None
+        points.append(Point(position=positions, velocity=velocities, acceleration=accelerations))
+    if any(abs(speed) > AT_REST for speed in message.points[-1].velocities):
         raise InvalidTrajectoryError("velocity", "velocity of the last point is not zero")
     if times[-1] < now:
         late = (now - times[-1]) / SECOND
         raise InvalidTrajectoryError("late", f"trajectory ended {late:.3f} s ago")
-    return Trajectory(
-        start_time=now, start_position=tuple(position), times=tuple(times), positions=tuple(positions)
-    )
+    here = Point(position=tuple(position), velocity=None if velocity is None else tuple(velocity))
+    return Trajectory(start_time=now, start=here, times=tuple(times), points=tuple(points))
 
 
 def read_tolerances(
@@ -150,6 +162,8 @@ def _check_point(point: JointTrajectoryPoint, index: int, joint_count: int) -> N
             raise InvalidTrajectoryError(
                 "not_finite", f"{name} of point {index} are not finite: {list(values)}"
             )
+    if len(point.accelerations) and not len(point.velocities):
+        raise InvalidTrajectoryError("acceleration", f"point {index} has accelerations and no velocities")
     if len(point.effort):
         raise InvalidTrajectoryError("effort", f"point {index} has efforts, but the joints take positions")
 

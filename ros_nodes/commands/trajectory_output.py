@@ -7,10 +7,14 @@ from typing import Any, Protocol
 
 from control_msgs.action import FollowJointTrajectory
 from rclpy.action import ActionClient
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from trajectory_msgs.msg import JointTrajectory
 
 from ros_nodes.commands.controller_watch import SILENCE, ControllerWatch
+
+DELIVERY = 0.2
+"""Seconds that whoever listens has to take what was sent last."""
 
 
 class GoalCounts(Protocol):
@@ -69,6 +73,8 @@ class TopicOutput:
 
     def close(self) -> None:
         self._watch.close()
+        # A process that ends would take a stop with it that is still on its way.
+        self._publisher.wait_for_all_acked(Duration(seconds=DELIVERY))
         self._node.destroy_lifecycle_publisher(self._publisher)
 
 

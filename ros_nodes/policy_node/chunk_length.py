@@ -1,8 +1,9 @@
-"""How many points a trajectory has, and whether they can be in time. Knows no ROS."""
+"""How many points a trajectory has, and whether they can be in time and inside the limits. Knows no ROS."""
 
 from __future__ import annotations
 
 from policy import PolicyConfig
+from policy.robot.joint_limits import JointLimits
 from policy.robot.times import SECOND
 
 
@@ -42,4 +43,22 @@ def check_speed(inference: float, *, count: int, period_ns: int) -> None:
         raise ValueError(
             f"a chunk takes {inference:.3f} s to compute, and is sent a control period of {period_ns / SECOND:g} s "
             f"ahead: none of its {count} points would be in time (fewer sampler.steps, or more trajectory.tail_points)"
+        )
+
+
+def check_over_limit(over_limit: str, joints: JointLimits, *, synchronous: bool) -> None:
+    """Refuse chunks that would take longer than the world waits for.
+
+    Args:
+        over_limit: what is done with a chunk that is too fast for the joints.
+        joints: with their limits.
+        synchronous: whether the world stands still from the end of a chunk until the next one.
+
+    Raises:
+        ValueError: if chunks may be slowed that must not.
+    """
+    if synchronous and over_limit == "slow" and joints.limits_motion:
+        raise ValueError(
+            "trajectory.over_limit must be clip with synchronous and limits of speeds or accelerations: the world ends "
+            "a chunk after its control steps"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory
 
 from policy.robot.joint_limits import JointLimits
@@ -25,6 +26,8 @@ class Motion:
         output: way to the controller.
         joints: the commanded joints.
         measured: where they are.
+        period_ns: control period.
+        velocities: whether a point to stand still at says so.
         synchronous: whether the world stands still from the end of a chunk until the next one.
     """
 
@@ -34,23 +37,32 @@ class Motion:
         joints: JointLimits,
         measured: MeasuredPosition,
         *,
+        period_ns: int,
+        velocities: bool,
         synchronous: bool,
     ) -> None:
         self._output = output
         self._joints = joints
         self._measured = measured
+        self._period_ns = period_ns
+        self._velocities = velocities
         self._synchronous = synchronous
         self.forget()
 
     def forget(self) -> None:
         """What was sent is nobody's any more."""
         self._sent: tuple[float, ChunkPoints, JointTrajectory] | None = None
+        self._restarted: tuple[float, int, NDArray[np.float64]] | None = None
+
+    def measured(self, now_ns: int) -> NDArray[np.float64] | None:
+        """(J,) where the joints are, if their sources told it newly."""
+        return self._measured.since(now_ns - FRESH * self._period_ns)
 
     def send(self, points: ChunkPoints) -> None:
         """Let points replace the running ones."""
         trajectory = trajectory_message(points, self._joints.names)
         self._output.send(trajectory)
-        self._sent = time.monotonic(), points, trajectory
+        self._sent, self._restarted = (time.monotonic(), points, trajectory), None
 
     def repeat(self, stamp_ns: int) -> None:
         """In lockstep, an observation again and again means that the chunk for it was lost."""
@@ -72,17 +84,47 @@ class Motion:
         """
         hold = None
         if self._sent is not None and not self._synchronous and self.is_under_way(now_ns):
-            hold = trajectory_message(self._standstill(self._sent[1], now_ns), self._joints.names)
+            position = self.measured(now_ns)
+            if position is None:
+                position = self._sent[1].position(now_ns + self._period_ns)
+            hold = self._hold(position, now_ns)
         self._output.stop(hold)
         self.forget()
 
-    def _standstill(self, points: ChunkPoints, now_ns: int) -> ChunkPoints:
-        position = self._measured.since(now_ns - FRESH * points.period_ns)
+    def restart(self, now_ns: int) -> bool:
+        """The clock began anew, and the times of what was sent mean nothing any more; whether there is motion to end.
+
+        A controller that can be cancelled stops now. Another one gets a point to stand still at with `settle`, as the
+        world may have set the joints elsewhere.
+        """
+        moved = self._sent is not None and not self._synchronous and self.is_under_way(now_ns)
+        self._output.stop(None)
+        if not moved or self._sent is None:
+            self.forget()
+            return False
+        sent, points, _ = self._sent
+        position = self._measured.since(0)
         if position is None:
-            position = points.position(now_ns + points.period_ns)
-        return stop_at(
-            np.clip(position, self._joints.lower, self._joints.upper),
-            now_ns=now_ns,
-            period_ns=points.period_ns,
-            velocities=points.velocities is not None,
-        )
+            # The first point was due more than a period after it was sent: by the old clock, a period from now is this.
+            passed_ns = round((time.monotonic() - sent) * 1e9)
+            position = points.position(points.stamp_ns + points.times_ns[0] + passed_ns)
+        self.forget()
+        self._restarted = time.monotonic(), now_ns, position
+        return True
+
+    def settle(self, now_ns: int) -> None:
+        """After a restart, stand still where the joints are measured since, or after a period where they were."""
+        if self._restarted is None:
+            return
+        since, restarted_ns, before = self._restarted
+        position = self._measured.since(restarted_ns - self._period_ns)
+        if position is None and (time.monotonic() - since) * 1e9 >= self._period_ns:
+            position = before
+        if position is not None:
+            self._output.stop(self._hold(position, now_ns))
+            self._restarted = None
+
+    def _hold(self, position: NDArray[np.float64], now_ns: int) -> JointTrajectory:
+        inside = np.clip(position, self._joints.lower, self._joints.upper)
+        stop = stop_at(inside, now_ns=now_ns, period_ns=self._period_ns, velocities=self._velocities)
+        return trajectory_message(stop, self._joints.names)

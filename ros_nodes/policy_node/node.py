@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -12,16 +11,21 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from policy import DiffusionPolicy
 from policy.pcm import load_pcm
+from policy.robot.limit_choice import commanded_joints
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
 from ros_nodes.policy_node.action_loop import ActionLoop
 from ros_nodes.policy_node.diagnostics import age_values, sampler_values
+from ros_nodes.policy_node.end_of_process import ignore_signals, on_end
+from ros_nodes.policy_node.inquiry import check_controller, robot_urdf
 from ros_nodes.policy_node.parameters import PolicyParameters
 from ros_nodes.reception.clock import ClockGuard
 
@@ -55,11 +59,16 @@ class PolicyNode(ClockGuard, LifecycleNode):
             if settings.pcm:
                 policy = policy.with_pcm(load_pcm(settings.pcm, policy.network))
             policy = policy.with_sampler(self._policy_parameters.sampler())
+            robot = settings.robot
+            joints = commanded_joints(robot, policy.task, urdf=robot_urdf(self, robot))
+            by_action = robot.output == "follow_joint_trajectory"
+            check_controller(self, robot.action_name if by_action else robot.trajectory_topic)
             self._loop = ActionLoop(
                 self,
                 parameters=self._policy_parameters,
                 settings=settings,
                 policy=policy,
+                joints=joints,
                 on_failure=self._on_policy_failure,
                 on_change=self._report,
             )
@@ -184,27 +193,23 @@ def _answer_impossible_transitions(node: LifecycleNode) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted."""
-    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=args)
+    """Run the node until it is interrupted or terminated."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    told_to_end: Future[None] = Future()
+    on_end(lambda: told_to_end.set_result(None))
     node = None
     try:
         node = PolicyNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
-    except ExternalShutdownException:
-        pass
+        executor.spin_until_future_complete(told_to_end)
     except ParameterException as error:
         get_logger("policy").fatal(f"bad parameter: {error}")
         return 1
-    except Exception:
-        if rclpy.ok():
-            raise  # otherwise a signal ended the context while the executor was using it
     finally:
+        ignore_signals()  # whoever is told twice to end is ending
         if node is not None:
-            node.release()
+            node.release()  # which ends the robot's motion
             node.destroy_node()
         rclpy.try_shutdown()
     return 0

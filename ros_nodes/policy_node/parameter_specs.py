@@ -12,6 +12,7 @@ from policy.robot.description import Robot, Source, options
 from policy.robot.parameters import SOURCES
 from policy.runtime import ENGINE_CHOICES
 from policy.sampling.config import sampler_options
+from ros_nodes.commands.limited_points import OVER_LIMIT
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,23 @@ NODE_PARAMETERS = (
         "whether points have velocities, with which controllers interpolate smoothly; not in lockstep",
     ),
     ParameterSpec(
+        "trajectory.accelerations",
+        False,
+        "whether points have accelerations as well; not in lockstep",
+    ),
+    ParameterSpec(
         "trajectory.tail_points",
         0,
         "points after the chunk's that are sent with it, so that a late chunk meets a moving robot; none in lockstep",
         minimum=0,
         maximum=1000,
+    ),
+    ParameterSpec(
+        "trajectory.over_limit",
+        "slow",
+        "what is done with a chunk that is too fast for the limits of the joints: slow takes more time for the same "
+        "way, clip goes less far in the same time",
+        choices=OVER_LIMIT,
     ),
     ParameterSpec("frame_id", "world", "frame of the predicted path's markers"),
     ParameterSpec(

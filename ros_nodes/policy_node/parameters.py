@@ -35,7 +35,9 @@ class PolicySettings:
     synchronous: bool
     inference_margin_ns: int
     velocities: bool
+    accelerations: bool
     tail_points: int
+    over_limit: str
     frame_id: str
     robot: Robot
 
@@ -81,6 +83,10 @@ class PolicyParameters:
         value = self._value
         if not value("checkpoint"):
             raise ValueError("parameter checkpoint is empty, must name the policy's file")
+        if value("trajectory.accelerations") and not value("trajectory.velocities"):
+            raise ValueError(
+                "trajectory.accelerations needs trajectory.velocities: controllers ignore them without"
+            )
         return PolicySettings(
             checkpoint=value("checkpoint"),
             pcm=value("pcm"),
@@ -90,7 +96,9 @@ class PolicyParameters:
             synchronous=value("synchronous"),
             inference_margin_ns=round(value("inference_margin") * SECOND),
             velocities=value("trajectory.velocities"),
+            accelerations=value("trajectory.accelerations"),
             tail_points=value("trajectory.tail_points"),
+            over_limit=value("trajectory.over_limit"),
             frame_id=value("frame_id"),
             robot=robot_from_parameters({name: value(name) for name in self._specs}),
         )

@@ -16,6 +16,7 @@ COUNTS = (
     "network_evaluations",
     "deadline_cuts",
     "clamped_points",
+    "limited_chunks",
     "deadline_misses",
     "late_chunks",
     "non_finite_chunks",
@@ -46,6 +47,8 @@ class PolicyStatistics:
         residual: how far the last iteration of the newest chunk moved its normalised actions.
         deadline_cuts: number of chunks whose sampler was stopped by its deadline.
         clamped_points: number of points outside of the joint limits.
+        limited_chunks: number of chunks that were slowed or clipped, since they were too fast for the joint limits, or
+            calmed, since a joint would have swung over its limit between two points.
         deadline_misses: number of chunks that came after the last point of the chunk before them.
         late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.
@@ -65,6 +68,7 @@ class PolicyStatistics:
     residual: float = 0.0
     deadline_cuts: int = 0
     clamped_points: int = 0
+    limited_chunks: int = 0
     deadline_misses: int = 0
     late_chunks: int = 0
     non_finite_chunks: int = 0

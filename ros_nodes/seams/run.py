@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -21,16 +21,20 @@ import numpy as np
 import rclpy
 import torch
 import yaml
+from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException
 from tqdm import tqdm
 
 from policy.atomic_write import atomic_write
 from ros_nodes.seams.controller import CONTROLLER, ControllerPeer, Recording
+from ros_nodes.seams.plot import plot_commands
+from ros_nodes.seams.policy_chunks import CHECKPOINT, recorded_chunks
 from ros_nodes.seams.report import LATENCIES_MS, WINDOW, Case, Measurement, format_report
 from ros_nodes.seams.synthetic_chunks import (
     ALL_VELOCITIES,
     BEFORE,
     NOW,
+    PERIOD,
     TAIL,
     Publication,
     horizon,
@@ -47,25 +51,31 @@ LOG = "log.txt"
 DRIFT = 10.0
 """Standard deviation of point 8 in px, about the shipped policy's."""
 BOTH = (NOW, TAIL)
-CASES: dict[bool, tuple[tuple[float, Publication], ...]] = {
+CASES: dict[bool, tuple[tuple[float | None, Publication], ...]] = {
     False: (
         *((0.0, publication) for publication in (BEFORE, *BOTH)),
         *((DRIFT, publication) for publication in (BEFORE, ALL_VELOCITIES, *BOTH)),
+        *((None, publication) for publication in (BEFORE, *BOTH)),
     ),
     True: tuple((DRIFT, publication) for publication in BOTH),
 }
-"""By the controller's setting interpolate_from_desired_state: drifts and what is published."""
+"""By the setting interpolate_from_desired_state: drifts, None for the policy's own, and what is published."""
 SETTLING = 2
 """Chunks at the beginning that do not count: the controller comes from elsewhere."""
 
 
-def measure(peer: ControllerPeer, case: Case, seconds: float) -> Measurement:
-    """Send chunk after chunk, and look at what the controller made of them."""
-    latency, rng = case.latency_ms / 1e3, np.random.default_rng(0)
-    begin = stamp = peer.now()
+def measure(
+    peer: ControllerPeer, case: Case, chunks: Iterable[tuple[float, NDArray[np.float64]]], *, begin: float
+) -> Measurement:
+    """Send chunk after chunk, and look at what the controller made of them.
+
+    Args:
+        chunks: times in s of observations, and the horizons that are predicted from them.
+        begin: time in s from which the plot counts.
+    """
+    latency = case.latency_ms / 1e3
     published: list[float] = []
-    while stamp < begin + seconds:
-        actions = horizon(stamp, drift=case.drift, rng=rng)
+    for stamp, actions in chunks:
         peer.spin_until(partial(_has_come, peer, stamp + latency))
         if len(published) == SETTLING:
             peer.recording = Recording()
@@ -74,21 +84,35 @@ def measure(peer: ControllerPeer, case: Case, seconds: float) -> Measurement:
             points(actions, case.publication, stamp_ns=round(stamp * 1e9), published_ns=round(now * 1e9))
         )
         published.append(now)
-        stamp += interval(latency)
     peer.spin_until(partial(_has_come, peer, published[-1] + WINDOW))
     times, positions = peer.recording.commanded()
-    jumps = velocity_jumps(times, positions, seams=published[SETTLING:], seconds=WINDOW)
-    return Measurement(case=case, jumps=jumps, error=max(peer.recording.errors))
+    seams = np.array(published[SETTLING:])
+    return Measurement(
+        case=case,
+        jumps=velocity_jumps(times, positions, seams=seams.tolist(), seconds=WINDOW),
+        error=max(peer.recording.errors),
+        times=times - begin,
+        positions=positions,
+        seams=seams - begin,
+    )
+
+
+def _synthetic(case: Case, begin: float, seconds: float) -> Iterator[tuple[float, NDArray[np.float64]]]:
+    rng, stamp = np.random.default_rng(0), begin
+    while stamp < begin + seconds:
+        yield stamp, horizon(stamp, drift=case.drift or 0.0, rng=rng)
+        stamp += interval(case.latency_ms / 1e3)
 
 
 def _has_come(peer: ControllerPeer, time: float) -> bool:
     return peer.now() >= time
 
 
-def run(seconds: float, folder: Path) -> list[Measurement]:
+def run(seconds: float, folder: Path, *, checkpoint: Path) -> list[Measurement]:
     """Launch the controller with each setting and measure all cases, each for so many seconds.
 
     Args:
+        checkpoint: of the policy whose chunks are sent, beside those along a circle.
         folder: for the log and the controller's settings.
 
     Raises:
@@ -96,6 +120,10 @@ def run(seconds: float, folder: Path) -> list[Measurement]:
     """
     # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    recorded = {
+        latency: recorded_chunks(checkpoint, latency=latency / 1e3, steps=round(seconds / PERIOD))
+        for latency in LATENCIES_MS
+    }
     rclpy.init(args=[])
     peer = ControllerPeer()
     measurements = []
@@ -108,7 +136,13 @@ def run(seconds: float, folder: Path) -> list[Measurement]:
                     case = Case(
                         from_desired=from_desired, drift=drift, publication=publication, latency_ms=latency
                     )
-                    measurements.append(measure(peer, case, seconds))
+                    begin = peer.now()
+                    chunks = (
+                        _synthetic(case, begin, seconds)
+                        if drift is not None
+                        else [(begin + step * PERIOD, actions) for step, actions in recorded[latency]]
+                    )
+                    measurements.append(measure(peer, case, chunks, begin=begin))
                     progress.update()
     finally:
         peer.destroy_node()
@@ -146,6 +180,7 @@ def _origin() -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.2, help="duration of each case")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="whose chunks are sent as well")
     parser.add_argument("--output", type=Path, default=Path("outputs/seams/joint_trajectory_controller.md"))
     options = parser.parse_args(arguments)
     try:
@@ -153,17 +188,19 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             try:
-                measurements = run(options.seconds, folder)
+                measurements = run(options.seconds, folder, checkpoint=options.checkpoint)
             except RuntimeError as error:
                 log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
                 raise RuntimeError(f"{error}\n{log[-2000:]}") from None
-        page = format_report(measurements, origin=_origin())
+        picture = options.output.with_suffix(".png")
+        plot_commands(measurements, picture)
+        page = format_report(measurements, origin=_origin(), picture=picture.name)
         with atomic_write(options.output) as temporary:
             temporary.write_text(page, encoding="utf-8")
         print(page)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -181,7 +181,9 @@ class TrajectoryController:
 
     def _read(self, message: JointTrajectory) -> Trajectory:
         state = self._robot.state
-        return read_trajectory(message, self._robot.joints, now=state.time, position=state.position)
+        return read_trajectory(
+            message, self._robot.joints, now=state.time, position=state.position, velocity=state.velocity
+        )
 
     def _finish(self, end: Callable[[], None], code: int, text: str) -> None:
         end()

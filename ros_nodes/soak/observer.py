@@ -15,7 +15,10 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from policy.robot.times import SECOND
+from pusht_env.physics import CONTROL_HZ
 from ros_nodes.commands.trajectory_messages import nanoseconds
+from ros_nodes.soak.command_record import CommandRecord
 
 POLICY = "policy"
 ASKING_PERIOD = 0.2  # s
@@ -43,6 +46,7 @@ class SoakObserver(Node):
         diagnostics: newest diagnostics of the policy node, by name.
         answers: answers of the services.
         computing: for each chunk, the times of arrival of its observation and of itself.
+        commands: what was commanded.
     """
 
     def __init__(self) -> None:
@@ -51,6 +55,7 @@ class SoakObserver(Node):
         self.diagnostics: dict[str, str] = {}
         self.answers: list[Answer] = []
         self.computing: list[tuple[float, float]] = []
+        self.commands = CommandRecord(round(SECOND / CONTROL_HZ))
         self._asked: list[float] = []
         self._alive = 0.0
         self._observed: dict[int, float] = {}
@@ -92,9 +97,12 @@ class SoakObserver(Node):
         self.has_begun |= step == 0
 
     def _on_observation(self, message: JointState) -> None:
-        self._observed.setdefault(nanoseconds(message.header.stamp), time.perf_counter())
+        stamp = nanoseconds(message.header.stamp)
+        self._observed.setdefault(stamp, time.perf_counter())
+        self.commands.observe(stamp, message.position, message.velocity)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
+        self.commands.follow(message)
         started = self._observed.get(nanoseconds(message.header.stamp))
         if started is not None:
             self.computing.append((started, time.perf_counter()))

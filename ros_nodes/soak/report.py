@@ -93,6 +93,10 @@ def format_report(report: dict[str, Any], interval: str) -> str:
         f"deadline; {seen['rejected_observations']} observations rejected, {seen['clamped_points']} points "
         "clamped.",
         "",
+        "| of what was commanded | mean | p50 | p95 | p99 |",
+        "|---|---:|---:|---:|---:|",
+        *_smoothness_rows(report["smoothness"]),
+        "",
         f"Load of the machine: {report['load']['median']:.1f} in the median, {report['load']['max']:.1f} at most. "
         "In the log: "
         + ", ".join(f"{count} {severity}" for severity, count in report["faults"].items())
@@ -134,3 +138,17 @@ def format_report(report: dict[str, Any], interval: str) -> str:
         for name, used in report["memory"].items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _smoothness_rows(found: Mapping[str, Mapping[str, float] | None]) -> list[str]:
+    """Jumps, top speed and jerk; those of which nothing was heard are left out."""
+    titles = {
+        "chunk_jump_px": "jump from chunk to chunk, px",
+        "top_speed_px_per_s": "top speed of an episode, px/s",
+        "jerk_px": "jerk of an episode, root mean square of the third difference, px",
+    }
+    return [
+        f"| {title} | {' | '.join(f'{values[name]:.1f}' for name in ('mean', 'p50', 'p95', 'p99'))} |"
+        for key, title in titles.items()
+        if (values := found[key]) is not None
+    ]

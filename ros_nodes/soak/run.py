@@ -15,11 +15,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import rclpy
 import torch
 from rclpy.executors import ExternalShutdownException
 
 from policy.atomic_write import atomic_write
+from pusht_env.physics import CONTROL_HZ
 from ros_nodes.soak.observer import SoakObserver
 from ros_nodes.soak.report import (
     Sample,
@@ -29,7 +31,7 @@ from ros_nodes.soak.report import (
     logged_faults,
     memory_report,
 )
-from training.evaluation.summary import format_interval, write_summary
+from training.evaluation.summary import format_interval, smoothness_summary, write_summary
 from training.provenance import code_version, command_line, machine
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "pusht.launch.py"
@@ -121,6 +123,12 @@ def soak(
         "mean_max_reward": summary["mean_max_reward"],
         "mean_max_reward_ci95": summary["mean_max_reward_ci95"],
         "success_rate": summary["success_rate"],
+        "smoothness": smoothness_summary(
+            observer.commands.jumps,
+            [np.array(commands) for commands in observer.commands.episodes],
+            rate=CONTROL_HZ,
+            unit="_px",
+        ),
         "policy_parameters": summary["policy_parameters"],
         "memory": memory_report(samples, WATCHED),
         "load": load_report(samples),

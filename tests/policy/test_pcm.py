@@ -12,7 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policy import CheckpointError, DiffusionPolicy, PcmConfig, PicardConfig, SamplerConfig, StopConfig
+from policy import (
+    CheckpointError,
+    DiffusionPolicy,
+    ParallelConfig,
+    PcmConfig,
+    PicardConfig,
+    SamplerConfig,
+    StopConfig,
+)
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 
 MakePCM = Callable[..., PCM]
@@ -79,6 +87,29 @@ def test_what_it_was_not_trained_for_is_named(policy: DiffusionPolicy, make_pcm:
     assert policy.with_sampler(replace(other, method="picard", pcm=PcmConfig())).pcm_mismatch == ""
 
 
+def test_what_a_warm_start_makes_of_it_is_said(policy: DiffusionPolicy, make_pcm: MakePCM) -> None:
+    cold = make_pcm(policy, "lora")
+    both = replace(cold, warm_start="actions", warm_iterations=1)
+    warm = replace(both, iterations=0)
+
+    def said(pcm: PCM, warm_start: str = "auto", **options: str) -> str:
+        sampler = SamplerConfig("pcm", parallel=ParallelConfig(warm_start=warm_start), **options)
+        return policy.with_pcm(pcm).with_sampler(sampler).pcm_mismatch
+
+    assert said(cold) == said(both) == said(both, "actions") == ""
+    trained = (
+        "the PCM was trained for sampler.parallel.warm_start actions, but every chunk starts cold, which"
+    )
+    assert said(both, "none") == f"{trained} uses its K = 3 for them"
+    assert said(warm, "none") == f"{trained} leaves the PCM out"
+    alone = "the PCM was trained from cold starts alone: after a warm start the base makes all iterations"
+    assert said(cold, "actions") == alone
+    carried = "the sampler carries the noise along, the PCM was trained with fresh noise"
+    assert said(both, "actions_and_noise") == said(both, hand_over="carry") == carried
+    fresh = "the sampler draws fresh noise, the PCM was trained with noise that is carried along"
+    assert said(replace(both, warm_start="actions_and_noise"), "actions") == fresh
+
+
 def test_adapters_alone_are_in_the_file(policy: DiffusionPolicy, make_pcm: MakePCM, tmp_path: Path) -> None:
     save_pcm(tmp_path / "pcm.safetensors", make_pcm(policy, "lora"))
     assert {name.split(".")[-2] for name in load_file(tmp_path / "pcm.safetensors")} == {"down", "up"}
@@ -142,6 +173,8 @@ def test_wrong_weights_are_named(policy: DiffusionPolicy, path: Path) -> None:
         ({"weights": "distilled"}, "weights must be one of lora, full, got 'distilled'"),
         ({"start_model": "other"}, "start_model must be one of base, pcm, got 'other'"),
         ({"iterations": 0}, "steps and iterations must be at least 1, got 6, 0"),
+        ({"warm_start": "soon"}, "warm_start must be one of none, actions, actions_and_noise, got 'soon'"),
+        ({"warm_start": "actions"}, "warm_iterations belong to a warm start, got 0 and actions"),
         ({"solver": "heun"}, "solver must be one of .*, got 'heun'"),
         ({"no_such_key": 1}, "unexpected keyword argument 'no_such_key'"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policy import DiffusionPolicy
-from training.benchmark.run import OUTPUTS as BENCHMARK
+from training.benchmark.measure import OUTPUTS as BENCHMARK
 from training.evaluation import evaluate
 from training.output_dir import (
     HOLDER,

@@ -30,27 +30,17 @@ def sweep(store: Path, *more: str) -> int:
     return train_policy.main(["-m", f"demonstrations={store}", *TINY, *more])
 
 
-def test_jobs_in_other_processes_have_output_directories_and_say_their_own_commands(
+def test_a_job_in_another_process_says_its_own_command(
     small_demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    more = [
-        "training.seed=3,4",
-        "output_dir=out/${training.seed}",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-    ]
-    assert sweep(small_demonstrations, *more) == 0
-    for seed in (3, 4):
-        marker = json.loads((tmp_path / "out" / str(seed) / ".pcm_policy.json").read_text())
-        assert f"training.seed={seed} " in marker["command_line"]
-        assert marker["command_line"].startswith("pcm-train-policy ")
-        assert marker["identity"]["seed"] == seed
-        assert (tmp_path / "out" / str(seed) / "policy.safetensors").exists()
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert sweep(small_demonstrations, "training.seed=3", "output_dir=out/${training.seed}", *joblib) == 0
+    check_output(tmp_path / "out" / "3", seed=3)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "outputs"}
 
 
-def test_a_job_that_fails_says_so_and_the_others_run(
+def test_each_job_has_an_output_directory_and_one_that_fails_does_not_stop_the_others(
     small_demonstrations: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -59,9 +49,19 @@ def test_a_job_that_fails_says_so_and_the_others_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "3").mkdir(parents=True)
     (tmp_path / "out" / "3" / "thesis.txt").write_text("not ours")
-    assert sweep(small_demonstrations, "training.seed=3,4", "output_dir=out/${training.seed}") == 1
+    assert sweep(small_demonstrations, "training.seed=3,4,5", "output_dir=out/${training.seed}") == 1
     assert "out/3 is not made by pcm-train-policy" in capsys.readouterr().err
-    assert (tmp_path / "out" / "4" / "policy.safetensors").exists()
+    for seed in (4, 5):
+        check_output(tmp_path / "out" / str(seed), seed=seed)
+
+
+def check_output(directory: Path, *, seed: int) -> None:
+    """That a job wrote into it, which had this seed."""
+    marker = json.loads((directory / ".pcm_policy.json").read_text())
+    assert f"training.seed={seed} " in marker["command_line"]
+    assert marker["command_line"].startswith("pcm-train-policy ")
+    assert marker["identity"]["seed"] == seed
+    assert (directory / "policy.safetensors").exists()
 
 
 @pytest.mark.parametrize(

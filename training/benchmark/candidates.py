@@ -61,10 +61,12 @@ class Candidate:
         words = [sampler.method, sampler.solver]
         if self.pcm is not None:
             words += [self.pcm.path.stem, f"{sampler.pcm.space} space", f"s = {sampler.pcm.stiffness:g}"]
+            if sampler.starts_warm:
+                words.append(f"warm start by {sampler.parallel.warm_start}")
         elif sampler.method == "picard":
             words.append(sampler.picard.jacobian)
-            warm = sampler.parallel.warm_start
-            words.append(sampler.picard.start if warm == "none" else f"warm start by {warm}")
+            warm = f"warm start by {sampler.parallel.warm_start}"
+            words.append(warm if sampler.starts_warm else sampler.picard.start)
         if sampler.parallel.memory:
             words.append(f"memory {sampler.parallel.memory}")
         return ", ".join(words)
@@ -157,7 +159,7 @@ def _training_free(steps: int) -> Iterator[SamplerConfig]:
 
 
 def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[float]) -> list[Candidate]:
-    """A PCM as it was trained, at each stiffness.
+    """A PCM as it was trained from cold starts, at each stiffness.
 
     Adapters are sampled in parameter space and, where that differs, in feature space.
     """
@@ -166,7 +168,9 @@ def pcm_candidates(file: PCMFile, depths: Sequence[int], stiffness: Sequence[flo
     rows: dict[tuple[Any, ...], Candidate] = {}
     for space in ("parameter", "feature") if adapters else ("feature",):
         for s in stiffness:
-            sampler = replace(pcm.picard, method="pcm", pcm=PcmConfig(space, s))
+            sampler = replace(
+                pcm.picard, method="pcm", parallel=ParallelConfig(warm_start="none"), pcm=PcmConfig(space, s)
+            )
             for candidate in at_depths(sampler, depths, file):
                 # Where it falls in the same way, a stiffness is the same sampler as the one before it.
                 iterations = candidate.sampler.stop.iterations
@@ -183,6 +187,7 @@ def at_depths(
     sampler: SamplerConfig, depths: Sequence[int], pcm: PCMFile | None = None
 ) -> Iterator[Candidate]:
     """The sampler with as many iterations as make these depths, where that is less than sequential sampling."""
+    sampler = sampler.resolved()
     calls = exact_states(sampler.picard.start, sampler.picard.start_calls)
     if sampler.method == "parasolver":
         calls = sampler.parasolver.start_calls

@@ -210,6 +210,23 @@ class SimulatorConfig:
 
 
 @dataclass(frozen=True)
+class WarmRewardsConfig:
+    """Section `warm_rewards` of `training/conf/benchmark.yaml`."""
+
+    steps: list[int] = _numbers(5, 3, least=1, empty=False, repeated=False)
+    depths: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    engine: str = "auto"
+    threads: list[int] = _numbers(1, 2, least=1, repeated=False)
+    calls: int = _at_least(1, 200)
+    episodes: int = _at_least(1, 50)
+    first_seed: int = 100000
+    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+
+    def __post_init__(self) -> None:
+        _check(self, "warm_rewards.")
+
+
+@dataclass(frozen=True)
 class WarmStartConfig:
     """Section `warm_start` of `training/conf/benchmark.yaml`."""
 
@@ -250,6 +267,7 @@ class BenchmarkConfig:
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
     rivals: RivalsConfig = field(default_factory=RivalsConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    warm_rewards: WarmRewardsConfig = field(default_factory=WarmRewardsConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:

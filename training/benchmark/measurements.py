@@ -102,7 +102,7 @@ def time_in_turns(
 
 def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
     """A prediction to go on from, if the policy's sampler uses one."""
-    if not policy.sampler.uses_previous:
+    if not policy.resolved_sampler.uses_previous:
         return None
     return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
 

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
 from training.benchmark.config import BenchmarkConfig
-from training.benchmark.run import benchmark
+from training.benchmark.measure import benchmark
 from training.command import load_config, named_as_written, run_command
 from training.output_dir import Outputs, claim_output_dir, locked_output_dir
 from training.provenance import JOB, code_version
@@ -32,6 +32,7 @@ class ResultsConfig:
     checkpoint: str = MISSING
     demonstrations: str = MISSING
     pcm: list[str] = field(default_factory=list)
+    warm_pcm: list[str] = field(default_factory=list)
     policies: list[str] = field(default_factory=list)
     only: list[str] | None = None
     plan: bool = False

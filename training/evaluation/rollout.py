@@ -86,7 +86,7 @@ def run_episodes(
             raise ValueError(f"latency=measured needs batch_size=1, got {batch_size}")
         batch_size = 1
     _warm_up(policy)
-    uses_previous = policy.sampler.uses_previous
+    uses_previous = policy.resolved_sampler.uses_previous
     waiting = deque(enumerate(seeds))
     active: dict[int, RunningEpisode] = {}
     finished: dict[int, Episode] = {}

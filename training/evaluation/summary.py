@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy.atomic_write import atomic_write
 from training.evaluation.episode import Episode, hold_share
@@ -118,8 +119,12 @@ def _world(rollout: Rollout) -> dict[str, Any]:
     )  # numbers of several units have a distance without one
     chunks = [chunk for episode in episodes for chunk in episode.chunks]
     return {
-        f"{JUMP}{unit}": _percentiles([chunk.jump for chunk in chunks if chunk.jump is not None]),
-        **_smoothness(episodes, task.rate, unit),
+        **smoothness_summary(
+            [chunk.jump for chunk in chunks if chunk.jump is not None],
+            [episode.commands for episode in episodes if episode.commands is not None],
+            rate=task.rate,
+            unit=unit,
+        ),
         "world": {
             "inference_ms": _percentiles([chunk.inference_ms for chunk in chunks]),
             "start_delay_ms": _percentiles([chunk.start_delay_ms for chunk in chunks]),
@@ -130,9 +135,20 @@ def _world(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def _smoothness(episodes: Sequence[Episode], rate: float, unit: str) -> dict[str, Any]:
-    found = [smoothness(episode.commands) for episode in episodes if episode.commands is not None]
+def smoothness_summary(
+    jumps: Sequence[float], commands: Sequence[NDArray[np.float64]], *, rate: float, unit: str
+) -> dict[str, Any]:
+    """Jumps at seams, top speed and jerk, with the unit in their names.
+
+    Args:
+        jumps: of each chunk.
+        commands: of each episode, (S, A).
+        rate: control steps a second.
+        unit: of the commands, with an underscore before it; empty for several.
+    """
+    found = [smoothness(each) for each in commands]
     return {
+        f"{JUMP}{unit}": _percentiles(jumps),
         f"top_speed{unit}_per_s": _percentiles([rate * each.top_speed for each in found]),
         f"jerk{unit}": _percentiles([each.jerk for each in found]),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,22 +14,26 @@ from omegaconf import MISSING
 from torch import Tensor
 from tqdm import tqdm
 
-from policy import DiffusionPolicy, PicardConfig, SamplerConfig
-from policy.checkpoint import tensors_sha256
-from policy.denoiser import make_denoise
-from policy.pcm import weights_sha256
-from policy.sampling import sample_sequential
-from policy.sampling.picard import picard_step
-from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import exact_states, make_start
+from policy import DiffusionPolicy, ParallelConfig, PicardConfig, SamplerConfig
+from policy.checkpoint import file_sha256, tensors_sha256
+from policy.pcm import load_pcm, weights_sha256
+from policy.sampling.start import exact_states
 from training.command import run_command
-from training.data.demonstrations import load_demonstrations
+from training.data.demonstrations import Demonstrations, load_demonstrations
 from training.data.features import with_features
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
+from training.pcm.chunk_before import (
+    ChunkBeforeConfig,
+    FindChunkBefore,
+    chunk_before_in_demonstrations,
+    chunk_before_met,
+    no_chunk_before,
+)
+from training.pcm.closed_loop import closed_loop_sampler, states_met
+from training.pcm.picard_trajectories import draw_samples, trajectories_after
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, TrajectoryStore, create_store
 from training.provenance import code_version, command_line, machine
-from training.seeds import combine_seeds
 
 Compute: TypeAlias = Callable[[Sequence[int]], Trajectories]
 """Sample numbers → samples."""
@@ -48,6 +53,7 @@ class BuildTrajectoriesConfig:
     samples: int = MISSING
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     iterations: int = MISSING
+    before: ChunkBeforeConfig = field(default_factory=ChunkBeforeConfig)
     batch_size: int = MISSING
     held_out_episodes: int = 6
     seed: int = 0
@@ -62,61 +68,18 @@ class BuildTrajectoriesConfig:
             "picard",
             sampler.solver,
             sampler.steps,
+            parallel=ParallelConfig(warm_start=sampler.parallel.warm_start),
             picard=PicardConfig(sampler.picard.jacobian, sampler.picard.start),
         )
         if sampler != followed:
             raise ValueError(
                 f"the trajectories are those of plain Picard iteration ({followed}), got {sampler}"
             )
+        if self.before.closed_loop.pcm is not None and not sampler.starts_warm:
+            raise ValueError("before.closed_loop.pcm needs a warm start: sampler.parallel.warm_start=actions")
         limit = sampler.steps - exact_states(sampler.picard.start)
         if not 1 <= self.iterations <= limit:
             raise ValueError(f"iterations must be in 1 … {limit}, which is exact, got {self.iterations}")
-
-
-@torch.no_grad()
-def picard_trajectories(
-    policy: DiffusionPolicy, condition: Tensor, noise: Tensor, *, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Picard trajectories, and the sequential states from the same noise (algorithm 1).
-
-    Args:
-        policy: policy with a parallel sampler.
-        condition: (B, C) normalised observations.
-        noise: (B, T+1, H, A): the noise, then the further noises of the start ``fresh``.
-        iterations: number K of iterations.
-
-    Returns:
-        X⁰ … X^K (B, K+1, T+1, H, A) and X* (B, T+1, H, A).
-    """
-    solver = policy.solver
-    picard = policy.resolved_sampler.picard
-    recurrence = make_recurrence(picard.jacobian, solver, policy.covariance)
-    denoise = make_denoise(policy.network, solver, condition)
-    start = make_start(picard.start, solver, covariance=policy.covariance)
-    states, first = start(denoise, noise[:, 0], lambda shape: noise[:, 1:]), exact_states(picard.start)
-    trajectories = [states]
-    for exact in range(first, first + iterations):  # each iteration makes one more state exact
-        changed = picard_step(denoise, solver, states, recurrence=recurrence, first=exact)
-        states = torch.cat((states[:, : exact + 1], changed), 1)
-        trajectories.append(states)
-    return torch.stack(trajectories, 1), sample_sequential(denoise, solver, noise[:, 0])
-
-
-def draw_samples(
-    policy: DiffusionPolicy, conditions: Tensor, samples: Sequence[int], *, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Condition (B, C) and noises (B, T+1, H, A) of some samples.
-
-    Each sample has its own generator, so any worker and any batch draw the same.
-    """
-    rows, noises = [], []
-    shape = (policy.resolved_sampler.steps + 1, policy.config.horizon, policy.task.action_dim)
-    for sample in samples:
-        generator = torch.Generator().manual_seed(combine_seeds(seed, sample))
-        rows.append(int(torch.randint(len(conditions), (), generator=generator)))
-        noises.append(torch.randn(shape, generator=generator))
-    like = policy.solver.a
-    return conditions[rows].to(like), torch.stack(noises).to(like)
 
 
 def build_trajectories(config: BuildTrajectoriesConfig) -> None:
@@ -129,18 +92,21 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
     base = DiffusionPolicy.load(config.checkpoint, this_worker.device)
     policy = base.with_sampler(config.sampler)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
-    episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    windows = policy_windows(with_features(demonstrations, policy), episodes, policy.config)
-    conditions = policy.normalizer.to("cpu").normalize_rows(windows.observations).flatten(1)
-
-    def compute(samples: Sequence[int]) -> Trajectories:
-        condition, noise = draw_samples(policy, conditions, samples, seed=config.seed)
-        states, solution = picard_trajectories(policy, condition, noise, iterations=config.iterations)
-        return Trajectories(*(tensor.float().cpu().numpy() for tensor in (condition, states, solution)))
-
     if this_worker.is_first:
         _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
+        _conditions(
+            config, policy, demonstrations
+        )  # runs episodes, if it needs some; the others read of them
     this_worker.wait()
+    conditions, find_before = _conditions(config, policy, demonstrations)
+
+    @torch.no_grad()
+    def compute(samples: Sequence[int]) -> Trajectories:
+        rows, noise = draw_samples(policy, len(conditions), samples, seed=config.seed)
+        condition = conditions[rows].to(noise)
+        before = find_before(rows, samples)
+        return trajectories_after(policy, condition, noise, before=before, iterations=config.iterations)
+
     store = _create(config, policy, data_sha256=demonstrations.sha256, device=this_worker.device)
     # Each worker looks for its own chunks: the shares are disjoint.
     share = range(this_worker.rank, store.chunks, this_worker.world_size)
@@ -163,6 +129,42 @@ def _build(config: BuildTrajectoriesConfig, this_worker: Worker) -> None:
         print(f"trajectories: {config.output}, {store.samples} samples")
 
 
+def _conditions(
+    config: BuildTrajectoriesConfig, policy: DiffusionPolicy, demonstrations: Demonstrations
+) -> tuple[Tensor, FindChunkBefore]:
+    """Conditions (N, C) on the CPU that samples are drawn from, and the chunk before each."""
+    before = config.before
+    if before.closed_loop.pcm is not None:
+        pcm = load_pcm(before.closed_loop.pcm, policy.network)
+        met = states_met(
+            policy.with_pcm(pcm).with_sampler(closed_loop_sampler(pcm)),
+            config=before.closed_loop,
+            most_executed=before.most_executed,
+            seed=config.seed,
+            folder=Path(f"{config.output}.closed_loop"),
+            identity={"pcm_sha256": file_sha256(before.closed_loop.pcm)},
+        )
+        return met.conditions, chunk_before_met(met.before, config=before, seed=config.seed)
+    episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
+    seen = with_features(demonstrations, policy, episodes)
+    windows = [policy_windows(seen, [episode], policy.config).observations for episode in episodes]
+    conditions = policy.normalizer.to("cpu").normalize_rows(torch.cat(windows)).flatten(1)
+    if not policy.resolved_sampler.starts_warm:
+        return conditions, no_chunk_before
+    position = torch.cat([torch.arange(len(window)) for window in windows])
+    return conditions, chunk_before_in_demonstrations(
+        policy, conditions, position, config=before, seed=config.seed
+    )
+
+
+def _identity_of(before: ChunkBeforeConfig) -> dict[str, Any]:
+    """The section, with a hash in place of a path."""
+    pcm = before.closed_loop.pcm
+    identity = asdict(before)
+    identity["closed_loop"]["pcm"] = None if pcm is None else file_sha256(pcm)
+    return identity
+
+
 def _create(
     config: BuildTrajectoriesConfig, policy: DiffusionPolicy, *, data_sha256: str, device: torch.device
 ) -> TrajectoryStore:
@@ -173,6 +175,7 @@ def _create(
         "condition": (N, policy.config.cond_dim(policy.task)),
         "states": (N, K + 1, T + 1, *actions),
         "solution": (N, T + 1, *actions),
+        "executed": (N,),
     }
     uses_covariance = sampler.picard.start == "gaussian" or sampler.picard.jacobian == "preconditioned"
     covariance = policy.covariance if uses_covariance else None
@@ -186,6 +189,8 @@ def _create(
         "iterations": K,
         "jacobian": sampler.picard.jacobian,
         "start": sampler.picard.start,
+        "warm_start": sampler.parallel.warm_start,
+        "before": _identity_of(config.before) if sampler.starts_warm else None,
         "samples": N,
         "batch_size": config.batch_size,
         "seed": config.seed,

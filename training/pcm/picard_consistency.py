@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,14 +25,16 @@ class Samples:
         condition: (B, C) normalised observations.
         states: (B, K+1, T+1, H, A) states X⁰ … X^K by the base.
         solution: (B, T+1, H, A) sequential states X*.
+        executed: (B,) control steps since the chunk before; 0: a cold start.
     """
 
     condition: Tensor
     states: Tensor
     solution: Tensor
+    executed: Tensor
 
     def rows(self, rows: Tensor | slice) -> Samples:
-        return Samples(self.condition[rows], self.states[rows], self.solution[rows])
+        return Samples(*(getattr(self, part.name)[rows] for part in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,28 @@ class PicardMap:
         recurrence: recurrence by which corrections spread.
         exact: number of states after the noise that X⁰ shares with X*.
         start: the start, if the trained network makes its network call; else None.
+        first_recurrence: recurrence of the first iteration, if that is another one, as after a warm start.
     """
 
     solver: Solver
     recurrence: Recurrence
     exact: int
     start: Start | None = None
+    first_recurrence: Recurrence | None = None
 
     def iterate(
-        self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, *, frozen: int = 0
+        self, network: ConditionalUnet1D, condition: Tensor, states: Tensor, *, k: int, frozen: int = 0
     ) -> Tensor:
         """X^{k+1} from X^k, both (B, T+1, H, A); differentiable.
 
         Args:
+            k: number of iterations before.
             frozen: number of states that stay as they are, after the exact ones.
         """
         first = self.exact + frozen
         denoise = make_denoise(network, self.solver, condition)
-        changed = picard_step(denoise, self.solver, states, recurrence=self.recurrence, first=first)
+        recurrence = self.recurrence if k or self.first_recurrence is None else self.first_recurrence
+        changed = picard_step(denoise, self.solver, states, recurrence=recurrence, first=first)
         return torch.cat((states[:, : first + 1], changed), 1)
 
     def states(self, network: ConditionalUnet1D, samples: Samples, k: int) -> Tensor:
@@ -77,22 +82,32 @@ class PicardMap:
 class Distance:
     """Distance of states from X*.
 
-    For each sample it is m, the mean square of the differences over all states and actions. With a floor c it is the
-    robust √(m + c²) (pseudo-Huber, Song & Dhariwal 2024, section 3.3). Otherwise the few samples that jump from one way
-    of acting to another would count for more than all others.
+    For each sample it is m, a weighted sum of mean squares of the differences. With a floor c it is the robust
+    √(m + c²) (pseudo-Huber, Song & Dhariwal 2024, section 3.3). Otherwise the few samples that jump from one way of
+    acting to another would count for more than all others.
 
     Attributes:
-        final_state_weight: weight of the last state's own mean square, which is added to m; 0 in the paper.
+        final_state_weight: weight of the last state's mean square in m; 0 in the paper.
         floor: c; 0: the plain squares of the paper.
+        states_weight: weight of the mean square over all states; 1 in the paper.
+        chunk_weight: weight of the mean square over the last state's executed actions; 0 in the paper.
+        chunk: the first of these actions, and the one after the last; None: all.
     """
 
     final_state_weight: float = 0.0
     floor: float = 0.0
+    states_weight: float = 1.0
+    chunk_weight: float = 0.0
+    chunk: tuple[int, int] | None = None
 
     def __call__(self, states: Tensor, solution: Tensor) -> Tensor:
         """Distance (B,) of two sets of states (B, T+1, H, A); the noise does not count."""
         squares = (states - solution)[:, 1:].square()
-        distance = squares.mean((1, 2, 3)) + self.final_state_weight * squares[:, -1].mean((1, 2))
+        distance = self.states_weight * squares.mean((1, 2, 3))
+        distance = distance + self.final_state_weight * squares[:, -1].mean((1, 2))
+        if self.chunk_weight:
+            executed = slice(*(self.chunk or (None,)))
+            distance = distance + self.chunk_weight * squares[:, -1, executed].mean((1, 2))
         return (distance + self.floor**2).sqrt() if self.floor > 0 else distance
 
 
@@ -130,6 +145,7 @@ def picard_consistency_loss(
     unrolled_iterations: int = 1,
     base: ConditionalUnet1D | None = None,
     base_iterations: int = 0,
+    base_weight: float = 1.0,
 ) -> Tensor:
     """‖X* − Φ(X^k)‖² (section 4.1) with the distance as chosen, without its weight α(k).
 
@@ -145,51 +161,20 @@ def picard_consistency_loss(
             their losses counts; 1 in the paper.
         base: network of the iterations after that; not trained.
         base_iterations: number of these iterations. Their losses count as well; 0 in the paper.
+        base_weight: weight of these losses.
     """
     states = picard.states(network, samples, k)
     loss = states.new_zeros(())
     for done in range(unrolled_iterations + base_iterations):
         if done < unrolled_iterations:
             # No state is frozen, although k are exact: samplers evaluate all states until a PCM is switched off.
-            states = picard.iterate(network, samples.condition, states)
+            states, weight = picard.iterate(network, samples.condition, states, k=k + done), 1.0
         else:
             assert base is not None, "base_iterations need a base"
-            states = picard.iterate(base, samples.condition, states, frozen=done - unrolled_iterations)
+            frozen, weight = done - unrolled_iterations, base_weight
+            states = picard.iterate(base, samples.condition, states, k=k + done, frozen=frozen)
         distances = distance(states, samples.solution)
         if relative:
             distances = distances / distance(samples.states[:, k + done + 1], samples.solution)
-        loss = loss + distances.mean()
-    return loss / (unrolled_iterations + base_iterations)
-
-
-@torch.no_grad()
-def held_out_errors(
-    network: ConditionalUnet1D,
-    base: ConditionalUnet1D,
-    picard: PicardMap,
-    *,
-    samples: Samples,
-    iterations: int,
-) -> tuple[list[float], list[float]]:
-    """Errors after 1, 2, … iterations: by the network alone, and by the network first and the base after it."""
-    first = picard.states(network, samples, 0)
-    first = picard.iterate(network, samples.condition, first)
-    errors, errors_switched = [error_p95(first, samples.solution)], [error_p95(first, samples.solution)]
-    states = switched = first
-    for k in range(1, iterations):
-        states = picard.iterate(network, samples.condition, states, frozen=k)
-        # States made by the network are not the base's. Only iterations by the base make states exact.
-        switched = picard.iterate(base, samples.condition, switched, frozen=k - 1)
-        errors.append(error_p95(states, samples.solution))
-        errors_switched.append(error_p95(switched, samples.solution))
-    return errors, errors_switched
-
-
-def error_p95(states: Tensor, solution: Tensor) -> float:
-    """95th percentile over samples of the largest difference of an action, clipped as a policy clips them.
-
-    Args:
-        states, solution: both (B, T+1, H, A).
-    """
-    largest = (states[:, -1].clamp(-1, 1) - solution[:, -1]).abs().amax((1, 2))
-    return float(np.percentile(largest.double().cpu(), 95))
+        loss = loss + weight * distances.mean()
+    return loss / (unrolled_iterations + base_weight * base_iterations)

@@ -5,86 +5,38 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from omegaconf import MISSING
 from torch import Tensor, nn
 
-from policy import DiffusionPolicy, PicardConfig, SamplerConfig
-from policy.checkpoint import CheckpointError, tensors_sha256
-from policy.networks.lora import ALL_LAYERS, add_lora
+from policy import DiffusionPolicy
+from policy.checkpoint import CheckpointError, file_sha256, tensors_sha256
+from policy.networks.lora import add_lora
 from policy.networks.unet import ConditionalUnet1D
-from policy.pcm import PCM, START_MODELS, TRAINED_WEIGHTS, load_pcm, save_pcm, weights_sha256
-from policy.sampling.recurrence import make_recurrence
-from policy.sampling.start import exact_states, make_start
+from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 from training.command import run_command
 from training.distributed import Worker, worker
 from training.output_dir import check_output_dir
-from training.pcm.picard_consistency import (
-    LOSS_WEIGHTS,
-    Distance,
-    PicardMap,
-    Samples,
-    error_p95,
+from training.pcm.picard_consistency import Distance, Samples, loss_weight
+from training.pcm.start_kinds import (
+    format_errors,
     held_out_errors,
-    loss_weight,
-    picard_consistency_loss,
+    loss_of_all,
+    start_kinds,
+    training_free_errors,
 )
+from training.pcm.train_pcm_config import TrainPcmConfig
 from training.pcm.trajectories import ARRAYS, TrajectoryStore, load_trajectories, open_store
 from training.provenance import code_version, command_line, machine
-from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
+from training.training_loop import batch_rows, generator_for, train, training_outputs
 
 OUTPUTS = training_outputs("pcm-train-pcm", "pcm.safetensors")
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class TrainPcmConfig:
-    """See `training/conf/train_pcm.yaml`."""
-
-    checkpoint: str = MISSING
-    trajectories: str = MISSING
-    output_dir: str = MISSING
-    weights: str = "lora"
-    rank: int = 32
-    targets: str = ALL_LAYERS
-    epochs: int = MISSING
-    iterations: int | None = None
-    loss_weight: str = "constant"
-    final_state_weight: float = 0.0
-    floor: float = 0.0
-    unrolled_iterations: int = 1
-    base_iterations: int = 0
-    start_model: str = "base"
-    held_out_samples: int = 128
-    validated_iterations: int = 3
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    device: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("weights", TRAINED_WEIGHTS),
-            ("loss_weight", LOSS_WEIGHTS),
-            ("start_model", START_MODELS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("epochs", "unrolled_iterations", "held_out_samples", "validated_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, most in (("epochs", 10**6), ("unrolled_iterations", 1000), ("base_iterations", 1000)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
-        for name in ("final_state_weight", "floor", "base_iterations"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.loss_weight == "training_free" and not self.floor > 0:
-            raise ValueError("loss_weight=training_free divides by distances, which floor must keep above 0")
 
 
 def train_pcm(config: TrainPcmConfig) -> None:
@@ -101,23 +53,8 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     store = open_store(config.trajectories)
     _check_store(store, base, config)
     T, K = store.whole_number("steps"), store.whole_number("iterations")
-    solver_name, jacobian, start = (store.text(name) for name in ("solver", "jacobian", "start"))
     trained_iterations = config.iterations or K
-    if not config.unrolled_iterations <= trained_iterations <= K:
-        raise ValueError(
-            f"iterations must be in {config.unrolled_iterations} (unrolled_iterations) … {K} "
-            f"(those of the trajectories), got {trained_iterations}"
-        )
-    if trained_iterations + config.base_iterations > K:
-        raise ValueError(
-            f"iterations + base_iterations must be at most {K} (those of the trajectories), "
-            f"got {trained_iterations} + {config.base_iterations}"
-        )
-    if config.start_model == "pcm" and trained_iterations != config.unrolled_iterations:
-        raise ValueError(
-            f"with start_model=pcm all iterations are trained through from the noise on: iterations must be "
-            f"unrolled_iterations, {config.unrolled_iterations}, got {trained_iterations}"
-        )
+    _check_iterations(config, trained_iterations, K)
     validated_iterations = min(config.validated_iterations, K)
     held_out, training_samples = _load_samples(store, config.held_out_samples, device)
     count = len(training_samples.states)
@@ -126,53 +63,68 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         raise ValueError(f"batch_size {batch_size} exceeds the {count} training samples")
     training = replace(config.training, steps=config.epochs * (count // batch_size))
 
-    sampler = SamplerConfig("picard", solver_name, T, picard=PicardConfig(jacobian, start))
-    solver = base.with_sampler(sampler).solver
-    start_is_trained = config.start_model == "pcm"
-    picard = PicardMap(
-        solver,
-        make_recurrence(jacobian, solver, base.covariance),
-        exact=0 if start_is_trained else exact_states(start),
-        start=make_start(start, solver, covariance=base.covariance) if start_is_trained else None,
+    is_warm = bool((held_out.executed > 0).any())
+    trained_for = PCM(
+        deepcopy(base.network),
+        weights=config.weights,
+        base_sha256=weights_sha256(base.network),
+        solver=store.text("solver"),
+        steps=T,
+        jacobian=store.text("jacobian"),
+        start=store.text("start"),
+        iterations=trained_iterations if bool((held_out.executed == 0).any()) else 0,
+        start_model=config.start_model,
+        warm_start=store.text("warm_start") if is_warm else "none",
+        warm_iterations=trained_iterations if is_warm else 0,
+        rank=config.rank if config.weights == "lora" else 0,
+        targets=config.targets if config.weights == "lora" else "",
     )
-    network = deepcopy(base.network)
-    if config.weights == "lora":
-        generator = torch.Generator().manual_seed(training.seed)
-        add_lora(network, rank=config.rank, targets=config.targets, generator=generator)
+    solver = base.with_sampler(trained_for.picard).solver
+    kinds = start_kinds(trained_for, base, solver)
+    network = _initial_network(config, trained_for, base)
     averaged = deepcopy(network).requires_grad_(False)
     frozen_base = deepcopy(base.network).requires_grad_(False)
     share = this_worker.share(batch_size)
-    depths = [exact_states(start) + k + 1 for k in range(validated_iterations)]
-    distance = Distance(config.final_state_weight, config.floor)
-    training_free = [
-        error_p95(held_out.states[:, k + 1], held_out.solution) for k in range(validated_iterations)
-    ]
+    first = base.config.observation_steps - 1
+    distance = Distance(
+        config.final_state_weight,
+        config.floor,
+        states_weight=config.states_weight,
+        chunk_weight=config.chunk_weight,
+        chunk=(first, first + base.config.action_steps),
+    )
+    columns = [kind.columns(validated_iterations) for kind in kinds]
+    training_free = [training_free_errors(kind, held_out, validated_iterations) for kind in kinds]
     provenance = {
         "trajectories": dict(store.identity),
         "code": code_version(),
         "command": command_line(),
         "machine": machine(device),
-        "training_free_error": dict(zip(map(str, depths), training_free, strict=True)),
+        "initial_sha256": None if config.initial is None else file_sha256(config.initial),
     }
 
     def loss(trained: nn.Module, step: int) -> Tensor:
         rows = batch_rows(count, batch_size, seed=training.seed, step=step)[share].to(device)
-        k = 0
-        if not start_is_trained:
-            # One k for the whole batch: the same on every worker.
-            starts = trained_iterations - config.unrolled_iterations + 1
-            k = int(torch.randint(starts, (), generator=generator_for(training.seed, step, CPU)))
-        alpha = loss_weight(config.loss_weight, k, iterations=trained_iterations, solver=solver)
-        return alpha * picard_consistency_loss(
+        # One k for all samples of a kind: the same on every worker.
+        generator = generator_for(training.seed, step, CPU)
+        starts = trained_iterations - config.unrolled_iterations + 1
+        ks = [
+            0 if kind.picard.start is not None else int(torch.randint(starts, (), generator=generator))
+            for kind in kinds
+        ]
+        weigh = partial(loss_weight, config.loss_weight, iterations=trained_iterations, solver=solver)
+        return loss_of_all(
             cast(ConditionalUnet1D, trained),
-            picard,
+            kinds,
             training_samples.rows(rows),
-            k=k,
+            weights=[weigh(k) for k in ks],
+            ks=ks,
             distance=distance,
             relative=config.loss_weight == "training_free",
             unrolled_iterations=config.unrolled_iterations,
             base=frozen_base,
             base_iterations=config.base_iterations,
+            base_weight=config.base_weight,
         )
 
     path = output_dir / "pcm.safetensors"
@@ -183,50 +135,42 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         nonlocal best
         assert isinstance(weights, ConditionalUnet1D)
-        errors, switched = held_out_errors(
-            weights, base.network, picard, samples=held_out, iterations=validated_iterations
-        )
-        # The number that selects the weights: geometric mean of the errors relative to no training, sampled as trained,
-        # or else the better of both ways.
-        chosen = switched if config.base_iterations else np.minimum(errors, switched)
-        ratios = np.divide(chosen, training_free)
+        numbers: dict[str, float] = {}
+        ratios: list[float] = []
+        for kind, names, free in zip(kinds, columns, training_free, strict=True):
+            errors, switched = held_out_errors(
+                weights,
+                base.network,
+                kind.picard,
+                samples=kind.of(held_out),
+                iterations=validated_iterations,
+            )
+            # Sampled as trained, or else the better of both ways.
+            chosen = switched if config.base_iterations else np.minimum(errors, switched)
+            counted = slice(kind.inexact(validated_iterations))
+            ratios += list(np.divide(chosen[counted], free[counted]))
+            for name, *found in zip(names, free, errors, switched, strict=True):
+                numbers |= dict(zip(name, found, strict=True))
+        # The number that selects the weights: geometric mean of the errors relative to no training.
         ratio = float(np.exp(np.log(ratios).mean()))
-        numbers = {"error_ratio": ratio}
-        for depth, *found in zip(depths, training_free, errors, switched, strict=True):
-            numbers |= dict(zip(_columns(depth), found, strict=True))
+        numbers = {"error_ratio": ratio} | numbers
         if ratio < best:
             best = ratio
             found_provenance = {**provenance, "training_steps": step, **numbers}
-            save_pcm(
-                path,
-                PCM(
-                    weights,
-                    weights=config.weights,
-                    base_sha256=weights_sha256(base.network),
-                    solver=solver_name,
-                    steps=T,
-                    jacobian=jacobian,
-                    start=start,
-                    iterations=trained_iterations,
-                    start_model=config.start_model,
-                    rank=config.rank if config.weights == "lora" else 0,
-                    targets=config.targets if config.weights == "lora" else "",
-                    provenance=found_provenance,
-                ),
-            )
+            save_pcm(path, replace(trained_for, network=weights, provenance=found_provenance))
         return numbers
 
     identity = asdict(config)
     for name in ("training", "checkpoint", "trajectories", "output_dir", "device", "overwrite"):
         del identity[name]
-    identity["store"] = dict(store.identity)
-    columns = ["error_ratio", *(column for depth in depths for column in _columns(depth))]
+    identity |= {"store": dict(store.identity), "initial": provenance["initial_sha256"]}
+    log_columns = ["error_ratio", *(name for kind in columns for names in kind for name in names)]
     train(
         network,
         averaged,
         loss,
         validate=validate,
-        validation_columns=columns,
+        validation_columns=log_columns,
         config=training,
         worker=this_worker,
         output_dir=output_dir,
@@ -235,7 +179,9 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         identity=identity,
     )
     if this_worker.is_first:
-        print(_format(path, load_pcm(path, base.network), depths))
+        pcm = load_pcm(path, base.network)
+        numbers = {name: _measured(path, pcm, name) for name in log_columns}
+        print(format_errors(numbers, kinds, validated_iterations))
         print(f"PCM: {path}")
 
 
@@ -258,6 +204,40 @@ def _check_store(store: TrajectoryStore, base: DiffusionPolicy, config: TrainPcm
         raise ValueError("start_model=pcm needs trajectories with the start gaussian")
 
 
+def _check_iterations(config: TrainPcmConfig, trained: int, most: int) -> None:
+    """Refuse numbers of iterations that the trajectories do not have, or that do not fit together."""
+    if not config.unrolled_iterations <= trained <= most:
+        raise ValueError(
+            f"iterations must be in {config.unrolled_iterations} (unrolled_iterations) … {most} "
+            f"(those of the trajectories), got {trained}"
+        )
+    if trained + config.base_iterations > most:
+        raise ValueError(
+            f"iterations + base_iterations must be at most {most} (those of the trajectories), "
+            f"got {trained} + {config.base_iterations}"
+        )
+    if config.start_model == "pcm" and trained != config.unrolled_iterations:
+        raise ValueError(
+            f"with start_model=pcm all iterations are trained through from the noise on: iterations must be "
+            f"unrolled_iterations, {config.unrolled_iterations}, got {trained}"
+        )
+
+
+def _initial_network(config: TrainPcmConfig, pcm: PCM, base: DiffusionPolicy) -> ConditionalUnet1D:
+    """The network to train: the base's, with new adapters where only they are trained, or that of another PCM."""
+    if config.initial is None:
+        if config.weights == "lora":
+            generator = torch.Generator().manual_seed(config.training.seed)
+            add_lora(pcm.network, rank=config.rank, targets=config.targets, generator=generator)
+        return pcm.network
+    initial = load_pcm(config.initial, base.network)
+    for name in ("weights", "rank", "targets"):
+        found, expected = getattr(initial, name), getattr(pcm, name)
+        if found != expected:
+            raise ValueError(f"initial={config.initial} has {name}={found}, not {name}={expected}")
+    return initial.network
+
+
 def _load_samples(
     store: TrajectoryStore, held_out_samples: int, device: torch.device
 ) -> tuple[Samples, Samples]:
@@ -269,10 +249,6 @@ def _load_samples(
     return samples.rows(slice(held_out_samples)), samples.rows(slice(held_out_samples, None))
 
 
-def _columns(depth: int) -> tuple[str, str, str]:
-    return f"training_free_depth_{depth}", f"pcm_depth_{depth}", f"pcm_first_depth_{depth}"
-
-
 def _measured(path: Path, pcm: PCM, name: str) -> float:
     """A number that a training has left in its PCM. Raises CheckpointError if it is none."""
     value = pcm.provenance.get(name)
@@ -281,14 +257,6 @@ def _measured(path: Path, pcm: PCM, name: str) -> float:
             f"{path}: bad header (provenance.{name} must be a number that is not negative, got {value!r:.100})"
         )
     return float(value)
-
-
-def _format(path: Path, pcm: PCM, depths: Sequence[int]) -> str:
-    lines = [f"{'depth':>5}  {'training-free':>13}  {'PCM':>8}  {'PCM first, base after':>21}"]
-    for depth in depths:
-        free, always, first = (_measured(path, pcm, column) for column in _columns(depth))
-        lines.append(f"{depth:>5}  {free:>13.4f}  {always:>8.4f}  {first:>21.4f}")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,8 @@ A zarr store of N samples, in chunks of a few samples each:
 - `condition` (N, C): normalised observations;
 - `states` (N, K+1, T+1, H, A): the states X⁰ … X^K of Picard iteration, each beginning with the sample's noise;
 - `solution` (N, T+1, H, A): X*, the sequential states from the same noise;
-- `sha256` (chunks, 3, 32): SHA-256 of these three arrays in each chunk, written after the chunk; zeros where there is
+- `executed` (N,): control steps since the chunk before, which X⁰ begins with; 0: a cold start;
+- `sha256` (chunks, 4, 32): SHA-256 of these four arrays in each chunk, written after the chunk; zeros where there is
   none yet. By chunks, so that a build can go on, and training verifies what it reads as it reads it.
 
 All other values are float32: the paper's 2000 samples take 0.4 GB, so rounding them would gain nothing.
@@ -27,8 +28,8 @@ import zarr
 from training.data.store_check import Layout, check_layout, check_store
 from training.data.store_files import FolderFiles, StoreError, folder_store, open_group
 
-FORMAT = "pcm_policy.trajectories/3"
-ARRAYS = ("condition", "states", "solution")
+FORMAT = "pcm_policy.trajectories/4"
+ARRAYS = ("condition", "states", "solution", "executed")
 HASH_BYTES = hashlib.sha256().digest_size
 
 
@@ -44,14 +45,16 @@ class Trajectories:
         condition: (N, C) normalised observations.
         states: (N, K+1, T+1, H, A) states X⁰ … X^K.
         solution: (N, T+1, H, A) sequential states X*.
+        executed: (N,) control steps since the chunk before; 0: a cold start.
     """
 
     condition: np.ndarray
     states: np.ndarray
     solution: np.ndarray
+    executed: np.ndarray
 
     def sha256(self) -> np.ndarray:
-        """SHA-256 of each array's values, (3, 32) uint8."""
+        """SHA-256 of each array's values, (4, 32) uint8."""
         return np.stack([_sha256(getattr(self, name)) for name in ARRAYS])
 
 
@@ -247,9 +250,10 @@ def _check_shapes(path: Path, arrays: Mapping[str, Any]) -> None:
         "condition": (samples, *arrays["condition"].shape[1:]),
         "states": (samples, *trajectory),
         "solution": (samples, *trajectory[1:]),
+        "executed": (samples,),
         "sha256": (-(-samples // size), len(ARRAYS), HASH_BYTES),
     }
-    dimensions = {"condition": 2, "states": 5, "solution": 4, "sha256": 3}
+    dimensions = {"condition": 2, "states": 5, "solution": 4, "executed": 1, "sha256": 3}
     for name, array in arrays.items():
         where, dtype = f"{path}: array {name}", np.dtype("u1" if name == "sha256" else "f4")
         if array.shape != expected[name] or array.ndim != dimensions[name] or 0 in array.shape:

@@ -17,7 +17,7 @@ from training.pcm.trajectories import (
     open_store,
 )
 
-SHAPES = {"condition": (10, 6), "states": (10, 3, 5, 4, 2), "solution": (10, 5, 4, 2)}
+SHAPES = {"condition": (10, 6), "states": (10, 3, 5, 4, 2), "solution": (10, 5, 4, 2), "executed": (10,)}
 
 
 def prepare(folder: Path) -> Inject:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +8,9 @@ import pytest
 
 from policy.robot.description import Robot, RobotError, Source
 from policy.robot.fit import (
-    commanded_joints,
     control_period_ns,
     filled_parts,
+    joint_names,
     observation_history,
     position_columns,
     task_of,
@@ -69,42 +68,17 @@ def test_joints_in_another_order_are_refused(robot: Robot, task: Task) -> None:
     with pytest.raises(RobotError, match="part 'arm' must be in the order shoulder, elbow, wrist, got elbow"):
         filled_parts(mixed, arm_alone)
     with pytest.raises(RobotError, match="joints must be in the order shoulder, elbow, wrist"):
-        commanded_joints(replace(robot, joints=("wrist", "elbow", "shoulder")), task)
+        joint_names(replace(robot, joints=("wrist", "elbow", "shoulder")), task)
 
 
-def test_limits_are_the_robots_and_else_the_tasks(robot: Robot, task: Task) -> None:
-    joints = commanded_joints(robot, task)
-    assert joints.names == ("shoulder", "elbow", "wrist")
-    assert joints.lower == (-1.0, -0.25, -3.0)
-    assert joints.upper == (1.0, 2.0, 3.0)
-
-
-def test_a_joint_without_a_limit_is_named(robot: Robot, task: Task) -> None:
-    with pytest.raises(
-        RobotError, match="joint 'wrist' has no lower limit: the task knows none, so lower_limits"
-    ):
-        commanded_joints(replace(robot, lower_limits=()), task)
-    with pytest.raises(RobotError, match="joint 'wrist' has no upper limit"):
-        commanded_joints(replace(robot, upper_limits=(1.0, 1.0, math.nan)), task)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"joints": ("a",)}, r"joints are 1 \(a\), the task 'reach' commands 3 \(shoulder, elbow, wrist\)"),
-        ({"lower_limits": (0.0,)}, r"lower_limits are 1, joints are 3 \(shoulder"),
-        ({"lower_limits": (0.0, 5.0, 0.0)}, "limits of joint elbow must increase, got 5 … 2"),
-    ],
-)
-def test_commands_that_do_not_fit_are_named(
-    robot: Robot, task: Task, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        commanded_joints(replace(robot, **changes), task)
+def test_joints_that_are_not_as_many_as_the_actions_are_named(robot: Robot, task: Task) -> None:
+    message = r"joints are 1 \(a\), the task 'reach' commands 3 \(shoulder, elbow, wrist\)"
+    with pytest.raises(RobotError, match=message):
+        joint_names(replace(robot, joints=("a",)), task)
 
 
 def test_joints_are_named_as_the_actions_where_the_robot_names_none(robot: Robot, task: Task) -> None:
-    assert commanded_joints(replace(robot, joints=()), task).names == task.action.names
+    assert joint_names(replace(robot, joints=()), task) == task.action.names
 
 
 @pytest.mark.parametrize(("period", "rate", "expected"), [(0.0, 30.0, 33_333_333), (0.033, 30.0, 33_333_333)])

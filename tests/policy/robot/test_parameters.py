@@ -113,6 +113,12 @@ def test_nothing_is_commanded_where_nothing_says_so(parameters: dict[str, Any]) 
         ({"output": "smoke_signals"}, "output must be one of topic, follow_joint_trajectory"),
         ({"joints": ["a", "a"]}, "joints must be distinct"),
         ({"lower_limits": [-math.inf]}, "lower_limits must be finite, or nan"),
+        ({"velocity_limits": [1.0, 0.0]}, "velocity_limits must be positive, or nan"),
+        ({"acceleration_limits": [math.inf]}, "acceleration_limits must be positive, or nan"),
+        (
+            {"urdf": "arm.urdf", "robot_description": "/robot_description"},
+            "urdf or from robot_description, got both",
+        ),
         ({"upper_limits": 3.0}, "upper_limits must be a list of numbers, got 3.0"),
         ({"control_period": -1.0}, "control_period must be in 0 … 1000"),
         ({"command.type": "geometry_msgs/Twist"}, "command.fields is empty"),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from policy.robot.fit import commanded_joints, filled_parts, task_of
+from policy.robot.fit import filled_parts, task_of
+from policy.robot.limit_choice import commanded_joints
 from policy.robot.robot_file import load_robot
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_robot.md"

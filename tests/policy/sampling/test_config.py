@@ -5,6 +5,7 @@ import pytest
 from policy.sampling import (
     METHOD_NAMES,
     METHODS,
+    ParallelConfig,
     ParaSolverConfig,
     PicardConfig,
     SamplerConfig,
@@ -26,7 +27,7 @@ def test_every_method_can_be_chosen() -> None:
 
 def test_every_option_has_a_name_and_a_description() -> None:
     names = [name for name, _, _ in sampler_options()]
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 21
     assert {"sampler.method", "sampler.stop.iterations", "sampler.pcm.stiffness"} <= set(names)
     for name, option, value in sampler_options():
         assert option.metadata["description"], name
@@ -52,13 +53,20 @@ def test_a_sampler_says_what_differs_from_the_defaults() -> None:
 def test_what_is_not_said_is_chosen() -> None:
     assert SamplerConfig().resolved() == SamplerConfig("sequential", "ddim", 50)
     assert SamplerConfig("picard", steps=9).resolved() == SamplerConfig(
-        "picard", "ddim", 9, picard=PicardConfig("preconditioned", "fresh")
+        "picard",
+        "ddim",
+        9,
+        parallel=ParallelConfig(warm_start="none"),
+        picard=PicardConfig("preconditioned", "fresh"),
     )
     assert SamplerConfig("parasolver").resolved().picard == PicardConfig()
-    trained_for = SamplerDefaults("dpmpp_2m", 5, "drift", "gaussian", "parameter")
+    trained_for = SamplerDefaults("dpmpp_2m", 5, "drift", "gaussian", "parameter", "actions")
     resolved = SamplerConfig("pcm", picard=PicardConfig(start="fresh")).resolved(trained_for)
     assert (resolved.solver, resolved.steps, resolved.pcm.space) == ("dpmpp_2m", 5, "parameter")
     assert resolved.picard == PicardConfig("drift", "fresh")
+    assert resolved.uses_previous
+    cold = SamplerConfig("pcm", parallel=ParallelConfig(warm_start="none"))
+    assert not cold.resolved(trained_for).uses_previous
 
 
 @pytest.mark.parametrize(

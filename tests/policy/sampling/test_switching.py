@@ -295,7 +295,12 @@ def test_a_pcm_knows_what_it_was_trained_for(
     pcm = make_pcm(gaussian_policy, weights, solver="dpmpp_2m", jacobian="semilinear", start="gaussian")
     with_pcm = gaussian_policy.with_pcm(pcm)
     said = SamplerConfig(
-        "pcm", "dpmpp_2m", 6, picard=PicardConfig("semilinear", "gaussian"), pcm=PcmConfig(space)
+        "pcm",
+        "dpmpp_2m",
+        6,
+        parallel=ParallelConfig(warm_start="none"),
+        picard=PicardConfig("semilinear", "gaussian"),
+        pcm=PcmConfig(space),
     )
     assert with_pcm.with_sampler(SamplerConfig("pcm")).resolved_sampler == said
     found, expected = (

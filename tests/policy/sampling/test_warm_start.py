@@ -218,7 +218,8 @@ def test_warm_starts_of_sequential_samplers_are_refused() -> None:
     with pytest.raises(ValueError, match=message):
         SamplerConfig("sequential", "ddim", 10, parallel=ParallelConfig(warm_start="actions"))
     with pytest.raises(
-        ValueError, match=r"sampler\.parallel\.warm_start must be one of none, actions, actions_and_noise"
+        ValueError,
+        match=r"sampler\.parallel\.warm_start must be one of auto, none, actions, actions_and_noise",
     ):
         SamplerConfig("picard", "ddim", 10, parallel=ParallelConfig(warm_start="noise"))
 
@@ -252,3 +253,57 @@ def test_the_first_iteration_trusts_the_guess(
             states = iterated(denoise, solver, states, recurrence=recurrence, iterations=1, first=k)[-1]
     expected = policy.normalizer.action.unnormalize(states[:, -1].clamp(-1, 1))
     torch.testing.assert_close(warm.actions, expected, atol=1e-5 * PX, rtol=0)
+
+
+@pytest.mark.parametrize("space", ["feature", "parameter"])
+def test_a_pcm_that_knows_warm_starts_makes_its_iterations_after_them(
+    policy: DiffusionPolicy,
+    make_pcm: Callable[..., PCM],
+    iterated: Callable[..., list[Tensor]],
+    observations: Tensor,
+    space: str,
+) -> None:
+    """Cold with its K of cold starts, warm with that of warm ones, and in both the base's answer at the end."""
+    policy = replace(policy, covariance=0.1 * torch.eye(32))
+    known = {"jacobian": "preconditioned", "warm_start": "actions", "warm_iterations": 1, "iterations": 2}
+    pcm = make_pcm(policy, "lora", **known)
+    # The file alone says that it starts warm.
+    sampler = SamplerConfig("pcm", stop=StopConfig(3, warm_iterations=2), pcm=PcmConfig(space))
+    served = policy.with_pcm(pcm).with_sampler(sampler)
+    first = served.predict(observations, noise=noise(1), generator=torch.Generator().manual_seed(0))
+    warm = served.predict(observations, noise=noise(), previous=first)
+    assert (first.depth, warm.depth) == (3, 2)
+    without = policy.with_pcm(replace(pcm, warm_start="none", warm_iterations=0))
+    cold = without.with_sampler(SamplerConfig("pcm", stop=StopConfig(3), pcm=PcmConfig(space)))
+    expected = cold.predict(observations, noise=noise(1), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(first.actions, expected.actions)
+
+    solver, covariance = served.solver, policy.covariance
+    condition = policy.normalizer.observation.normalize(observations).flatten(1)
+    guess = guessed_actions(
+        policy.normalizer.action.normalize(first.actions),
+        first.noise,
+        noise=noise(),
+        executed=8,
+        effect=noise_effect(covariance),
+    )
+    states = states_of_guess(solver, noise(), guess)
+    networks = (merge_lora(pcm.network), policy.network)
+    with torch.no_grad():
+        for network, share in zip(networks, (COVARIANCE_LEFT, 1), strict=True):
+            recurrence = make_recurrence("preconditioned", solver, share * covariance)
+            denoise = make_denoise(network, solver, condition)
+            states = iterated(denoise, solver, states, recurrence=recurrence, iterations=1)[-1]
+    actions = policy.normalizer.action.unnormalize(states[:, -1].clamp(-1, 1))
+    torch.testing.assert_close(warm.actions, actions, atol=1e-4 * PX, rtol=0)
+    to_the_end = served.with_sampler(SamplerConfig("pcm")).predict(
+        observations, noise=noise(), previous=first
+    )
+    answer = policy.with_sampler(SamplerConfig("sequential", "ddim", 6)).predict(observations, noise=noise())
+    torch.testing.assert_close(to_the_end.actions, answer.actions, atol=1e-4 * PX, rtol=0)
+
+
+def test_a_limit_after_warm_starts_needs_one() -> None:
+    message = r"sampler\.stop\.warm_iterations=1 needs sampler\.parallel\.warm_start"
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig("picard", stop=StopConfig(warm_iterations=1)).resolved()

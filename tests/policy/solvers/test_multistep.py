@@ -11,7 +11,7 @@ from diffusers import DEISMultistepScheduler, DPMSolverMultistepScheduler, UniPC
 from torch import Tensor
 
 from policy.sampling import sample_sequential
-from policy.solvers import SOLVERS, SPACINGS, BuildSolver, Solver, dpmpp_3m
+from policy.solvers import SOLVERS, SPACINGS, BuildSolver, Solver, Spacing, dpmpp_3m
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
 
 ALPHAS_CUMPROD = squared_cosine_alphas_cumprod(100)
@@ -58,6 +58,16 @@ def test_every_state_is_diffusers(name: str, steps: int) -> None:
 def test_every_state_is_diffusers_at_other_timesteps(name: str, spacing: str) -> None:
     for steps in (2, 3, 6):
         check_against_diffusers(name, PUBLISHED[name](ALPHAS_CUMPROD, steps, spacing=SPACINGS[spacing]))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS.values())
+def test_few_steps_leave_no_room_for_their_orders(spacing: Spacing) -> None:
+    """First and last steps are of first order, so with two steps all are one solver; 3M needs a fourth step."""
+    two = [SOLVERS[name](ALPHAS_CUMPROD, 2, spacing=spacing) for name in SCHEDULERS]
+    for solver in two[1:]:
+        torch.testing.assert_close(solver.C, two[0].C, atol=1e-12, rtol=0)
+    second, third = (SOLVERS[name](ALPHAS_CUMPROD, 3, spacing=spacing) for name in ("dpmpp_2m", "dpmpp_3m"))
+    torch.testing.assert_close(second.C, third.C, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 16, 50])

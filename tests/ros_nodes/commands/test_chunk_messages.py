@@ -17,9 +17,17 @@ def nanoseconds(time: object) -> int:
     return time.sec * 10**9 + time.nanosec  # type: ignore[attr-defined]
 
 
-def points(velocities: np.ndarray | None = None, **options: int) -> ChunkPoints:
-    given_options = {"stamp_ns": 0, "period_ns": 10**8, "first": 1, **options}
-    return ChunkPoints(positions=CHUNK, velocities=velocities, **given_options)
+def points(
+    velocities: np.ndarray | None = None, accelerations: np.ndarray | None = None, **options: int
+) -> ChunkPoints:
+    first, period = options.get("first", 1), options.get("period_ns", 10**8)
+    return ChunkPoints(
+        stamp_ns=options.get("stamp_ns", 0),
+        times_ns=tuple(period * number for number in range(first, first + 8)),
+        positions=CHUNK,
+        velocities=velocities,
+        accelerations=accelerations,
+    )
 
 
 @given(st.integers(0, 2**31 * 10**9 - 1), st.integers(1, 10**10), st.integers(1, 9))
@@ -38,9 +46,10 @@ def test_positions_are_those_of_the_chunk_to_the_last_bit() -> None:
     assert not any(len(point.velocities) or len(point.accelerations) for point in message.points)
 
 
-def test_velocities_go_along() -> None:
-    message = trajectory_message(points(velocities=CHUNK / 7), LIMITS.names)
+def test_velocities_and_accelerations_go_along() -> None:
+    message = trajectory_message(points(CHUNK / 7, CHUNK / 9), LIMITS.names)
     assert [list(point.velocities) for point in message.points] == (CHUNK / 7).tolist()
+    assert [list(point.accelerations) for point in message.points] == (CHUNK / 9).tolist()
 
 
 def test_points_outside_of_the_limits_are_clamped_and_counted() -> None:

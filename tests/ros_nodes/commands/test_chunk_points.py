@@ -11,13 +11,16 @@ PERIOD = 10**8
 HORIZON = np.random.default_rng(0).normal(size=(16, 2))
 
 
-def points(published_ns: int | None, *, count: int = 8, velocities: bool = True) -> ChunkPoints:
+def points(
+    published_ns: int | None, *, count: int = 8, velocities: bool = True, accelerations: bool = False
+) -> ChunkPoints:
     """Of an observation at 5 s."""
     return points_to_come(
         HORIZON,
         begin=1,
         count=count,
         velocities=velocities,
+        accelerations=accelerations,
         stamp_ns=50 * PERIOD,
         period_ns=PERIOD,
         published_ns=published_ns,
@@ -28,7 +31,7 @@ def test_in_lockstep_all_points_are_sent() -> None:
     sent = points(None, velocities=False)
     np.testing.assert_array_equal(sent.positions, HORIZON[1:9])
     assert sent.velocities is None
-    assert sent.times_ns == [i * PERIOD for i in range(1, 9)]
+    assert sent.times_ns == tuple(i * PERIOD for i in range(1, 9))
 
 
 @given(st.integers(-20 * PERIOD, 20 * PERIOD), st.integers(1, 15))
@@ -45,13 +48,23 @@ def test_exactly_the_points_are_sent_that_are_due_more_than_a_period_after_publi
 
 def test_velocities_are_central_differences_and_end_at_rest() -> None:
     sent = points(50 * PERIOD + 1)
-    assert sent.first == 2
+    assert sent.times_ns[0] == 2 * PERIOD
     assert sent.velocities is not None
     assert not sent.velocities[-1].any()
     # Point i is index i of this horizon, whose first action is that of the observation before.
     for row, number in enumerate(range(2, 8)):
         expected = (HORIZON[number + 1] - HORIZON[number - 1]) / 0.2
         np.testing.assert_allclose(sent.velocities[row], expected)
+
+
+def test_accelerations_are_central_second_differences_and_end_at_rest() -> None:
+    sent = points(50 * PERIOD + 1, accelerations=True)
+    assert sent.accelerations is not None
+    assert not sent.accelerations[-1].any()
+    for row, number in enumerate(range(2, 8)):
+        before, at, after = HORIZON[number - 1 : number + 2]
+        np.testing.assert_allclose(sent.accelerations[row], (after - 2 * at + before) / 0.01)
+    assert points(50 * PERIOD + 1).accelerations is None
 
 
 def test_with_a_tail_the_last_point_of_the_chunk_moves_on() -> None:

@@ -5,13 +5,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.robot.times import SECOND
-from ros_nodes.commands.trajectory_execution import Outcome, Tolerances, Trajectory, hold, judge
+from ros_nodes.commands.trajectory_execution import (
+    Outcome,
+    Point,
+    Position,
+    Tolerances,
+    Trajectory,
+    hold,
+    judge,
+)
 
 ANY = Tolerances(path=(0.0, 0.0), goal=(0.0, 0.0), goal_velocity=(0.0, 0.0))
 AT_REST = (0.0, 0.0)
 
 coordinates = st.floats(-1e3, 1e3)
 positions = st.tuples(coordinates, coordinates)
+
+
+def through(
+    times: tuple[int, ...],
+    positions: tuple[Position, ...],
+    *,
+    start: Position = (0.0, 0.0),
+    start_time: int = 0,
+) -> Trajectory:
+    points = tuple(Point(position=position) for position in positions)
+    return Trajectory(start_time=start_time, start=Point(position=start), times=times, points=points)
 
 
 @st.composite
@@ -23,15 +42,13 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         times.append(times[-1] + gap)
     start = draw(st.integers(times[0] - SECOND, times[-1] + SECOND))
     points = draw(st.lists(positions, min_size=len(times), max_size=len(times)))
-    return Trajectory(
-        start_time=start, start_position=draw(positions), times=tuple(times), positions=tuple(points)
-    )
+    return through(tuple(times), tuple(points), start=draw(positions), start_time=start)
 
 
 @given(trajectories())
 def test_every_point_is_met_exactly(trajectory: Trajectory) -> None:
-    for time, position in zip(trajectory.times, trajectory.positions, strict=True):
-        assert trajectory.sample(time) == position
+    for time, point in zip(trajectory.times, trajectory.points, strict=True):
+        assert trajectory.sample(time) == point.position
 
 
 @given(trajectories(), st.floats(0, 1))
@@ -41,21 +58,23 @@ def test_between_two_points_it_is_on_the_line_between_them(trajectory: Trajector
         time = before + round((after - before) * share)
         expected = [
             a * (after - time) / (after - before) + b * (time - before) / (after - before)
-            for a, b in zip(trajectory.positions[index], trajectory.positions[index + 1], strict=True)
+            for a, b in zip(
+                trajectory.points[index].position, trajectory.points[index + 1].position, strict=True
+            )
         ]
         assert trajectory.sample(time) == pytest.approx(expected, abs=1e-9)
 
 
 @given(trajectories(), st.integers(0, 2**62))
 def test_after_its_end_it_stays_at_its_last_point(trajectory: Trajectory, later: int) -> None:
-    assert trajectory.sample(trajectory.end_time + later) == trajectory.positions[-1]
+    assert trajectory.sample(trajectory.end_time + later) == trajectory.points[-1].position
 
 
 @given(positions, positions, st.integers(1, SECOND))
 def test_the_way_to_the_first_point_starts_where_the_joints_were(
     start: tuple[float, float], point: tuple[float, float], half: int
 ) -> None:
-    trajectory = Trajectory(start_time=100, start_position=start, times=(100 + 2 * half,), positions=(point,))
+    trajectory = through((100 + 2 * half,), (point,), start=start, start_time=100)
     middle = [(a + b) / 2 for a, b in zip(start, point, strict=True)]
     assert trajectory.sample(100) == start
     assert trajectory.sample(100 + half) == pytest.approx(middle, abs=1e-9)
@@ -63,13 +82,23 @@ def test_the_way_to_the_first_point_starts_where_the_joints_were(
 
 def test_points_before_its_start_are_over() -> None:
     """A trajectory that arrives late goes on from where it would be by now, not from its first point."""
-    trajectory = Trajectory(
-        start_time=250,
-        start_position=(9.0, 9.0),
-        times=(100, 200, 300),
-        positions=((0.0, 0.0), (1.0, 2.0), (2.0, 4.0)),
+    trajectory = through(
+        (100, 200, 300), ((0.0, 0.0), (1.0, 2.0), (2.0, 4.0)), start=(9.0, 9.0), start_time=250
     )
     assert trajectory.sample(250) == (1.5, 3.0)
+
+
+def test_with_velocities_it_leaves_and_meets_points_at_their_speed() -> None:
+    points = (Point(position=(1.0,), velocity=(4.0,)), Point(position=(2.0,), velocity=(0.0,)))
+    start = Point(position=(0.0,), velocity=(-3.0,))
+    trajectory = Trajectory(start_time=0, start=start, times=(SECOND, 2 * SECOND), points=points)
+
+    def speed(time: int) -> float:
+        return (trajectory.sample(time + 1000)[0] - trajectory.sample(time)[0]) / 1e-6
+
+    assert [speed(0), speed(SECOND), speed(SECOND - 1000)] == pytest.approx([-3.0, 4.0, 4.0], abs=1e-3)
+    assert speed(2 * SECOND - 1000) == pytest.approx(0.0, abs=1e-3)
+    assert (trajectory.sample(SECOND), trajectory.sample(3 * SECOND)) == ((1.0,), (2.0,))
 
 
 @given(positions, st.integers(0, 2**62), st.integers(-SECOND, SECOND))
@@ -78,7 +107,7 @@ def test_a_hold_is_where_it_is(position: tuple[float, float], time: int, offset:
 
 
 def test_without_tolerances_a_trajectory_succeeds_at_its_end_wherever_the_joints_are() -> None:
-    trajectory = Trajectory(start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((1.0, 1.0),))
+    trajectory = through((SECOND,), ((1.0, 1.0),))
     assert judge(trajectory, ANY, time=SECOND - 1, position=(500.0, 0.0), velocity=AT_REST) is Outcome.MOVING
     assert (
         judge(trajectory, ANY, time=SECOND, position=(500.0, 0.0), velocity=(99.0, 0.0)) is Outcome.SUCCEEDED
@@ -102,17 +131,13 @@ def test_without_tolerances_a_trajectory_succeeds_at_its_end_wherever_the_joints
 def test_tolerances(
     time: int, position: tuple[float, float], velocity: tuple[float, float], outcome: Outcome
 ) -> None:
-    trajectory = Trajectory(
-        start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((10.0, 10.0),)
-    )
+    trajectory = through((SECOND,), ((10.0, 10.0),))
     tolerances = Tolerances(path=(0.0, 1.0), goal=(0.5, 0.0), goal_velocity=(3.0, 3.0), goal_time=300)
     assert judge(trajectory, tolerances, time=time, position=position, velocity=velocity) is outcome
 
 
 def test_without_a_goal_time_it_waits_for_the_goal_for_ever() -> None:
-    trajectory = Trajectory(
-        start_time=0, start_position=(0.0, 0.0), times=(SECOND,), positions=((10.0, 10.0),)
-    )
+    trajectory = through((SECOND,), ((10.0, 10.0),))
     tolerances = Tolerances(path=(0.0, 0.0), goal=(0.5, 0.5), goal_velocity=(0.0, 0.0))
     assert (
         judge(trajectory, tolerances, time=10**6 * SECOND, position=(0.0, 0.0), velocity=AT_REST)

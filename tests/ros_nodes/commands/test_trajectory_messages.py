@@ -42,8 +42,8 @@ def read(trajectory: JointTrajectory) -> Any:
 def test_times_count_from_the_stamp() -> None:
     trajectory = read(message(stamp=99.5))
     assert trajectory.times == (100 * SECOND, 101 * SECOND)
-    assert trajectory.positions == ((1.0, 2.0), (3.0, 4.0))
-    assert (trajectory.start_time, trajectory.start_position) == (NOW, HERE)
+    assert [point.position for point in trajectory.points] == [(1.0, 2.0), (3.0, 4.0)]
+    assert (trajectory.start_time, trajectory.start.position) == (NOW, HERE)
 
 
 def test_a_stamp_of_zero_means_now() -> None:
@@ -53,7 +53,10 @@ def test_a_stamp_of_zero_means_now() -> None:
 def test_joints_come_in_any_order() -> None:
     swapped = message()
     swapped.joint_names = ["pusher_y", "pusher_x"]
-    assert read(swapped).positions == ((2.0, 1.0), (4.0, 3.0))
+    swapped.points[0].velocities = [5.0, 6.0]
+    first, last = read(swapped).points
+    assert (first.position, first.velocity) == ((2.0, 1.0), (6.0, 5.0))
+    assert (last.position, last.velocity) == ((4.0, 3.0), None)
 
 
 def _joints(*names: str) -> Callable[[JointTrajectory], None]:
@@ -95,7 +98,8 @@ def _point(index: int, **values: Any) -> Callable[[JointTrajectory], None]:
         (_point(0, positions=[math.nan, 1.0]), "positions of point 0 are not finite"),
         (_point(1, velocities=[math.inf, 1.0]), "velocities of point 1 are not finite"),
         (_point(1, velocities=[0.0, 1.0]), "velocity of the last point is not zero"),
-        (_point(0, time_from_start=Duration(sec=-1)), "time_from_start of point 0 is negative"),
+        (_point(0, accelerations=[1.0, 1.0]), "point 0 has accelerations and no velocities"),
+        (_point(1, velocities=[0.0, 2e-7]), "velocity of the last point is not zero"),
         (_point(0, time_from_start=Duration(sec=1, nanosec=SECOND // 2)), "point 1 is not after"),
         (lambda trajectory: setattr(trajectory.header, "stamp", Time(sec=98)), r"ended 0\.500 s ago"),
     ],

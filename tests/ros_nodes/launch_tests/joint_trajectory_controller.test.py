@@ -1,128 +1,53 @@
-"""The policy moves ros2_control's own joint_trajectory_controller on mock hardware, by topic and by action.
+"""policy.launch.py's policy moves ros2_control's own joint_trajectory_controller on mock hardware, in both outputs.
 
 A path tolerance of 8 px stops the robot whenever the controller cannot follow, as config/ros2_control.yaml has it.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import unittest
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import launch_testing
-import launch_testing.asserts
+import launch_testing.tools
 import node_actions
 import numpy as np
-import torch
-from control_msgs.msg import JointTrajectoryControllerState
+from control_msgs.action import FollowJointTrajectory
 from controller_manager_msgs.srv import SwitchController
+from controller_test_case import LAUNCH_FOLDER, OUTPUTS, ControllerTestCase
 from launch import LaunchDescription
-from launch.actions import IncludeLaunchDescription
+from launch.actions import ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from policy_peer import PolicyPeer, observation
-from ros_graph import RosGraph
+from rclpy.action import ActionClient
 
-from policy import DiffusionPolicy, Range
+from ros_nodes.commands.chunk_messages import trajectory_message
+from ros_nodes.commands.chunk_points import stop_at
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-LAUNCH_FILE = REPOSITORY / "launch" / "ros2_control.launch.py"
 REFUSALS = ("tolerance violation", "rejected", "Can't accept", "Empty trajectory", "does not match")
-ACTIONS = (250.0, 262.0)
-"""Range in px of the policy's actions, next to where the mock hardware starts."""
+JOINTS = ("pusher_x", "pusher_y")
+KEEPS_ON = ["sleep", "infinity"]
+BY_ACTION = node_actions.policy("by_action", use_sim_time=False, output="follow_joint_trajectory")
 
 
 def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
-    node = node_actions.policy(use_sim_time=False)
-    controllers = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FILE)))
-    return node_actions.description(controllers, node), {"node": node}
+    arguments = {"params_file": str(node_actions.ROBOT), "autostart": "false"}
+    policy = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "policy.launch.py")),
+        launch_arguments=list(arguments.items()),
+    )
+    # A launch whose processes are all over ends, and its tests with it.
+    return node_actions.description(policy, ExecuteProcess(cmd=KEEPS_ON)), {}
 
 
-def calm_policy(checkpoint: str, folder: str) -> str:
-    """The file of a policy like another one, whose actions stay within a few px."""
-    policy = DiffusionPolicy.load(checkpoint)
-    low, high = (torch.full((2,), value) for value in ACTIONS)
-    normalizer = replace(policy.normalizer, action=Range(low, high))
-    file = Path(folder) / "calm.safetensors"
-    replace(policy, normalizer=normalizer).save(file)
-    return str(file)
-
-
-def text_of(proc_output: Any) -> str:
-    """All that the processes have printed."""
-    return "".join(output.text.decode(errors="replace") for output in proc_output)
-
-
-class TestJointTrajectoryController(unittest.TestCase):
-    graph: ClassVar[RosGraph]
-    policy: ClassVar[PolicyPeer]
-    states: ClassVar[list[Any]]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.graph = RosGraph()
-        cls.policy = PolicyPeer(cls.graph)
-        cls.states = cls.graph.listen(
-            JointTrajectoryControllerState, "/pusher_controller/controller_state", depth=100
-        )
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.graph.close()
-
-    def start(self, test_args: dict[str, str], output: str) -> None:
-        self.addCleanup(self.end)
-        checkpoint = calm_policy(test_args["checkpoint"], test_args["folder"])
-        for name, value in (("output", output), ("checkpoint", checkpoint)):
-            self.graph.set_parameters("policy", **{name: value})
-        # The controllers measure the pusher; the test is the camera that sees the block.
-        assert self.policy.transition("configure")
-        assert self.policy.transition("activate")
-        self.graph.spin_until(self.policy.keypoints.get_subscription_count, "the policy listens")
-
-    def end(self) -> None:
-        if self.policy.state() == "active":
-            assert self.policy.transition("deactivate")
-        if self.policy.state() == "inactive":
-            assert self.policy.transition("cleanup")
-
-    def see(self, done: Any, what: str) -> None:
-        """Send keypoints, one observation a control period, until something holds."""
-        sent = 0.0
-
-        def go_on() -> bool:
-            nonlocal sent
-            if time.monotonic() - sent >= 0.1:
-                sent = time.monotonic()
-                self.policy.send_keypoints(self.policy.now(), observation(0)[:18])
-            return bool(done())
-
-        self.graph.spin_until(go_on, what)
-
-    def chunks(self) -> int:
-        return int(self.policy.values().get("chunks", 0))
-
-    def positions(self, since: int) -> tuple[Any, Any]:
-        """Times and commanded positions since a number of states."""
-        states = self.states[since:]
-        times = np.array([state.header.stamp.sec + state.header.stamp.nanosec / 1e9 for state in states])
-        times, first = np.unique(times, return_index=True)
-        return times, np.array([list(states[index].output.positions) for index in first])
-
-    def assert_stands_still_soon(self) -> None:
-        """A stop takes a control period, and a message its way."""
-        self.graph.spin_for(0.3)
-        before = len(self.states)
-        self.graph.spin_until(lambda: len(self.states) > before + 30, "the controller goes on")
-        _, positions = self.positions(before)
-        assert np.ptp(positions, axis=0).max() < 0.01
-
-    def check(self, test_args: dict[str, str], proc_output: Any, output: str) -> None:
-        printed = len(text_of(proc_output))
+class TestJointTrajectoryController(ControllerTestCase):
+    def check(self, test_args: dict[str, str], output: str) -> None:
+        printed = len(self.controllers_said())
         self.start(test_args, output)
         before = len(self.states)
-        self.see(lambda: self.chunks() >= 8, "chunks")
+        self.see_chunks(8)
         values = self.policy.values()
         for name in ("goals_rejected", "goals_aborted", "goals_unanswered", "non_finite_chunks"):
             assert values[name] == "0", (name, values)
@@ -134,46 +59,96 @@ class TestJointTrajectoryController(unittest.TestCase):
         assert speed < 400
         assert self.policy.transition("deactivate")
         self.assert_stands_still_soon()
-        told = text_of(proc_output)[printed:]
+        told = self.controllers_said()[printed:]
         assert not [text for text in REFUSALS if text in told], told[-3000:]
 
-    def test_it_follows_chunks_by_topic_and_stops(self, test_args, proc_output) -> None:
-        self.check(test_args, proc_output, "topic")
+    def test_it_follows_chunks_by_topic_and_stops(self, test_args) -> None:
+        self.check(test_args, "topic")
 
-    def test_it_follows_chunks_by_action_and_stops(self, test_args, proc_output) -> None:
-        self.check(test_args, proc_output, "follow_joint_trajectory")
+    def test_it_follows_chunks_by_action_and_stops(self, test_args) -> None:
+        self.check(test_args, "follow_joint_trajectory")
 
     def test_it_stops_when_observations_are_lost(self, test_args) -> None:
         self.start(test_args, "topic")
-        self.see(lambda: self.chunks() >= 2, "chunks")
+        self.see_chunks(2)
         stops = int(self.policy.values()["stops"])
         self.graph.spin_until(lambda: "keypoints: " in self.policy.diagnostics[-1].message, "they are missed")
         self.assert_stands_still_soon()
         assert int(self.policy.values()["stops"]) <= stops + 1
 
-    def test_a_controller_that_is_switched_off_is_named_and_served_again(self, test_args) -> None:
-        for output in ("topic", "follow_joint_trajectory"):
+    def test_one_that_is_switched_off_is_named_and_served_again(self, test_args) -> None:
+        for output in OUTPUTS:
             self.start(test_args, output)
-            self.see(lambda: self.chunks() >= 2, "chunks")
+            self.see_chunks(2)
             self.switch(deactivate_controllers=["pusher_controller"])
-            off = time.monotonic()
-
-            def named() -> bool:
-                return "controller_state is silent" in self.policy.diagnostics[-1].message
-
-            self.see(named, "the silent controller is named")
-            print(f"{output}: named after {time.monotonic() - off:.2f} s")
+            self.see_that_it_is_named(output)
             self.switch(activate_controllers=["pusher_controller"])
-            before = self.chunks()
-            self.see(lambda before=before: self.chunks() >= before + 2, "chunks again")
+            self.see_chunks(2)
             self.end()
+
+    def test_one_that_is_killed_is_named_and_served_again(self, test_args) -> None:
+        for output in OUTPUTS:
+            self.start(test_args, output)
+            self.see_chunks(2)
+            self.kill_controllers()
+            self.see_that_it_is_named(output)
+            self.start_controllers()
+            self.see_chunks(2)
+            self.end()
+
+    def see_that_it_is_named(self, output: str) -> None:
+        begun = time.monotonic()
+        self.see(lambda: "controller_state is silent" in self.policy.diagnostics[-1].message, "it is named")
+        print(f"{output}: named after {time.monotonic() - begun:.2f} s")
 
     def switch(self, **controllers: list[str]) -> None:
         request = SwitchController.Request(strictness=SwitchController.Request.STRICT, **controllers)
         assert self.graph.call(SwitchController, "/controller_manager/switch_controller", request).ok
 
+    def test_a_goal_of_another_client_is_told_of_and_replaced_by_the_next_chunk(self, test_args) -> None:
+        self.start(test_args, "follow_joint_trajectory")
+        self.see_chunks(2)
+        action = "/pusher_controller/follow_joint_trajectory"
+        client = ActionClient(self.graph.node, FollowJointTrajectory, action)
+        self.graph.spin_until(client.server_is_ready, "the action server")
+        other = stop_at(
+            np.array([256.0, 256.0]), now_ns=self.policy.now(), period_ns=5 * 10**9, velocities=True
+        )
+        goal = FollowJointTrajectory.Goal(trajectory=trajectory_message(other, JOINTS))
+        future = client.send_goal_async(goal)
+        self.see(future.done, "an answer")
+        assert future.result().accepted
+        result = future.result().get_result_async()
+        self.see(result.done, "its end")
+        assert result.result().result.error_code == FollowJointTrajectory.Result.INVALID_GOAL
+        self.see_chunks(2)
+        values = self.policy.values()
+        assert int(values["goals_aborted"]) == 1, values
+        assert (values["goals_rejected"], values["goals_unanswered"]) == ("0", "0")
+        client.destroy()
+
+    def test_the_robot_stops_when_the_policys_process_is_terminated(
+        self, launch_service, proc_info, proc_output, test_args
+    ) -> None:
+        # Its last chunk would take 1.5 s.
+        self.bring_up(test_args, output="topic", trajectory__tail_points=7)
+        self.see_chunks(2)
+        (policy,) = [info for info in proc_info if info.cmd != KEEPS_ON]
+        os.kill(policy.pid, signal.SIGTERM)
+        self.assert_stands_still_soon()
+        self.policy.name = "/by_action"
+        with launch_testing.tools.launch_process(launch_service, BY_ACTION, proc_info, proc_output):
+            self.bring_up(test_args, trajectory__tail_points=7)
+            self.see_chunks(2)
+            process = node_actions.Process(BY_ACTION, proc_info, proc_output)
+            os.kill(process.pid, signal.SIGTERM)
+            self.assert_stands_still_soon()
+            assert process.wait_for_shutdown(timeout=60)
+
 
 @launch_testing.post_shutdown_test()
 class TestEnd(unittest.TestCase):
-    def test_all_end_cleanly(self, proc_info) -> None:
-        launch_testing.asserts.assertExitCodes(proc_info)
+    def test_the_policies_end_cleanly(self, proc_info) -> None:
+        codes = {info.process_name: info.returncode for info in proc_info if info.cmd != KEEPS_ON}
+        assert len(codes) == 2
+        assert set(codes.values()) == {0}, codes

@@ -13,7 +13,11 @@ FOLDER = Path(__file__).resolve().parent
 LAUNCH_TESTS = sorted(FOLDER.glob("*.test.py"))
 MINUTES = 10
 
-NEEDS = {"joint_trajectory_controller.test.py": ("controller_manager", "joint_trajectory_controller")}
+CONTROLLERS = ("controller_manager", "joint_trajectory_controller")
+NEEDS = {
+    "controller_conformity.test.py": CONTROLLERS,
+    "joint_trajectory_controller.test.py": CONTROLLERS,
+}
 """ROS packages that tests need and a ROS base does not have."""
 
 

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rclpy
 import torch
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from policy_peer import STEP
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float32
+from std_msgs.msg import Float32, String
 from trajectory_msgs.msg import JointTrajectory
 
 from policy import DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
@@ -44,7 +47,16 @@ def save_policy(path: Path) -> None:
     DiffusionPolicy(config.build_network(task).eval(), task, config, normalizer).save(path)
 
 
-def test_an_arm_is_commanded_by_its_task_within_its_limits(graph: Any, tmp_path: Path) -> None:
+SPEED = 2.0
+"""The elbow's largest, in rad/s."""
+URDF = """<robot name="arm">
+  <joint name="shoulder" type="revolute"><limit lower="-0.5" upper="0.5" velocity="1000"/></joint>
+  <joint name="elbow" type="revolute"><limit lower="-1" upper="1" velocity="2"/></joint>
+  <joint name="wrist" type="revolute"><limit lower="-1" upper="1" velocity="1000"/></joint>
+</robot>"""
+
+
+def test_an_arm_is_commanded_by_its_task_within_the_limits_of_its_urdf(graph: Any, tmp_path: Path) -> None:
     checkpoint = tmp_path / "arm.safetensors"
     save_policy(checkpoint)
     node = graph.start(
@@ -63,7 +75,28 @@ def test_an_arm_is_commanded_by_its_task_within_its_limits(graph: Any, tmp_path:
     assert not change("configure")
     reason = "joint 'shoulder' has no lower limit: the task knows none, so lower_limits must name it"
     assert reason in graph.output(node)
-    graph.set_parameters("policy", lower_limits=[-0.5, -1.0, -1.0], upper_limits=[0.5, 1.0, 1.0])
+    description = graph.node.create_publisher(
+        String, "/robot_description", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    graph.set_parameters("policy", robot_description="/robot_description")
+    controller = rclpy.create_node("joint_trajectory_controller", context=graph.context)
+    graph.executor.add_node(controller)
+    controller.declare_parameter("command_interfaces", ["velocity"])
+
+    def refused(reason: str) -> None:
+        graph.spin_until(
+            lambda: not change("configure") and reason in graph.output(node).splitlines()[-1], reason
+        )
+
+    description.publish(String(data=URDF.replace("elbow", "knee")))
+    refused("cannot configure: the URDF has no joint 'elbow', only shoulder, knee, wrist")
+    description.publish(String(data=URDF))
+    refused(
+        "the controller joint_trajectory_controller commands velocity: its command_interfaces must have position"
+    )
+    controller.set_parameters([Parameter("command_interfaces", value=["position", "velocity"])])
+    refused("trajectory.over_limit must be clip with synchronous")
+    graph.set_parameters("policy", trajectory__over_limit="clip")
     assert change("configure"), graph.output(node)
     assert change("activate")
     chunks: list[Any] = []
@@ -88,4 +121,8 @@ def test_an_arm_is_commanded_by_its_task_within_its_limits(graph: Any, tmp_path:
     expected = policy.predict_chunk(observations, generator=torch.Generator().manual_seed(0))[0].numpy()
     assert (np.abs(expected[:, 0]) > 0.5).any(), "the limits clamp nothing"
     expected[:, 0] = expected[:, 0].clip(-0.5, 0.5)
-    np.testing.assert_allclose([list(point.positions) for point in chunk.points], expected, atol=1e-4)
+    commanded = np.array([list(point.positions) for point in chunk.points])
+    np.testing.assert_allclose(commanded[:, ::2], expected[:, ::2], atol=1e-4)
+    most = SPEED / 20
+    assert (np.abs(np.diff(expected[:, 1], prepend=0.2)) > most).any(), "the elbow is never too fast"
+    assert np.abs(np.diff(commanded[:, 1], prepend=0.2)).max() <= most + 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from control_msgs.msg import JointTrajectoryControllerState
 from policy_peer import STEP, observation
+from rosgraph_msgs.msg import Clock
 
 
 def velocities(message: Any) -> np.ndarray:
@@ -21,7 +23,8 @@ def due(message: Any) -> list[int]:
 
 @pytest.mark.parametrize("tail", [0, 7])
 def test_points_have_velocities_and_end_at_rest(start_policy: Callable[..., Any], tail: int) -> None:
-    policy = start_policy(trajectory__tail_points=tail).activate()
+    far = {"lower_limits": [-1e3, -1e3], "upper_limits": [2e3, 2e3]}
+    policy = start_policy(trajectory__tail_points=tail, **far).activate()
     policy.observe(STEP, observation(0))
     _, positions = policy.chunk(0)
     message = policy.chunks[0]
@@ -83,10 +86,53 @@ def test_lost_observations_stop_the_joints_once(start_policy: Callable[..., Any]
     assert policy.values()["stops"] == "1"
 
 
-def test_bad_numbers_of_points_fail_configure(start_policy: Callable[..., Any]) -> None:
+def test_bad_points_fail_configure(start_policy: Callable[..., Any]) -> None:
     policy = start_policy(trajectory__tail_points=8)
     assert not policy.transition("configure")
     assert "trajectory.tail_points must be at most 7" in policy.graph.output(policy.process)
+    policy.graph.set_parameters("policy", trajectory__velocities=False, trajectory__accelerations=True)
+    assert not policy.transition("configure")
+    assert "trajectory.accelerations needs trajectory.velocities" in policy.graph.output(policy.process)
+
+
+def test_a_clock_that_begins_anew_and_a_process_that_is_terminated_stop_the_joints(
+    start_policy: Callable[..., Any],
+) -> None:
+    policy = start_policy(trajectory__accelerations=True, velocity_limits=[100.0, 100.0])
+    clock = policy.graph.node.create_publisher(Clock, "/clock", 1)
+    policy.activate()
+
+    def tick(step: int) -> None:
+        clock.publish(Clock(clock=policy.stamp(step * STEP)))
+
+    def chunk_of(step: int) -> Any:
+        """Of an observation at a time that the clock shows."""
+        policy.chunks.clear()
+        policy.graph.spin_until(
+            lambda: tick(step) or policy.observe(step * STEP, observation(3)) or policy.chunks, "a chunk"
+        )
+        return policy.chunks[-1]
+
+    def assert_stops(step: int) -> None:
+        stop = policy.chunks[-1]
+        assert (len(stop.points), due(stop)) == (1, [STEP])
+        np.testing.assert_array_equal(stop.points[0].positions, observation(3)[18:])
+        assert stop.header.stamp == policy.stamp(step * STEP)
+
+    chunk = chunk_of(100)
+    assert len(chunk.points[0].accelerations) == 2
+    assert due(chunk)[-1] > 8 * STEP, "it is slowed"
+    policy.chunks.clear()
+    policy.graph.spin_until(lambda: tick(50) or policy.chunks, "a stop")
+    assert_stops(50)
+    policy.wait_for_value("stops", 1)
+    assert policy.values()["limited_chunks"] == "1"
+
+    chunk_of(51)
+    policy.chunks.clear()
+    assert policy.graph.stop(policy.process, signal.SIGTERM) == 0
+    policy.graph.spin_until(lambda: policy.chunks, "a stop")
+    assert_stops(51)
 
 
 def test_a_controller_whose_state_falls_silent_is_named_at_once(start_policy: Callable[..., Any]) -> None:

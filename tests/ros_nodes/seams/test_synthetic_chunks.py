@@ -38,6 +38,6 @@ def test_the_next_chunk_comes_before_the_end() -> None:
 def test_publications_send_what_they_say() -> None:
     actions = horizon(1.0, drift=0.0, rng=np.random.default_rng(0))
     times = {"stamp_ns": 10**9, "published_ns": 1_150_000_000}
-    assert (points(actions, BEFORE, **times).first, len(points(actions, BEFORE, **times))) == (1, 8)
-    assert (points(actions, NOW, **times).first, len(points(actions, NOW, **times))) == (3, 6)
+    assert (points(actions, BEFORE, **times).times_ns[0], len(points(actions, BEFORE, **times))) == (10**8, 8)
+    assert (points(actions, NOW, **times).times_ns[0], len(points(actions, NOW, **times))) == (3 * 10**8, 6)
     assert len(points(actions, TAIL, **times)) == 13

@@ -50,6 +50,8 @@ def test_a_short_soak_reports_what_it_saw(
     assert report["memory"].keys() == {"policy_node", "pusht_simulator_node", "episode_runner"}
     assert all(used["end_mib"] > 10 for used in report["memory"].values())
     assert int(report["diagnostics"]["chunks"]) > 2
+    assert report["smoothness"]["top_speed_px_per_s"]["mean"] > 10
+    assert "| jerk of an episode, " in output
     assert report["services"]["all"]["count"] > 5
     assert 0 < report["services"]["all"]["p50_ms"] <= report["services"]["all"]["max_ms"]
     assert report["services"]["unanswered"] == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policy import PolicyConfig
 from policy.chunk_schedule import ChunkSchedule
 from pusht_env.env import PushTEnv
-from ros_nodes.commands.trajectory_execution import Trajectory, hold
+from ros_nodes.commands.trajectory_execution import Point, Trajectory, hold
 from training.data.task_file import load_task
 from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.episode import Episode, RunningEpisode
@@ -80,10 +80,9 @@ def on_ros(latencies_ms: Sequence[int], steps: int, margin_ms: int) -> list[tupl
                 stamp, started, _ = computing
                 times = tuple(stamp + i * PERIOD_NS for i in range(1, 9))
                 if times[-1] >= now:  # read_trajectory refuses one that has ended
-                    points = tuple(map(tuple, actions(number)[1:9].tolist()))
-                    trajectory = Trajectory(
-                        start_time=now, start_position=trajectory.sample(now), times=times, positions=points
-                    )
+                    points = tuple(Point(position=tuple(row)) for row in actions(number)[1:9].tolist())
+                    here = Point(position=trajectory.sample(now))
+                    trajectory = Trajectory(start_time=now, start=here, times=times, points=points)
                 schedule.finished(stamp, now - started, now)
                 computing, consider = None, True
                 number += 1

@@ -15,7 +15,8 @@ import torch
 
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from training.command import load_config
-from training.pcm.build_trajectories import BuildTrajectoriesConfig, draw_samples, main, picard_trajectories
+from training.pcm.build_trajectories import BuildTrajectoriesConfig, main
+from training.pcm.picard_trajectories import draw_samples, picard_trajectories
 from training.pcm.trajectories import ARRAYS, Trajectories, TrajectoryError, load_trajectories, open_store
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
@@ -64,7 +65,8 @@ def test_kth_trajectory_is_the_samplers_after_k_iterations(
     config = SamplerConfig("picard", solver, 5, picard=PicardConfig(jacobian, start))
     sampled = policy.with_sampler(config)
     conditions = torch.rand(7, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    condition, noise = draw_samples(sampled, conditions, range(3), seed=1)
+    rows, noise = draw_samples(sampled, len(conditions), range(3), seed=1)
+    condition = conditions[rows]
     states, solution = picard_trajectories(sampled, condition, noise, iterations=3)
     observations = policy.normalizer.observation.unnormalize(condition.view(3, 2, 20))
     exact = policy.with_sampler(SamplerConfig("sequential", solver, 5)).predict(
@@ -216,3 +218,21 @@ def test_presets_papers_settings_fit_into_a_gigabyte() -> None:
         paper.samples * (paper.iterations + 1 + 1) * (paper.sampler.steps + 1)
     )  # those of X⁰ … X^K and X*
     assert states * 16 * 2 * np.dtype(np.float32).itemsize < 1e9
+
+
+def test_stores_of_warm_starts_hold_both_kinds_and_repeat_themselves(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    warm = ["samples=64", "batch_size=16", "sampler.parallel.warm_start=actions", "before.cold_share=0.3"]
+    one, other = tmp_path / "one.zarr", tmp_path / "other.zarr"
+    assert main([*arguments, *warm, f"output={one}"]) == 0  # which computes samples again, one by one
+    executed = load(one).executed
+    assert set(executed) <= set(range(9))
+    assert 0.1 < (executed == 0).mean() < 0.7
+    assert open_store(one).identity["warm_start"] == "actions"
+    assert main([*arguments, *warm, f"output={other}", "before.disturbance=0"]) == 0
+    before, after = load(one), load(other)
+    changed = (before.states != after.states).any((1, 2, 3, 4))
+    assert 0.2 < changed[executed > 0].mean() < 0.8  # the half of the chunks before that get noise
+    assert not changed[executed == 0].any()
+    np.testing.assert_array_equal(before.solution, after.solution)  # the answer does not depend on the start

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +18,10 @@ from safetensors.torch import load_file
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig, StopConfig
 from policy.pcm import load_pcm, save_pcm
 from training.pcm.build_trajectories import main as build
-from training.pcm.picard_consistency import (
-    error_p95,
-)
+from training.pcm.start_kinds import error_p95
 from training.pcm.train_pcm import main
 from training.pcm.trajectories import ARRAYS, load_trajectories, open_store
+from training.training_state import save_state
 
 T, K = 5, 3
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same sums in the same order in every process
@@ -220,7 +220,7 @@ def test_a_pcm_is_trained_for_the_answer_of_its_trajectories_solver(
     # What training took for the way without it is what the sampler does.
     held_out = open_store(store)
     samples = load_trajectories(held_out)
-    condition, states, solution = (torch.from_numpy(getattr(samples, name))[:8] for name in ARRAYS)
+    condition, states, solution = (torch.from_numpy(getattr(samples, name))[:8] for name in ARRAYS[:3])
     observations = base.normalizer.observation.unnormalize(condition.view(8, 2, 20))
     for iterations in (1, 2):
         sampler = SamplerConfig(
@@ -267,3 +267,65 @@ def test_depths_count_the_calls_of_the_start(
     assert main([arguments[0], *SMALL, *more]) == 0
     columns = [column for column in log(tmp_path / "run")[0] if column.startswith("training_free")]
     assert columns == [f"training_free_depth_{first_depth + k}" for k in range(2)]
+
+
+@pytest.fixture(scope="module")
+def warm_arguments(
+    arguments: list[str], small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    store = tmp_path_factory.mktemp("warm") / "store.zarr"
+    small = ["samples=72", f"sampler.steps={T}", "before.cold_share=0.3", "held_out_episodes=1", "device=cpu"]
+    demonstrations = f"demonstrations={small_demonstrations}"
+    assert build([arguments[0], demonstrations, f"output={store}", "preset=warm", *small]) == 0
+    recipe = ["preset=warm", "epochs=2", "rank=2", "held_out_samples=24", "training.batch_size=8"]
+    often = [
+        "training.log_every=2",
+        "training.checkpoint_every=4",
+        "training.validate_every=4",
+    ]
+    return [arguments[0], f"trajectories={store}", "device=cpu", *recipe, *often]
+
+
+@pytest.fixture(scope="module")
+def warm_run(warm_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output_dir = tmp_path_factory.mktemp("warm_run")
+    assert main([*warm_arguments, f"output_dir={output_dir}"]) == 0
+    return output_dir
+
+
+def test_one_pcm_serves_cold_and_warm_starts(policy: DiffusionPolicy, warm_run: Path) -> None:
+    pcm = load_pcm(warm_run / "pcm.safetensors", policy.network)
+    assert (pcm.iterations, pcm.warm_iterations, pcm.warm_start) == (1, 1, "actions")
+    for columns in ("pcm_depth_2", "warm_pcm_depth_1", "warm_pcm_first_depth_2"):
+        assert pcm.provenance[columns] > 0
+    policy = replace(policy, covariance=0.1 * torch.eye(32)).with_pcm(pcm)
+    assert policy.with_sampler(SamplerConfig("pcm")).resolved_sampler.starts_warm
+
+
+def test_training_from_warm_starts_goes_on_where_it_was_interrupted(
+    warm_arguments: list[str], warm_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        save_state(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.training_loop.save_state", interrupt)
+        assert main([*warm_arguments, f"output_dir={tmp_path}"]) == 130
+    assert len(log(tmp_path)) < len(log(warm_run))
+    assert main([*warm_arguments, f"output_dir={tmp_path}"]) == 0
+    expected, resumed = (load_file(run / "pcm.safetensors") for run in (warm_run, tmp_path))
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert log(tmp_path) == log(warm_run)
+
+
+def test_a_training_goes_on_from_another_pcm_with_the_same_adapters(
+    warm_arguments: list[str], warm_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initial, run = warm_run / "pcm.safetensors", tmp_path / "run"
+    still = [*warm_arguments, f"initial={initial}", "training.learning_rate=1e-12", "epochs=1"]
+    assert main([*still, f"output_dir={run}"]) == 0
+    expected, found = load_file(initial), load_file(run / "pcm.safetensors")
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    assert main([*still, f"output_dir={tmp_path / 'other'}", "rank=3"]) == 1
+    assert "pcm.safetensors has rank=2, not rank=3" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from training.pcm.trajectories import (
 )
 
 METADATA = ".zarray" if zarr.__version__.startswith("2.") else "zarr.json"
-SHAPES = {"condition": (10, 6), "states": (10, 3, 5, 4, 2), "solution": (10, 5, 4, 2)}
+SHAPES = {"condition": (10, 6), "states": (10, 3, 5, 4, 2), "solution": (10, 5, 4, 2), "executed": (10,)}
 IDENTITY = {"samples": 10}
 
 
@@ -91,7 +91,8 @@ def test_a_link_in_place_of_metadata_is_refused(store: TrajectoryStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("condition", [9, 6]), ("solution", [10, 4, 4, 2]), ("sha256", [4, 3, 32])]
+    ("name", "shape"),
+    [("condition", [9, 6]), ("solution", [10, 4, 4, 2]), ("executed", [9]), ("sha256", [4, 4, 32])],
 )
 def test_arrays_that_do_not_fit_together_are_refused(
     store: TrajectoryStore, name: str, shape: list[int]
@@ -115,9 +116,9 @@ def test_attributes_that_are_missing_are_named(store: TrajectoryStore, missing: 
 
 def test_an_older_format_is_named(store: TrajectoryStore) -> None:
     file = store.path / (".zattrs" if METADATA == ".zarray" else METADATA)
-    older = {"format": "pcm_policy.trajectories/2"}
+    older = {"format": "pcm_policy.trajectories/3"}
     edit(file, lambda metadata: metadata.get("attributes", metadata).update(older))
-    refused(store, "holds format 'pcm_policy.trajectories/2', need")
+    refused(store, "holds format 'pcm_policy.trajectories/3', need")
 
 
 @pytest.mark.parametrize("name", list(SHAPES))

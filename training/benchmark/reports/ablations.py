@@ -28,7 +28,8 @@ from training.benchmark.report import (
 from training.benchmark.row_cache import Row, RowCache, Task
 from training.benchmark.tables import markdown_table
 from training.command import load_config
-from training.pcm.train_pcm import TrainPcmConfig, train_pcm
+from training.pcm.train_pcm import train_pcm
+from training.pcm.train_pcm_config import TrainPcmConfig
 from training.pcm.trajectories import open_store
 
 LINESTYLES = (":", "-", "--", "-.")

@@ -155,8 +155,7 @@ def initial_observations(policy: DiffusionPolicy) -> list[Tensor]:
     """
     if difference := difference_from_pusht(policy.task):
         raise ValueError(
-            "demonstrations=… is required by report=deadline for a policy of another task than PushT: "
-            f"{difference}"
+            f"demonstrations=… is required for a policy of another task than PushT: {difference}"
         )
     env = gymnasium.make("pusht_env/PushT-v0", disable_env_checker=True)
     states = [torch.from_numpy(env.reset(seed=100_000 + i)[0]).float() for i in range(OBSERVATIONS)]

@@ -32,6 +32,7 @@ COLUMNS = {
     **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
     **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
 }
+TICKS = (1, 2, 3, 5, 8, 10, 20, 30, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,9 @@ def plot_rivals(rows: DataFrame) -> Figure:
     ):
         for (policy, sampler), row in rows.groupby(["policy", "sampler"], sort=False):
             axes.semilogx(row[column], row[f"reward_{EPISODE_STEPS[1]}"], "o", label=f"{policy}: {sampler}")
+        shown = [tick for tick in TICKS if rows[column].min() <= tick <= rows[column].max()]
+        axes.set_xticks(shown, [f"{tick}" for tick in shown])
+        axes.minorticks_off()
         axes.set(xlabel=f"{COLUMNS[column][0]} of a chunk", ylabel=f"reward, {EPISODE_STEPS[1]} steps")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6)
