@@ -14,6 +14,10 @@ robot = [
     "safetensors>=0.4.3,<1",
     "torch>=2.4,<3",
 ]
+# A robot with cameras that send JPEG or PNG.
+camera = [
+    "pillow>=10.3,<14",
+]
 # pusht_env, and the simulator node.
 sim = [
     "gymnasium>=1.0,<2",
@@ -37,6 +41,8 @@ train = [
 # pcm-import-demonstrations.
 importing = [
     *train,
+    *camera,
+    "av>=13,<19",
     "h5py>=3.11,<4",
     "pyarrow>=17,<27",
     "rosbags>=0.10.5,<0.12",
@@ -105,6 +111,7 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=robot,
     extras_require={
+        "camera": camera,
         "sim": sim,
         "train": train,
         "import": importing,
@@ -128,6 +135,7 @@ setup(
             "pcm-results = training.benchmark.results:main",
             "pcm-train-pcm = training.pcm.train_pcm:main",
             "pcm-train-policy = training.policy.train_policy:main",
+            "path_overlay = ros_nodes.overlay.path_overlay:main",
             "policy_node = ros_nodes.policy_node.node:main",
             "pusht_simulator_node = ros_nodes.simulator.simulator_node:main",
             "simulator_node = ros_nodes.simulator.environment_simulator_node:main",

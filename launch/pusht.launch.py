@@ -5,6 +5,7 @@ Imports nothing but ROS and what it brings, as `ros2 launch` may run outside of 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from datetime import datetime
@@ -37,6 +38,7 @@ from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
 PACKAGE = "pcm_policy"
+LARGEST_HEADER = 4 << 20
 RECORDED = [
     "/block/keypoints",
     "/block/pose",
@@ -85,6 +87,11 @@ ARGUMENTS = (
     ("mode", "realtime", "realtime, or lockstep: deterministic, and as fast as it goes"),
     ("real_time_factor", "1.0", "seconds of simulation per second, in mode realtime"),
     ("output_dir", "outputs/ros", "where summary.json is written, and a recording"),
+    (
+        "overlay",
+        "false",
+        "true publishes the predicted path over the picture, of a policy that sees, on path_overlay/camera",
+    ),
     ("rviz", "false", "true shows the scene and the predicted path in RViz"),
     ("record", "false", "true records the topics as rosbag2 in output_dir"),
     # Launch knows it by this name.
@@ -106,13 +113,14 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context: LaunchContext) -> list[Action]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    rviz, record = (
-        perform_typed_substitution(context, [LaunchConfiguration(name)], bool) for name in ("rviz", "record")
+    rviz, record, overlay = (
+        perform_typed_substitution(context, [LaunchConfiguration(name)], bool)
+        for name in ("rviz", "record", "overlay")
     )
     file = yaml.safe_load(Path(value["params_file"]).read_text()) if value["params_file"] else {}
-    if not value["checkpoint"] and not _names("checkpoint", file):
+    if not value["checkpoint"] and not _named("checkpoint", file):
         value["checkpoint"] = str(SHIPPED)
-    if not value["pcm"] and not _names("pcm", file):
+    if not value["pcm"] and not _named("pcm", file):
         value["pcm"] = _pcm_beside(value["checkpoint"])
     if value["mode"] not in ("realtime", "lockstep"):
         raise ValueError(f"mode must be realtime or lockstep, got {value['mode']!r}")
@@ -122,13 +130,15 @@ def _start(context: LaunchContext) -> list[Action]:
         output="screen",
         parameters=[{"mode": value["mode"], "real_time_factor": float(value["real_time_factor"])}],
     )
+    checkpoint = value["checkpoint"] or _named("checkpoint", file)
+    robot = str(_share() / "config" / ("pusht_image.yaml" if _sees(checkpoint) else "pusht.yaml"))
     policy = LifecycleNode(
         **_executable("policy_node"),
         name="policy",
         namespace="",
         output="screen",
         parameters=[
-            str(_share() / "config" / "pusht.yaml"),
+            robot,
             *filter(None, [value["params_file"]]),
             # One dictionary, at the end: values of a second one would go where the first one stands.
             _policy_parameters(value),
@@ -148,6 +158,7 @@ def _start(context: LaunchContext) -> list[Action]:
         policy,
         *_bring_up(policy, then=runner),
         *(_shut_down_after(process, process is runner) for process in (simulator, policy, runner)),
+        *([_overlay(robot)] if overlay else []),
         *([_rviz()] if rviz else []),
         *([_recorder(Path(value["output_dir"]))] if record else []),
     ]
@@ -180,11 +191,24 @@ def _sampler(value: dict[str, str]) -> dict[str, str | int]:
     return parameters
 
 
-def _names(parameter: str, file: Any) -> bool:
-    """Whether a parameter file's content, at any depth of namespaces, holds a value of a parameter."""
-    return isinstance(file, dict) and (
-        bool(file.get(parameter)) or any(_names(parameter, part) for part in file.values())
-    )
+def _named(parameter: str, file: Any) -> str:
+    """The value of a parameter in a parameter file's content, at any depth of namespaces; empty if there is none."""
+    if not isinstance(file, dict):
+        return ""
+    found = (_named(parameter, part) for part in file.values())
+    return str(file.get(parameter) or next(filter(None, found), ""))
+
+
+def _sees(checkpoint: str) -> bool:
+    """Whether a policy observes pictures, as its file says; what is wrong with a file, its node says."""
+    try:
+        with Path(checkpoint).open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, LARGEST_HEADER)))
+        parts = json.loads(header["__metadata__"]["header"])["task"]["observation"]
+        return any(part["kind"] == "image" for part in parts)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _pcm_beside(checkpoint: str) -> str:
@@ -249,6 +273,12 @@ def _executable(name: str) -> dict[str, str]:
                 "environment that it is installed in"
             ) from None
         return {"executable": path}
+
+
+def _overlay(robot: str) -> Node:
+    return Node(
+        **_executable("path_overlay"), name="path_overlay", output="screen", parameters=[{"robot": robot}]
+    )
 
 
 def _rviz() -> Node:

@@ -236,6 +236,17 @@ class DiffusionPolicy:
         return features
 
     @torch.no_grad()
+    def encode_image(self, name: str, pictures: Tensor) -> Tensor:
+        """Features (B, F) of one part's pictures (B, height, width, 3), which are its own share of `encode_images`.
+
+        Raises:
+            KeyError: for a part that is no picture of the task.
+        """
+        part = {part.name: part for part in self.task.images}[name]
+        assert self.encoders is not None
+        return self.encoders.encode(part, pictures.to(next(self.encoders.parameters()).device))
+
+    @torch.no_grad()
     def predict(
         self,
         observations: Tensor,

@@ -17,7 +17,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("policy", "pusht_env", "ros_nodes", "training")
-IMPORTED_AS = {"hydra-core": "hydra", "pytest-xdist": "xdist"}
+IMPORTED_AS = {"hydra-core": "hydra", "pillow": "PIL", "pytest-xdist": "xdist"}
 
 
 @cache
@@ -108,17 +108,17 @@ def test_a_robot_needs_neither_simulator_nor_trainer() -> None:
     rooms = ("policy", "ros_nodes.policy_node", "ros_nodes.commands", "ros_nodes.recorder")
     reached, imported = closure(modules(*rooms))
     assert {name for name in reached if name.split(".")[0] in ("training", "pusht_env")} == set()
-    assert imported <= libraries() | ros_packages()
+    assert imported <= libraries("camera") | ros_packages()  # which is asked for where a robot has one
 
 
 @pytest.mark.parametrize(
     ("rooms", "extras"),
     [
-        (["policy"], []),
+        (["policy"], ["camera"]),
         (["pusht_env"], ["sim"]),
         (["ros_nodes.simulator.simulator_node"], ["sim"]),
-        (["ros_nodes"], ["train"]),
-        (["training.data", "training.evaluation", "training.pcm", "training.policy"], ["train"]),
+        (["ros_nodes"], ["train", "camera"]),
+        (["training.data", "training.evaluation", "training.pcm", "training.policy"], ["train", "camera"]),
         (["training.importing"], ["import"]),
         (["training"], ["reports", "import"]),
     ],

@@ -56,7 +56,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         scaled = (pictures.permute(0, 3, 1, 2) - self.mean) / self.deviation
-        maps = self.resnet(scaled)
+        # However a picture lies in memory, it is rounded in the same way.
+        maps = self.resnet(scaled.contiguous(memory_format=torch.channels_last))
         with torch.autocast(maps.device.type, enabled=False):
             features: Tensor = self.mix(self.keypoints(maps))
         return features
@@ -90,12 +91,17 @@ class ImageEncoders(nn.Module):
             places: (B, 2) in 0 … 1 of each part: where the crop is, from top to bottom and from left to right; by
                 default in the middle.
         """
-        features = []
-        for part in self.parts:
-            size = (self.config.cropped(part.height), self.config.cropped(part.width))
-            place = None if places is None else places[part.name]
-            features.append(self.encoder(part.name)(cropped(pictures[part.name], size, place)))
+        features = [
+            self.encode(part, pictures[part.name], None if places is None else places[part.name])
+            for part in self.parts
+        ]
         return torch.cat(features, -1)
+
+    def encode(self, part: ImagePart, pictures: Tensor, places: Tensor | None = None) -> Tensor:
+        """Features (B, F) of one camera's pictures (B, height, width, 3); places are as of `forward`, (B, 2)."""
+        size = (self.config.cropped(part.height), self.config.cropped(part.width))
+        features: Tensor = self.encoder(part.name)(cropped(pictures, size, places))
+        return features
 
     def check(self, pictures: Mapping[str, Tensor]) -> None:
         """Raise ValueError, naming the part, for pictures that are missing, too many or not as the task says."""

@@ -13,7 +13,9 @@ COMMAND = "command"
 """Name of the source of commands."""
 
 OUTPUTS = ("topic", "follow_joint_trajectory")
+AUTO = "auto"
 RELIABILITIES = ("reliable", "best_effort")
+PROJECTION_SIZE = 9
 RESERVED = (COMMAND, "sampler", "trajectory")
 """Names that no source may have, besides those of the robot's other keys: others begin with them."""
 
@@ -32,7 +34,8 @@ class Source:
 
     Attributes:
         name: of the part of the task that it fills.
-        topic, type, joints, fields, max_age, frame_id, reliability: see their descriptions.
+        topic, type, joints, fields, max_age, frame_id, reliability, same_pictures, projection: see their
+            descriptions.
 
     Raises:
         RobotError: naming the key that does not fit, and what is allowed.
@@ -48,9 +51,20 @@ class Source:
     )
     frame_id: str = _option("", "frame that its messages must be in; empty for any")
     reliability: str = _option(
-        "reliable",
-        "reliability of its subscription; best_effort for drivers that publish so",
-        choices=RELIABILITIES,
+        AUTO,
+        "reliability of its subscription; best_effort for drivers that publish so; auto: best_effort for pictures, "
+        "else reliable",
+        choices=(AUTO, *RELIABILITIES),
+    )
+    same_pictures: str = _option(
+        "refuse",
+        "of a camera: what becomes of the same picture for longer than max_age; a simulated camera needs allow",
+        choices=("refuse", "allow"),
+    )
+    projection: tuple[float, ...] = _option(
+        (),
+        "of a camera: homography (3×3, row by row) from the positions of the first two commanded joints to x, y in its "
+        "picture, as shares of its width and height; path_overlay draws by it; empty where there is none",
     )
 
     def __post_init__(self) -> None:
@@ -63,6 +77,7 @@ class Source:
         if not self.topic:
             raise RobotError(f"{self.name}.topic is empty, must name the topic of its messages")
         kind = self.kind
+        self._check_camera(kind)
         if not self.fields:
             object.__setattr__(self, "fields", kind.default)
         for name in self.fields:
@@ -70,7 +85,7 @@ class Source:
                 raise RobotError(
                     f"{self.name}.fields must be among {kind.allowed} for {self.type}, got {name!r}"
                 )
-        if not self.fields and not (kind.indexed and kind.count):
+        if not self.fields and not (kind.indexed and kind.count) and not kind.picture:
             raise RobotError(f"{self.name}.fields is empty, must name some of {kind.allowed} of {self.type}")
         if self.joints and not kind.by_joint:
             raise RobotError(f"{self.name}.joints must be empty for {self.type}, which has no joints")
@@ -79,9 +94,30 @@ class Source:
         for key in ("joints", "fields"):
             _check_distinct(f"{self.name}.{key}", getattr(self, key))
 
+    def _check_camera(self, kind: MessageType) -> None:
+        if self.reliability == AUTO:
+            object.__setattr__(self, "reliability", "best_effort" if kind.picture else "reliable")
+        if kind.picture and self.fields:
+            raise RobotError(f"{self.name}.fields must be empty for {self.type}, which has no numbers")
+        if all(map(math.isnan, self.projection)):  # ROS has no empty list of numbers
+            object.__setattr__(self, "projection", ())
+        if self.projection and not kind.picture:
+            raise RobotError(f"{self.name}.projection must be empty for {self.type}, which is no picture")
+        if self.projection and not (
+            len(self.projection) == PROJECTION_SIZE and all(map(math.isfinite, self.projection))
+        ):
+            raise RobotError(
+                f"{self.name}.projection must be {PROJECTION_SIZE} finite numbers, got {list(self.projection)}"
+            )
+
     @property
     def kind(self) -> MessageType:
         return MESSAGE_TYPES[self.type]
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether its messages are pictures."""
+        return self.kind.picture
 
     @property
     def size(self) -> int | None:

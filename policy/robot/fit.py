@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from policy.robot.description import Robot, RobotError, Source
 from policy.robot.observation_history import ObservationHistory, SourceSlice
+from policy.robot.pictures import check_decoder
 from policy.robot.times import SECOND
-from policy.task import Command, Part, Task
+from policy.task import Command, ImagePart, Part, Task
 
 PERIOD_TOLERANCE = 0.01
 """How far a control period may be from the task's, as a share: 0.033 s are 30 Hz."""
@@ -20,21 +21,31 @@ PERIOD_TOLERANCE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class FilledPart:
-    """A part of a task, and the source that fills it."""
+    """A part of a task, and the source that fills it.
+
+    Attributes:
+        image: the part, if it is a picture.
+        slice: where in an observation it is. Of a picture: where the numbers are that stand for it.
+    """
 
     source: Source
     slice: SourceSlice
+    image: ImagePart | None = None
 
 
-def filled_parts(robot: Robot, task: Task) -> tuple[FilledPart, ...]:
+def filled_parts(robot: Robot, task: Task, *, features: int = 1) -> tuple[FilledPart, ...]:
     """The parts of a task with their sources, in the order of the task. Other sources are left out.
 
+    Args:
+        features: numbers that stand for each picture in an observation, behind those of all vectors.
+
     Raises:
-        RobotError: naming the first part that has no source, one of another size, or one in another order.
+        RobotError: naming the first part that has no source, one of another kind or size, or one in another order.
     """
     sources = {source.name: source for source in robot.sources}
+    slices = _slices(task, features)
     filled = []
-    for part in task.vectors:
+    for part in task.observation:
         if part.name not in sources:
             raise RobotError(
                 f"part {part.name!r} of the task {task.name!r} has no source: observation_sources are "
@@ -42,18 +53,33 @@ def filled_parts(robot: Robot, task: Task) -> tuple[FilledPart, ...]:
             )
         source = sources[part.name]
         _check_part(part, source)
-        where = task.slices[part.name]
+        first, size = slices[part.name]
         max_age_ns = round(source.max_age * SECOND)
         filled.append(
             FilledPart(
                 source=source,
-                slice=SourceSlice(name=part.name, first=where.start, size=part.size, max_age_ns=max_age_ns),
+                slice=SourceSlice(name=part.name, first=first, size=size, max_age_ns=max_age_ns),
+                image=part if isinstance(part, ImagePart) else None,
             )
         )
     return tuple(filled)
 
 
-def _check_part(part: Part, source: Source) -> None:
+def _slices(task: Task, features: int) -> dict[str, tuple[int, int]]:
+    """First index and size of each part in an observation: vectors, then what stands for the pictures."""
+    slices = {name: (where.start, where.stop - where.start) for name, where in task.slices.items()}
+    for index, image in enumerate(task.images):
+        slices[image.name] = task.observation_dim + index * features, features
+    return slices
+
+
+def _check_part(part: Part | ImagePart, source: Source) -> None:
+    if isinstance(part, ImagePart) or source.is_camera:
+        if not (isinstance(part, ImagePart) and source.is_camera):
+            kinds = ("a picture", "numbers") if isinstance(part, ImagePart) else ("numbers", "a picture")
+            raise RobotError(f"part {part.name!r} is {kinds[0]}, its source gives {kinds[1]}: {source.type}")
+        check_decoder(source)
+        return
     size = source.size
     if size is None and part.size % (len(source.fields) or 1):
         raise RobotError(
@@ -125,20 +151,25 @@ def observation_history(
     *,
     steps: int = 1,
     limits: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    features: int = 1,
 ) -> ObservationHistory:
     """The history that turns measurements of a robot's sources into observations of a task.
 
     Args:
         steps: number of observations in a history.
-        limits: (observation_dim,) each, beyond which a value is refused; none if None.
+        limits: (observation_dim,) each, beyond which a vector's number is refused; none if None.
+        features: as of `filled_parts`.
 
     Raises:
         RobotError: for a robot that does not fill the task.
     """
-    nowhere = np.full(task.observation_dim, np.inf)
-    lower, upper = limits or (-nowhere, nowhere)
+    slices = [part.slice for part in filled_parts(robot, task, features=features)]
+    nowhere = np.full(sum(part.size for part in slices), np.inf)
+    lower, upper = -nowhere, nowhere.copy()
+    if limits is not None:
+        lower[: task.observation_dim], upper[: task.observation_dim] = limits
     return ObservationHistory(
-        [part.slice for part in filled_parts(robot, task)],
+        slices,
         lower,
         upper,
         steps=steps,
@@ -147,7 +178,14 @@ def observation_history(
     )
 
 
-def task_of(robot: Robot, *, name: str, rate: float, sizes: Mapping[str, int]) -> Task:
+def task_of(
+    robot: Robot,
+    *,
+    name: str,
+    rate: float,
+    sizes: Mapping[str, int],
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Task:
     """The task that a robot's own recordings are of: its sources are the parts, its command the action.
 
     Args:
@@ -155,13 +193,17 @@ def task_of(robot: Robot, *, name: str, rate: float, sizes: Mapping[str, int]) -
         rate: control steps a second, in Hz.
         sizes: numbers that sources give of which only the messages tell how many, by the source's name; for the
             commands as well.
+        image_sizes: height and width in px of each camera's part, by the source's name.
 
     Raises:
-        RobotError: if nothing says what is commanded, or how many numbers a source gives.
+        RobotError: if nothing says what is commanded, how many numbers a source gives, or how large its pictures are.
         TaskError: for a task that cannot be.
     """
-    parts = []
+    parts: list[Part | ImagePart] = []
     for source in robot.sources:
+        if source.is_camera:
+            parts.append(_image_part(source, image_sizes or {}))
+            continue
         size = _size(source, sizes)
         parts.append(Part(name=source.name, names=source.number_names(size), units=source.number_units(size)))
     command = robot.command
@@ -176,6 +218,15 @@ def task_of(robot: Robot, *, name: str, rate: float, sizes: Mapping[str, int]) -
     }
     action = Command(names=names, units=command.number_units(size), **limits)
     return Task(name=name, rate=rate, observation=tuple(parts), action=action)
+
+
+def _image_part(source: Source, sizes: Mapping[str, tuple[int, int]]) -> ImagePart:
+    if source.name not in sizes:
+        raise RobotError(
+            f"only messages tell how large the pictures of {source.name!r} are, and there is none"
+        )
+    height, width = sizes[source.name]
+    return ImagePart(name=source.name, height=height, width=width)
 
 
 def _size(source: Source, sizes: Mapping[str, int]) -> int:

@@ -33,6 +33,7 @@ class MessageType:
         indexed: whether the fields are arrays.
         count: function (message, fields) → how many numbers it gives, where only the message knows.
         observed: whether it tells of a state; otherwise of commands alone.
+        picture: whether it is a picture, which has no numbers: `policy.robot.pictures` reads it.
     """
 
     read: Read
@@ -43,6 +44,7 @@ class MessageType:
     indexed: bool = False
     count: Count | None = None
     observed: bool = True
+    picture: bool = False
 
     def knows(self, name: str) -> bool:
         """Whether a source's `fields` may hold a name."""
@@ -180,6 +182,7 @@ POINT_ATTRIBUTES: Mapping[str, str] = {
 TWIST = {"linear": "m/s", "angular": "rad/s"}
 SCALAR = MessageType(read=lambda message, joints, fields: [message.data], fields=("data",), default=("data",))
 ARRAY = MessageType(read=_whole_or_indexed, fields=("data",), indexed=True, count=_count_data)
+PICTURE = MessageType(read=lambda message, joints, fields: (), fields=(), picture=True)
 
 MESSAGE_TYPES: Mapping[str, MessageType] = {
     "sensor_msgs/JointState": MessageType(
@@ -199,6 +202,8 @@ MESSAGE_TYPES: Mapping[str, MessageType] = {
             "linear_acceleration": ("linear_acceleration", "m/s²"),
         }
     ),
+    "sensor_msgs/Image": PICTURE,
+    "sensor_msgs/CompressedImage": PICTURE,
     "sensor_msgs/Joy": MessageType(read=_indexed, fields=("axes", "buttons"), indexed=True),
     "nav_msgs/Odometry": _structure(
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from policy.runtime.engine import EngineError, require_library
 from policy.task_parts import ImagePart
 
 
-def openvino_encoders(encoders: ImageEncoders, threads: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Pictures (B, height, width, 3) by the part's name → features (B, F), as `ImageEncoders` in use.
+def openvino_encoders(encoders: ImageEncoders, threads: int) -> Callable[[str, Tensor], Tensor]:
+    """(part's name, pictures (B, height, width, 3)) → features (B, F), as `ImageEncoders` in use.
 
     A picture at a time, as they arrive.
 
@@ -41,16 +41,13 @@ def openvino_encoders(encoders: ImageEncoders, threads: int) -> Callable[[Mappin
         model = _Graph(openvino).build(part, encoders)
         requests[part.name] = core.compile_model(model, "CPU", options).create_infer_request()
 
-    def features_of(part: ImagePart, pictures: Tensor) -> Tensor:
-        request = requests[part.name]
+    def encode(name: str, pictures: Tensor) -> Tensor:
+        request = requests[name]
         found = []
         for picture in pictures.cpu().contiguous().numpy():
             request.infer({0: picture[None]})
             found.append(torch.from_numpy(request.get_output_tensor(0).data.copy()))
         return torch.cat(found)
-
-    def encode(pictures: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([features_of(part, pictures[part.name]) for part in encoders.parts], -1)
 
     return encode
 

@@ -78,7 +78,7 @@ class Runtime:
         self.engine = best_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
-        self._encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+        self._encode: Callable[[str, Tensor], Tensor] | None = None
         if self.engine == "openvino" and policy.encoders is not None:
             self._encode = openvino_encoders(policy.encoders, self.threads)
         self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
@@ -120,7 +120,13 @@ class Runtime:
             with self._threads():
                 return self.policy.encode_images(pictures)
         self.policy.encoders.check(pictures)
-        return self._encode(pictures)
+        return torch.cat([self._encode(part.name, pictures[part.name]) for part in self.task.images], -1)
+
+    def encode_image(self, name: str, pictures: Tensor) -> Tensor:
+        """See `DiffusionPolicy.encode_image`. Any batch size; PyTorch keeps the calling thread's number of threads."""
+        if self._encode is None:
+            return self.policy.encode_image(name, pictures)
+        return self._encode(name, pictures)
 
     def predict(
         self,

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
@@ -17,21 +19,21 @@ from policy.exported import ExportedPolicy
 from policy.exported.remote import ServerError
 from policy.robot.fit import FilledPart, control_period_ns, filled_parts, position_columns
 from policy.robot.joint_limits import JointLimits
-from policy.robot.message_types import Message
-from policy.robot.messages import measurement
-from policy.robot.observation_history import Arrival, RejectedObservation, check_age
+from policy.robot.observation_history import Arrival
 from policy.robot.times import SECOND
 from policy.runtime import Policy
 from ros_nodes.commands.trajectory_output import ActionOutput, TopicOutput, TrajectoryOutput
 from ros_nodes.policy_node.chunk_computation import ChunkComputation
 from ros_nodes.policy_node.chunk_length import check_speed
 from ros_nodes.policy_node.chunk_sender import ChunkSender
+from ros_nodes.policy_node.frame_encoder import picture_encoder
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, warm_up
 from ros_nodes.policy_node.loading import LoadedPolicy
 from ros_nodes.policy_node.measured_position import MeasuredPosition
 from ros_nodes.policy_node.motion import Motion
-from ros_nodes.policy_node.observation_intake import policy_history, subscribe_part
+from ros_nodes.policy_node.observation_input import ObservationInput
 from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
+from ros_nodes.policy_node.policy_history import policy_history
 from ros_nodes.policy_node.preparation import PolicyPreparation, prepare
 from ros_nodes.policy_node.statistics import PolicyStatistics
 from ros_nodes.reception.refusals import Refusals
@@ -68,7 +70,6 @@ class ActionLoop:
         config, robot, task = policy.config, settings.robot, policy.task
         self._joints = joints
         self._period_ns = control_period_ns(robot, task)
-        self._parts = filled_parts(robot, task)
         self.statistics = PolicyStatistics()
         self.history = policy_history(robot, policy)
         self._node = node
@@ -143,17 +144,28 @@ class ActionLoop:
             warn=node.get_logger().warning,
         )
         resources.callback(self._computation.close)
-        for part in self._parts:
-            subscribe_part(node, part, resources, receive=self._on_message, refuse=self._refuse)
+        self._input = ObservationInput(
+            node,
+            filled_parts(robot, policy.task, features=policy.config.image_encoder.features),
+            settings=settings,
+            encode=None if isinstance(prepared, ExportedPolicy) else picture_encoder(prepared),
+            statistics=self.statistics,
+            take=self._take,
+            refuse=self._refusals.add,
+            fail=self._on_failure,
+        )
+        resources.callback(self._input.close)
 
     def activate(self) -> None:
         self._active = True
+        self._input.listen(True)
         self._in_the_way = False
         self.forget()
 
     def deactivate(self) -> None:
         """Stop the motion."""
         self._active = False
+        self._input.listen(False)
         self._stop()
         self.forget()
 
@@ -164,6 +176,7 @@ class ActionLoop:
 
     def forget(self) -> None:
         """Start anew: history, noises and schedule. A chunk that is being computed will be dropped."""
+        self._input.forget()
         self._motion.forget()
         self.history.forget()
         self._start_anew()
@@ -229,19 +242,11 @@ class ActionLoop:
         self.statistics.stops += self._motion.is_under_way(now)
         self._motion.stop(now)
 
-    def _on_message(self, part: FilledPart, message: Message) -> None:
-        if not self._active:
-            return
-        arrived, now = time.perf_counter(), self._now()
+    def _take(self, part: FilledPart, stamp: int, values: NDArray[np.float64], *, arrived: float) -> None:
+        """Take in a measurement, and begin a chunk if one is due. Raises RejectedObservation."""
+        now = self._now()
         self._newest_time = max(self._newest_time, now)
-        try:
-            stamp, values = measurement(message, part.source, size=part.slice.size, now_ns=now)
-            if not self._settings.synchronous:  # in lockstep the clock may be ahead, but nothing ages
-                check_age(part.slice, stamp, now, may_lead=self._node.get_clock().ros_time_is_active)
-            arrival = self.history.add(part.slice.name, stamp, values)
-        except RejectedObservation as rejection:
-            self._refuse(part.slice.name, rejection.reason, str(rejection))
-            return
+        arrival = self.history.add(part.slice.name, stamp, values)
         if arrival is Arrival.RESTART:
             self._restart(now)
         elif arrival is Arrival.DUPLICATE:
@@ -257,10 +262,6 @@ class ActionLoop:
         # The first part of an observation must not start a chunk from the one before it.
         if is_new or arrival is Arrival.DUPLICATE:
             self._consider(newest, now)
-
-    def _refuse(self, source: str, reason: str, detail: str) -> None:
-        if self._active:
-            self._refusals.add(source, reason, detail)
 
     def _consider(self, stamp_ns: int, now_ns: int) -> None:
         if self._computation.busy:

@@ -81,6 +81,7 @@ def warm_up(prepared: Policy | ExportedPolicy, policy: LoadedPolicy) -> float:
     """Inference time in s of the fastest of three chunks, since the first one of a process takes longer."""
     limits = observed_range(policy)
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
+    middle = np.pad(middle, (0, policy.config.row_dim(policy.task) - len(middle)))  # features of pictures
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
     generator = torch.Generator().manual_seed(0)
     request = ChunkRequest(

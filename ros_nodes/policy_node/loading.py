@@ -29,7 +29,13 @@ def load_policy(checkpoint: str, *, pcm: str, device: str, sampler: SamplerConfi
         ValueError: if the policy cannot be sampled that way, or for an address that is none.
     """
     if is_address(checkpoint):
-        return open_remote(checkpoint)
+        remote = open_remote(checkpoint)
+        if remote.task.images:
+            raise ValueError(
+                f"{checkpoint}: a policy on a server takes no pictures, and this one sees "
+                f"{remote.task.images[0].name!r}: give its file as checkpoint"
+            )
+        return remote
     policy = DiffusionPolicy.load(checkpoint, device)
     if pcm:
         policy = policy.with_pcm(load_pcm(pcm, policy.network))

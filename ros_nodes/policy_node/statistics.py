@@ -20,6 +20,7 @@ COUNTS = (
     "deadline_misses",
     "late_chunks",
     "non_finite_chunks",
+    "skipped_frames",
     "stops",
     "unanswered_requests",
     "goals_rejected",
@@ -41,6 +42,7 @@ class PolicyStatistics:
         latencies: times of the newest chunks from the observation's arrival to the chunk's publication, in s; also of
             chunks that came too late for that.
         inference_seconds: times of their policy calls, in s.
+        encoding_seconds: times in which the newest frames were encoded, in s.
         depth: network evaluations of the newest chunk that had to follow one another.
         network_evaluations: all network evaluations of the newest chunk.
         residual: how far the last iteration of the newest chunk moved its normalised actions.
@@ -51,6 +53,7 @@ class PolicyStatistics:
         deadline_misses: number of chunks that came after the last point of the chunk before them.
         late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.
+        skipped_frames: number of cameras' frames that gave way to newer ones before they were encoded.
         stops: number of times that the motion was stopped, since observations were lost or the node was deactivated.
         unanswered_requests: number of chunks that the policy's server did not give.
         goals_rejected, goals_aborted: numbers of goals that the controller's action server turned down or gave up.
@@ -61,6 +64,7 @@ class PolicyStatistics:
     chunks: int = 0
     latencies: deque[float] = field(default_factory=_window)
     inference_seconds: deque[float] = field(default_factory=_window)
+    encoding_seconds: deque[float] = field(default_factory=_window)
     depth: int = 0
     network_evaluations: int = 0
     residual: float = 0.0
@@ -70,6 +74,7 @@ class PolicyStatistics:
     deadline_misses: int = 0
     late_chunks: int = 0
     non_finite_chunks: int = 0
+    skipped_frames: int = 0
     stops: int = 0
     unanswered_requests: int = 0
     goals_rejected: int = 0
@@ -111,7 +116,10 @@ class PolicyStatistics:
             ("latency", self.latencies),
             ("inference", self.inference_seconds),
             ("overhead", self.overheads),
+            ("encoding", self.encoding_seconds),
         ):
+            if name == "encoding" and not seconds:
+                continue  # of a policy without cameras
             # NumPy has no percentile of nothing.
             percentiles = np.percentile(seconds, PERCENTS) if seconds else np.full(len(PERCENTS), np.nan)
             for percent, value in zip(PERCENTS, percentiles, strict=True):

@@ -15,8 +15,9 @@ import rosbag2_py
 STORAGES = ("mcap", "sqlite3")
 TEMPORARY = re.compile(r"\.recording\.\d+\.tmp")
 EPISODE = re.compile(r"episode_(\d{4,})")
-CACHE = 16 * 1024 * 1024
-"""Bytes that wait for the disk while the node goes on."""
+CACHE, PICTURE_CACHE = 16 * 1024 * 1024, 256 * 1024 * 1024
+"""Bytes that wait for the disk while the node goes on, without cameras and with."""
+PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 
 class RecordingError(ValueError):
@@ -94,7 +95,7 @@ class EpisodeBag:
         options = rosbag2_py.StorageOptions(
             uri=str(self._temporary / self.name),
             storage_id=storage,
-            max_cache_size=CACHE,
+            max_cache_size=PICTURE_CACHE if set(PICTURES) & set(topics.values()) else CACHE,
             custom_data={"robot": robot},
         )
         self._writer.open(options, rosbag2_py.ConverterOptions("cdr", "cdr"))

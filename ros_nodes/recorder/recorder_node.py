@@ -22,10 +22,11 @@ from std_srvs.srv import Trigger
 
 from policy.robot.description import RobotError, Source
 from policy.robot.message_types import Message
+from policy.robot.pictures import MOST_PICTURE_BYTES
 from policy.robot.robot_file import load_robot
 from policy.robot.times import SECOND
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
-from ros_nodes.reception.bounded_subscription import subscribe_bounded
+from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
 from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.reception.message_classes import message_class
 from ros_nodes.recorder.episode_bag import (
@@ -40,6 +41,9 @@ from ros_nodes.recorder.topic_monitor import TopicMonitor
 AUTO = "auto"
 QUEUE = 1000
 """Messages of a topic that may wait for the recorder: 2 s at 500 Hz."""
+
+PICTURE_QUEUE = 30
+"""Pictures of a topic that may wait, likewise: 1 s at 30 Hz, 30 MB at 640×480."""
 
 PARAMETERS = (
     ("robot", "", "YAML file of the robot, as the policy node takes it"),
@@ -109,6 +113,9 @@ class Recorder(ClockGuard, Node):
         monitors = {
             source.name: TopicMonitor(source, period_ns, may_lead=simulated) for source in self._sources
         }
+        for monitor in monitors.values():
+            if monitor.camera is not None and monitor.camera.blind:
+                self.get_logger().warning(f"recorded without a look at it: {monitor.camera.blind}")
         if self._command is not None:  # which may be silent, and as slow as the person who commands
             monitors[self._command.name] = TopicMonitor(self._command, None, may_lead=simulated)
         return monitors
@@ -134,8 +141,9 @@ class Recorder(ClockGuard, Node):
                 callback=partial(self._on_message, monitors),
                 refuse=partial(self._on_refused, monitors),
                 keep=partial(self._keep, topic),
+                most_bytes=MOST_PICTURE_BYTES if sources[0].is_camera else MOST_BYTES,
                 qos=QoSProfile(
-                    depth=QUEUE,
+                    depth=PICTURE_QUEUE if sources[0].is_camera else QUEUE,
                     reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
                 ),
             )
@@ -237,6 +245,9 @@ class Recorder(ClockGuard, Node):
         for name, monitor in self._monitors.items():
             rate = monitor.rate()
             values[f"rate_hz.{name}"] = "none" if rate is None else f"{rate:.1f}"
+            if monitor.camera is not None:
+                size = monitor.camera.size
+                values[f"size_px.{name}"] = "none" if size is None else "×".join(map(str, size))
         values |= self.clock_refusals.values("rejected_times")
         message = diagnostic_message(
             name=self.get_fully_qualified_name(),

@@ -14,6 +14,7 @@ from policy.robot.message_types import Message
 from policy.robot.messages import command_points, measurement
 from policy.robot.observation_history import RejectedObservation, SourceSlice, check_age
 from policy.robot.times import SECOND
+from ros_nodes.recorder.camera_check import CameraCheck
 
 WINDOW = 2 * SECOND
 """How long the newest measurements count."""
@@ -34,6 +35,7 @@ class TopicMonitor:
         may_lead: whether stamps may be ahead of the clock. A simulated clock arrives over the network as they do.
 
     Attributes:
+        camera: looks at its pictures; None for a source of numbers.
         messages: number since `restart`.
         refused: number of those that no observation can be made of.
         largest_gap_ns: longest time since `restart` between two measurements.
@@ -41,6 +43,7 @@ class TopicMonitor:
 
     def __init__(self, source: Source, period_ns: int | None, *, may_lead: bool) -> None:
         self.source = source
+        self.camera = CameraCheck(source) if source.is_camera else None
         self._period_ns = period_ns
         self._may_lead = may_lead
         self._slice = SourceSlice(
@@ -89,6 +92,10 @@ class TopicMonitor:
             RejectedObservation: if it would be refused as an observation or a command.
         """
         source = self.source
+        if self.camera is not None:
+            stamp = self.camera.stamp(message, now_ns)
+            self._check_stamp(stamp, now_ns)
+            return stamp
         size = source.kind.count(message, source.fields) if source.kind.count else source.size or 0
         if not source.kind.observed:  # its times lie ahead
             command_points(message, source, size=size, now_ns=now_ns)
@@ -98,12 +105,15 @@ class TopicMonitor:
             raise RejectedObservation(
                 "not_finite", f"number {int(np.argmin(np.isfinite(values)))} is not finite"
             )
+        self._check_stamp(stamp, now_ns)
+        return stamp
+
+    def _check_stamp(self, stamp: int, now_ns: int) -> None:
         check_age(self._slice, stamp, now_ns, may_lead=self._may_lead)
         if self._stamp is not None and stamp < self._stamp:
             late = (self._stamp - stamp) / SECOND
             self._stamp = stamp
             raise RejectedObservation("order", f"stamped {late:.3f} s before its predecessor")
-        return stamp
 
     def rate(self) -> float | None:
         """Measurements a second, None where too few are there to tell."""

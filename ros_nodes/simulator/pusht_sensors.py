@@ -21,9 +21,9 @@ class PushTSensors:
         self._node = node
         node.declare_parameter(
             "image_size",
-            256,
+            96,
             ParameterDescriptor(
-                description="side of ~/image in px",
+                description="side of ~/image in px; policies see 96",
                 integer_range=[IntegerRange(from_value=16, to_value=2048, step=1)],
             ),
         )
@@ -41,7 +41,5 @@ class PushTSensors:
         if self._markers.get_subscription_count():
             self._markers.publish(messages.markers(state))
         if self._image.get_subscription_count():
-            target = robot.trajectory.sample(state.time)
-            size = self._node.get_parameter("image_size").value
-            frame = draw_frame(state.scene.picture, size, target=target)
+            frame = draw_frame(state.scene.picture, self._node.get_parameter("image_size").value)
             self._image.publish(messages.image(state, frame))

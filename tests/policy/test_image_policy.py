@@ -102,6 +102,8 @@ def test_an_engine_encodes_and_takes_rows(engine: str) -> None:
 
     features = served.encode_images(pictures(2))
     torch.testing.assert_close(features, policy.encode_images(pictures(2)), rtol=1e-4, atol=1e-4)
+    alone = served.encode_image("camera", pictures(2)["camera"])
+    torch.testing.assert_close(alone, features, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         served.predict_chunk(rows(policy), noise=noise),
         policy.predict_chunk(rows(policy), noise=noise),

@@ -1,14 +1,15 @@
 """Write demonstrations of any task, episode by episode, into a store that `load_demonstrations` reads.
 
 The store appears whole or not at all. Until then its steps are in a folder beside it, from which an import that was
-killed goes on. Memory holds one episode.
+killed goes on. Memory holds the numbers of one episode, and one picture.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from policy.atomic_write import atomic_write
 from policy.task import Task, task_values
+from training.data.picture_file import Picture, PictureFile
 from training.data.store_check import MOST_ROWS
 from training.data.store_files import StoreError
 from training.data.whole_store import locked_store, write_store
@@ -32,29 +34,40 @@ class EpisodeWriter:
         ends: one past the last step of each episode that was kept.
         sources: of all episodes so far, kept or dropped, also by the run that this one continues.
         dropped: source and reason of each episode that was dropped.
+        counts: sums of what `count` was told.
     """
 
     def __init__(self, path: Path, task: Task, folder: Path) -> None:
         self.ends: list[int] = []
         self.sources: list[str] = []
         self.dropped: list[tuple[str, str]] = []
+        self.counts: Counter[str] = Counter()
         self._path, self._task, self._folder = path, task, folder
         self._row_bytes = 4 * (task.observation_dim + task.action_dim)
         self._read_earlier()
         self._steps: IO[bytes] = open(folder / STEPS, "ab")  # noqa: SIM115 - closed by `close`
         self._episodes: IO[str] = open(folder / EPISODES, "a", encoding="utf-8")  # noqa: SIM115
+        self._pictures = {image.name: PictureFile(folder, image) for image in task.images}
 
-    def append(self, observations: ArrayLike, actions: ArrayLike, *, source: str = "") -> None:
+    def append(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        *,
+        pictures: Mapping[str, Iterable[Picture]] | None = None,
+        source: str = "",
+    ) -> None:
         """Add an episode.
 
         Args:
-            observations: (n, D) of the task's parts in their order, in their units.
+            observations: (n, D) of the task's vectors in their order, in their units.
             actions: (n, A): what was commanded at these steps.
+            pictures: n pictures (height, width, 3) of each of the task's cameras, which are asked for one by one.
             source: name of the episode where it comes from, for messages and to go on after a kill.
 
         Raises:
             StoreError: for another shape, no step, a value that is not finite in float32, or too many steps. Nothing is
-                added then.
+                added then, nor if asking for pictures raises.
         """
         where = f"{self._path}: episode {source or len(self.sources)}"
         action_names = tuple(f"action.{name}" for name in self._task.action.names)
@@ -69,6 +82,12 @@ class EpisodeWriter:
         end = (self.ends[-1] if self.ends else 0) + len(rows)
         if end > MOST_ROWS:
             raise StoreError(f"{where} ends at step {end}, at most {MOST_ROWS} are allowed")
+        given = pictures or {}
+        if given.keys() != self._pictures.keys():
+            expected = ", ".join(self._pictures) or "none"
+            raise StoreError(f"{where} has pictures of {', '.join(given) or 'none'}, expected {expected}")
+        for name, file in self._pictures.items():
+            file.append(given[name], first=end - len(rows), count=len(rows), where=f"{where}: {name}")
         self._steps.write(rows.astype("<f4", copy=False).tobytes())
         self._steps.flush()
         # Only now does the episode count.
@@ -82,9 +101,16 @@ class EpisodeWriter:
         self.sources.append(source)
         self.dropped.append((source, reason))
 
+    def count(self, numbers: Mapping[str, int]) -> None:
+        """Note numbers of the newest episode, by name, for reports."""
+        self._note({"counts": dict(numbers)})
+        self.counts.update(numbers)
+
     def close(self) -> None:
         self._steps.close()
         self._episodes.close()
+        for file in self._pictures.values():
+            file.close()
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Write the store. Raises StoreError if there is no episode."""
@@ -96,6 +122,8 @@ class EpisodeWriter:
         arrays: dict[str, np.ndarray] = {
             f"data/{name}": rows[:, part] for name, part in self._task.slices.items()
         }
+        for name, file in self._pictures.items():
+            arrays[f"data/{name}"] = file.rows(self.ends[-1])
         arrays["data/action"] = rows[:, self._task.observation_dim :]
         arrays["meta/episode_ends"] = np.array(self.ends, "<i8")
         attributes = {"task": task_values(self._task), "provenance": dict(provenance)}
@@ -114,6 +142,9 @@ class EpisodeWriter:
                 break
             whole += len(line)
             note = json.loads(line)
+            if "counts" in note:
+                self.counts.update(note["counts"])
+                continue
             self.sources.append(note["source"])
             if "end" in note:
                 self.ends.append(note["end"])
@@ -145,7 +176,7 @@ def write_demonstrations(
         StoreError: if there is something at the path, another process writes it, or no episode was added.
     """
     path = Path(path)
-    if "action" in task.slices:
+    if any(part.name == "action" for part in task.observation):
         raise StoreError(f"{path}: a part must not be named action, as the array of the actions is")
     with locked_store(path):
         if path.exists():

@@ -181,7 +181,15 @@ def _features(policy: Policy | ExportedPolicy, episodes: Sequence[RunningEpisode
         )
     shown = [episode.pictures() for episode in episodes]
     pictures = {name: torch.from_numpy(np.concatenate([each[name] for each in shown])) for name in shown[0]}
-    features = policy.encode_images(pictures)
+    count = len(next(iter(pictures.values())))
+    # A batch rounds differently. An episode by itself is seen picture by picture, to the last bit as on a robot.
+    at_once = 1 if len(episodes) == 1 else count
+    features = torch.cat(
+        [
+            policy.encode_images({name: each[first : first + at_once] for name, each in pictures.items()})
+            for first in range(0, count, at_once)
+        ]
+    )
     return features.view(len(episodes), -1, features.shape[-1]).cpu()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,15 @@ from policy.robot.fit import control_period_ns, filled_parts, observation_histor
 from policy.robot.message_types import Message
 from policy.robot.messages import command_points, measurement, message_stamp_ns
 from policy.robot.observation_history import Arrival, RejectedObservation
+from policy.robot.pictures import FrozenCheck, camera_measurement
 from policy.robot.times import SECOND
 from policy.task import Task
+from training.importing.frame_file import FrameFile
 
 LATEST = SECOND
 """How much later than observations of the same time a command may be in a bag, in ns."""
 
-TOLERATED = frozenset({"frame", "joint", "order"})
+TOLERATED = frozenset({"black", "frame", "frozen", "joint", "order"})
 """Reasons for which a message is left out, as the node does. Others mean that the bag is damaged."""
 
 
@@ -38,7 +40,7 @@ class Stretch:
     """Steps without a gap.
 
     Attributes:
-        observations: (n, D) float32.
+        observations: (n, D + I) float32: the numbers of all vectors, then of each camera the number of a frame.
         actions: (n, A) float32.
         start_ns: time of the first step.
         end: why there is no further one; empty at the end of the messages.
@@ -64,6 +66,7 @@ class ControlSteps:
         robot: what the messages mean.
         task: of which the steps are.
         observed: for actions that are the next observation: which of its numbers, (A,). None for commands.
+        frames: takes the frames of each camera, by its part's name.
 
     Attributes:
         left_out: of each topic, how many messages the node would leave out, too.
@@ -74,7 +77,14 @@ class ControlSteps:
         RobotError: for a robot that does not fill the task.
     """
 
-    def __init__(self, robot: Robot, task: Task, *, observed: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        task: Task,
+        *,
+        observed: Sequence[int] | None = None,
+        frames: Mapping[str, FrameFile] | None = None,
+    ) -> None:
         self._robot, self._task = robot, task
         self._observed = None if observed is None else list(observed)
         self._period_ns = control_period_ns(robot, task)
@@ -94,6 +104,8 @@ class ControlSteps:
         self.without_command = 0
         self._arrived: Counter[str] = Counter()  # messages of each source
         self._sampled = 0
+        self._frames = frames or {}
+        self._frozen = {source.name: FrozenCheck(source) for source in robot.sources if source.is_camera}
         self._start()
 
     def observe(self, source: Source, message: Message, now_ns: int) -> Iterator[Stretch]:
@@ -108,7 +120,7 @@ class ControlSteps:
         """
         name = source.name
         try:
-            stamp, values = measurement(message, source, size=self._sizes[name], now_ns=now_ns)
+            stamp, values = self._measurement(source, message, now_ns)
             arrival = self._history.add(name, stamp, values)
         except RejectedObservation as rejection:
             self._leave_out(source, rejection)
@@ -122,6 +134,12 @@ class ControlSteps:
         self._stamps[name] = stamp
         self._arrived[name] += 1
         yield from self._take_steps()
+
+    def _measurement(self, source: Source, message: Message, now_ns: int) -> tuple[int, NDArray[np.float64]]:
+        if not source.is_camera:
+            return measurement(message, source, size=self._sizes[source.name], now_ns=now_ns)
+        stamp, picture = camera_measurement(message, source, frozen=self._frozen[source.name], now_ns=now_ns)
+        return stamp, np.array([self._frames[source.name].add(picture)], dtype=np.float64)
 
     def command(self, source: Source, message: Message, now_ns: int) -> None:
         """Take in a message that tells a command. Arguments and errors are those of `observe`."""
@@ -154,6 +172,8 @@ class ControlSteps:
     def forget(self) -> None:
         """Start anew, as if nothing had arrived."""
         self._history.forget()
+        for frozen in self._frozen.values():
+            frozen.forget()
         self._commands.clear()
         self._stamps.clear()
         self._waiting.clear()

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import MISSING
 from tqdm import tqdm
 
 from policy.task import FASTEST, SLOWEST
+from policy.task_parts import LONGEST_SIDE
 from training.command import run_command
 from training.data.write_demonstrations import EpisodeWriter, write_demonstrations
 from training.importing.bag_messages import bags_in
@@ -48,11 +48,15 @@ class ImportConfig:
     rate: float | None = None
     robot: str = ""
     split: str = "none"
+    image_size: list[int] | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
         if self.rate is not None and not SLOWEST <= self.rate <= FASTEST:
             raise ValueError(f"rate must be in {SLOWEST:g} … {FASTEST:g} Hz, got {self.rate}")
+        size = self.image_size
+        if size is not None and not (len(size) == 2 and all(1 <= side <= LONGEST_SIDE for side in size)):
+            raise ValueError(f"image_size must be [height,width] in 1 … {LONGEST_SIDE} px, got {size}")
         if not self.output.endswith(".zarr"):
             raise ValueError(f"output must end with .zarr, got {self.output!r}")
 
@@ -65,6 +69,7 @@ class ImportConfig:
             rate=self.rate,
             robot=self.robot,
             split=self.split,
+            image_size=None if self.image_size is None else (self.image_size[0], self.image_size[1]),
         )
 
 
@@ -130,6 +135,7 @@ def import_demonstrations(config: ImportConfig) -> Imported:
             recording=recording,
             ends=tuple(writer.ends),
             dropped=tuple(writer.dropped),
+            frames=dict(writer.counts),
         )
         provenance["bad_episodes"] = imported.bad_episodes
     return imported
@@ -158,16 +164,26 @@ def _write(recording: Recording, writer: EpisodeWriter, *, skip_bad: bool) -> No
             for item in _items(recording, index, advance):
                 if item.name in written:
                     continue
-                if isinstance(item, Episode):
-                    observations = np.concatenate(list(item.parts.values()), axis=1)
-                    writer.append(observations, item.actions, source=item.name)
-                elif isinstance(item, Dropped):
-                    writer.drop(item.name, item.reason)
-                elif skip_bad:
-                    writer.drop(item.name, str(item))
-                else:
-                    raise EpisodeError(f"{item} (skip_bad=true imports the others)", item.name)
+                bad = _append(writer, item) if isinstance(item, Episode) else item
+                if isinstance(bad, Dropped):
+                    writer.drop(bad.name, bad.reason)
+                elif bad is not None and skip_bad:
+                    writer.drop(bad.name, str(bad))
+                elif bad is not None:
+                    raise EpisodeError(f"{bad} (skip_bad=true imports the others)", bad.name)
             progress.update(end - progress.n)
+
+
+def _append(writer: EpisodeWriter, episode: Episode) -> EpisodeError | None:
+    """Write an episode; what is wrong with its pictures, which are read only now."""
+    try:
+        writer.append(episode.observations, episode.actions, pictures=episode.pictures, source=episode.name)
+    except EpisodeError as error:
+        error.name = episode.name
+        return error
+    for camera, counts in episode.frames.items():
+        writer.count({f"{camera}.{fate}": number for fate, number in counts.items()})
+    return None
 
 
 def _items(recording: Recording, index: int, advance: Advance) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from policy.task import Task
 from training.data.store_files import folder_store, open_group
-from training.importing.recording import Recording
+from training.importing.recording import REPEATED, UNUSED, USED, Recording
 
 MOST_LINES = 200
 BLOCK_ROWS = 65_536
@@ -25,12 +25,14 @@ class Imported:
         recording: what was read.
         ends: one past each episode's last step.
         dropped: name and reason of each recorded episode that was left out, or of what another one lacks.
+        frames: how many frames of each camera became what, by ``<part>.<fate>``.
     """
 
     path: Path
     recording: Recording
     ends: Sequence[int]
     dropped: Sequence[tuple[str, str]]
+    frames: Mapping[str, int]
 
     @property
     def bad_episodes(self) -> int:
@@ -59,6 +61,14 @@ def _lines(imported: Imported) -> Iterator[str]:
         f"{ends[-1] / task.rate:.1f} s"
     )
     yield from _ranges(imported.path, task)
+    for image in task.images:
+        used, unused, repeated = (
+            imported.frames.get(f"{image.name}.{fate}", 0) for fate in (USED, UNUSED, REPEATED)
+        )
+        yield (
+            f"  {image.name}: {ends[-1]} pictures of {image.height}×{image.width} px; of {used + unused} frames "
+            f"{unused} not used, {repeated} steps repeat one"
+        )
     for what in recording.left_out:
         yield f"left out: {what}"
     if gaps := sum(name.endswith(" gap") for name, _ in imported.dropped):

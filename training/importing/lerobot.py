@@ -1,12 +1,12 @@
 """LeRobot datasets of the versions v2.1 and v3.0, read without the package `lerobot`.
 
 Source: the layouts that huggingface/lerobot writes. v2.1 has a table for each episode, v3.0 tables of many episodes.
-Pictures are left out.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.importing.lerobot_metadata import Metadata, Rows, read_metadata
+from training.importing.lerobot_pictures import picture_reader
 from training.importing.parquet_rows import TableError, TableReader
 from training.importing.recording import (
     Advance,
@@ -47,13 +48,21 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
     if action not in numbers:
         raise RecordingError(f"{source}: no column {action!r} of numbers, there are {', '.join(numbers)}")
     observed = [name for name in features if name.startswith("observation.")]
-    columns = chosen_columns([name for name in observed if name in numbers], choice.parts, source=source)
+    pictures = [name for name in observed if features[name].size is not None]
+    columns = chosen_columns(
+        [name for name in observed if name in numbers], choice.parts, pictures=pictures, source=source
+    )
+    sizes = {
+        column: choice.image_size or size
+        for column in columns.values()
+        if (size := features[column].size) is not None
+    }
     if choice.rate is not None and choice.rate != metadata.rate:
         raise RecordingError(f"{source}: fps is {metadata.rate:g}, rate={choice.rate:g} cannot be kept")
     task = make_task(
         choice.name or path.resolve().name,
         rate=metadata.rate,
-        parts={part: features[column].names for part, column in columns.items()},
+        parts={part: sizes.get(column, features[column].names) for part, column in columns.items()},
         action=features[action].names,
         source=source,
     )
@@ -62,7 +71,7 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
         format=f"LeRobot {metadata.version}",
         task=task,
         episodes=[str(index) for index in metadata.episodes],
-        read=_Reader(metadata, columns, action).read,
+        read=_Reader(metadata, columns, action=action, sizes=sizes).read,
         left_out=[f"{name} ({features[name].kind})" for name in observed if name not in columns.values()],
     )
 
@@ -70,13 +79,25 @@ def open_lerobot(path: Path, choice: Choice) -> Recording:
 class _Reader:
     """Reads a dataset's episodes; in order, no row is decoded twice."""
 
-    def __init__(self, metadata: Metadata, columns: Mapping[str, str], action: str) -> None:
+    def __init__(
+        self,
+        metadata: Metadata,
+        columns: Mapping[str, str],
+        *,
+        action: str,
+        sizes: Mapping[str, tuple[int, int]],
+    ) -> None:
         self._metadata = metadata
-        self._columns = columns
+        self._columns = {part: column for part, column in columns.items() if column not in sizes}
+        self._cameras = {
+            part: picture_reader(metadata, column, sizes[column])
+            for part, column in columns.items()
+            if column in sizes
+        }
         self._action = action
         self._rows = list(metadata.episodes.items())
         rows = [name for name in (EPISODE, FRAME, TIME) if name in metadata.features]
-        read = dict.fromkeys((*columns.values(), action, *rows))
+        read = dict.fromkeys((*self._columns.values(), action, *rows))
         self._tables = TableReader({name: len(metadata.features[name].names) for name in read})
 
     def read(self, index: int, advance: Advance) -> Iterator[Episode]:
@@ -92,10 +113,16 @@ class _Reader:
         except TableError as error:
             raise EpisodeError(f"{where}: {error}") from error
         self._check_rows(values, episode, where)
+        times = np.arange(rows.count) / self._metadata.rate
+        if TIME in values:
+            times = values[TIME][:, 0].astype(np.float64)
+        frames: dict[str, Counter[str]] = {part: Counter() for part in self._cameras}
         yield Episode(
             name=str(episode),
             parts={part: self._finite(values, column, where) for part, column in self._columns.items()},
             actions=self._finite(values, self._action, where),
+            pictures={part: read(episode, times, frames[part]) for part, read in self._cameras.items()},
+            frames=frames,
         )
 
     def _values(self, table: Path, rows: Rows) -> dict[str, NDArray]:

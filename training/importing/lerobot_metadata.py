@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from policy.task import FASTEST, MOST_NUMBERS, SLOWEST
+from policy.task import FASTEST, SLOWEST
+from policy.task_parts import LONGEST_SIDE, MOST_NUMBERS
 from training.importing.parquet_rows import TableError, TableReader
 from training.importing.recording import RecordingError, one_line
 
 VERSIONS = ("v2.1", "v3.0")
+PICTURES = ("image", "video")
 MOST_EPISODES = 1_000_000
 MOST_BYTES = 64 << 20
 
@@ -26,10 +28,12 @@ class Feature:
     Attributes:
         kind: its type as the metadata name it, such as ``float32`` or ``video``.
         names: of the numbers of a row.
+        size: height and width of its pictures in px, if it has some.
     """
 
     kind: str
     names: tuple[str, ...]
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class Metadata:
         file: that errors name.
         rate: in Hz.
         episodes: by their index; None for one of which the metadata know no more than that it should be there.
+        info: content of `meta/info.json`.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class Metadata:
     rate: float
     features: Mapping[str, Feature]
     episodes: Mapping[int, Rows | None]
+    info: Mapping[str, Any]
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -86,7 +92,7 @@ def read_metadata(path: Path) -> Metadata:
     if not isinstance(features, dict):
         raise RecordingError(f"{file}: features must be an object, got {features!r:.40}")
     episodes = (_rows_2 if version == "v2.1" else _rows_3)(path, info)
-    total = _whole(file, "total_episodes", info.get("total_episodes"))
+    total = whole(file, "total_episodes", info.get("total_episodes"))
     return Metadata(
         path=path,
         file=file,
@@ -94,6 +100,7 @@ def read_metadata(path: Path) -> Metadata:
         rate=float(rate),
         features={name: _feature(file, name, feature) for name, feature in features.items()},
         episodes={index: episodes.get(index) for index in sorted({*episodes, *range(total)})},
+        info=info,
     )
 
 
@@ -102,7 +109,9 @@ def _feature(file: Path, name: str, values: Any) -> Feature:
     shape = values.get("shape") if isinstance(values, dict) else None
     if not isinstance(kind, str) or not isinstance(shape, list):
         raise RecordingError(f"{file}: feature {name!r:.100} must have a dtype and a shape")
-    if kind in ("image", "video", "string", "language"):  # of no number that is imported
+    if kind in PICTURES:
+        return Feature(kind=kind, names=(), size=_picture_size(shape, values.get("names")))
+    if kind in ("string", "language"):  # of no number that is imported
         return Feature(kind=kind, names=())
     if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > MOST_NUMBERS:
         raise RecordingError(
@@ -113,6 +122,15 @@ def _feature(file: Path, name: str, values: Any) -> Feature:
     if len(names) != size or len(set(names)) != size or "" in names:
         names = tuple(map(str, range(size)))
     return Feature(kind=kind, names=names)
+
+
+def _picture_size(shape: list[Any], names: Any) -> tuple[int, int] | None:
+    """Height and width of colour pictures, whose channels may come first; None for others."""
+    if len(shape) != 3 or not all(type(side) is int and 0 < side <= LONGEST_SIDE for side in shape):
+        return None
+    first = str(names[0]).startswith("channel") if isinstance(names, list) and names else shape[2] != 3
+    channels, height, width = shape if first else (shape[2], *shape[:2])
+    return (height, width) if channels == 3 else None
 
 
 def _flat(names: Any) -> Iterator[str]:
@@ -132,14 +150,14 @@ def _flat(names: Any) -> Iterator[str]:
 def _rows_2(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
     """Episodes of v2.1: `meta/episodes.jsonl`, and a table for each."""
     file = path / "meta" / "episodes.jsonl"
-    chunk = max(1, _whole(path / "meta" / "info.json", "chunks_size", info.get("chunks_size", 1000)))
+    chunk = chunks_size(path, info)
     rows: dict[int, Rows | None] = {}
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         values = _json(file, line, f" line {number}")
-        index = _whole(file, f"line {number}: episode_index", values.get("episode_index"))
-        length = _whole(file, f"line {number}: length", values.get("length"))
+        index = whole(file, f"line {number}: episode_index", values.get("episode_index"))
+        length = whole(file, f"line {number}: length", values.get("length"))
         table = _table(path, info, {"episode_chunk": index // chunk, "episode_index": index})
         _add(rows, index, Rows(table=table, first=0, count=length, alone=True), file=file)
     return rows
@@ -152,30 +170,16 @@ def _rows_3(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
         *("episode_index", "data/chunk_index", "data/file_index"),
         *("dataset_from_index", "dataset_to_index", "length"),
     )
-    files = sorted(folder.glob("*/*.parquet"))
-    if not files:
-        raise RecordingError(f"{folder}: no tables of episodes")
     found: list[tuple[int, str, int, int]] = []
-    reader = TableReader(dict.fromkeys(columns, 1))
-    for file in files:
-        try:
-            count = reader.row_count(file)
-            if not 0 < count <= MOST_EPISODES:
-                raise TableError(f"has {count} episodes, allowed are 1 … {MOST_EPISODES}")
-            values = reader.rows(file, first=0, count=count)
-        except TableError as error:
-            raise RecordingError(f"{file}: {error}") from error
-        for row in zip(*(values[name][:, 0].tolist() for name in columns), strict=True):
-            index, chunk, number, first, end, length = (
-                _whole(file, name, value) for name, value in zip(columns, row, strict=True)
+    for file, row in episode_rows(path, columns):
+        index, chunk, number, first, end, length = (
+            whole(file, name, value) for name, value in zip(columns, row, strict=True)
+        )
+        if end - first != length:
+            raise RecordingError(
+                f"{file}: episode {index} has length {length}, but the rows {first} … {end - 1}"
             )
-            if end - first != length:
-                raise RecordingError(
-                    f"{file}: episode {index} has length {length}, but the rows {first} … {end - 1}"
-                )
-            found.append(
-                (index, _table(path, info, {"chunk_index": chunk, "file_index": number}), first, length)
-            )
+        found.append((index, _table(path, info, {"chunk_index": chunk, "file_index": number}), first, length))
     begins: dict[str, int] = {}
     for _, table, first, _ in found:
         begins[table] = min(first, begins.get(table, first))
@@ -190,6 +194,25 @@ def _rows_3(path: Path, info: Mapping[str, Any]) -> dict[int, Rows | None]:
     return rows
 
 
+def episode_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Path, tuple[float, ...]]]:
+    """Each row of some columns of v3.0's tables of episodes, with its file. Raises RecordingError."""
+    folder = path / "meta" / "episodes"
+    files = sorted(folder.glob("*/*.parquet"))
+    if not files:
+        raise RecordingError(f"{folder}: no tables of episodes")
+    reader = TableReader(dict.fromkeys(columns, 1))
+    for file in files:
+        try:
+            count = reader.row_count(file)
+            if not 0 < count <= MOST_EPISODES:
+                raise TableError(f"has {count} episodes, allowed are 1 … {MOST_EPISODES}")
+            values = reader.rows(file, first=0, count=count)
+        except TableError as error:
+            raise RecordingError(f"{file}: {error}") from error
+        for row in zip(*(values[name][:, 0].tolist() for name in columns), strict=True):
+            yield file, row
+
+
 def _add(rows: dict[int, Rows | None], index: int, found: Rows, *, file: Path) -> None:
     if index in rows:
         raise RecordingError(f"{file}: episode {index} is there twice")
@@ -199,24 +222,39 @@ def _add(rows: dict[int, Rows | None], index: int, found: Rows, *, file: Path) -
 
 
 def _table(path: Path, info: Mapping[str, Any], values: Mapping[str, int]) -> str:
-    """Path of a table below the dataset, by the template that the metadata give."""
-    file, template = path / "meta" / "info.json", info.get("data_path")
+    """Path of a table below the dataset."""
+    return templated_path(path, info, "data_path", values=values)
+
+
+def templated_path(path: Path, info: Mapping[str, Any], key: str, *, values: Mapping[str, int | str]) -> str:
+    """Path of a file below the dataset, by a template that the metadata give.
+
+    Raises:
+        RecordingError: for a template that is missing, has other names, or leads out of the dataset.
+    """
+    file, template = path / "meta" / "info.json", info.get(key)
     if not isinstance(template, str) or len(template) > 200:
-        raise RecordingError(f"{file}: data_path must be a text, got {template!r:.40}")
+        raise RecordingError(f"{file}: {key} must be a text, got {template!r:.40}")
 
     def value(field: re.Match[str]) -> str:
         if field[1] not in values:
-            raise RecordingError(f"{file}: data_path has {field[0]}, allowed are {', '.join(values)}")
-        return f"{values[field[1]]:0{int(field[2] or 0)}d}"
+            raise RecordingError(f"{file}: {key} has {field[0]}, allowed are {', '.join(values)}")
+        found = values[field[1]]
+        return found if isinstance(found, str) else f"{found:0{int(field[2] or 0)}d}"
 
-    table = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", value, template)
-    parts = PurePosixPath(table).parts
-    if not parts or ".." in parts or PurePosixPath(table).is_absolute():
-        raise RecordingError(f"{file}: data_path {template!r} leads out of the dataset")
-    return table
+    below = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", value, template)
+    parts = PurePosixPath(below).parts
+    if not parts or ".." in parts or PurePosixPath(below).is_absolute():
+        raise RecordingError(f"{file}: {key} {template!r} leads out of the dataset")
+    return below
 
 
-def _whole(file: Path, key: str, value: Any) -> int:
+def chunks_size(path: Path, info: Mapping[str, Any]) -> int:
+    """Episodes of v2.1 that share a folder."""
+    return max(1, whole(path / "meta" / "info.json", "chunks_size", info.get("chunks_size", 1000)))
+
+
+def whole(file: Path, key: str, value: Any) -> int:
     """A number without fraction from 0 on; some datasets write it as 3.0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 2**53 or value != int(value):

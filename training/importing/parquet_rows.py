@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 BATCH_ROWS = 4096
+CELL_ROWS = 16  # of pictures at once
 
 
 class TableError(ValueError):
@@ -101,6 +102,46 @@ class TableReader:
                 raise TableError(f"column {name!r} is missing, there are {', '.join(there)}")
         self._opened = path, file
         return file
+
+
+def cells(path: Path, column: str, *, first: int, count: int) -> Iterator[bytes | None]:
+    """The bytes of consecutive rows of a column: binary, or a structure with a binary `bytes`; None where it has none.
+
+    Memory holds a few rows, and what is packed of a row group.
+
+    Raises:
+        TableError: for a table that is missing, damaged or shorter, or a column that is missing or of another type.
+    """
+    with _table_errors():
+        file = pq.ParquetFile(path)
+        if column not in file.schema_arrow.names:
+            raise TableError(f"is missing, there are {', '.join(file.schema_arrow.names)}")
+        ends = np.cumsum(
+            [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        )
+        for group in range(int(np.searchsorted(ends, first, side="right")), len(ends)):
+            begin = int(ends[group - 1]) if group else 0
+            for batch in file.iter_batches(
+                batch_size=CELL_ROWS, row_groups=[group], columns=[column], use_threads=False
+            ):
+                skipped = max(0, min(first - begin, batch.num_rows))
+                begin += batch.num_rows
+                taken = batch.column(0)[skipped : skipped + count]
+                first, count = first + len(taken), count - len(taken)
+                for cell in taken:
+                    yield _bytes(cell)
+                if not count:
+                    return
+        raise TableError(f"ends {count} rows too early")
+
+
+def _bytes(cell: pa.Scalar) -> bytes | None:
+    value = cell.as_py()
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if value is not None and not isinstance(value, bytes):
+        raise TableError(f"holds {cell.type}, allowed are bytes")
+    return value
 
 
 @contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.task import Command, Part, Task, TaskError
+from policy.robot.pictures import Picture
+from policy.task import Command, ImagePart, Part, Task, TaskError
 
 
 class RecordingError(ValueError):
@@ -35,13 +37,24 @@ class Episode:
 
     Attributes:
         name: as its recording calls it.
-        parts: of the observation by name, each (n, d) float32.
+        parts: vectors of the observation by name, each (n, d) float32.
         actions: (n, A) float32.
+        pictures: of each camera by its part's name: n pictures (height, width, 3), read as they are asked for, in the
+            size of the part. Asking raises EpisodeError.
+        frames: of each camera, what became of its recorded frames; counted while its pictures are asked for.
     """
 
     name: str
     parts: Mapping[str, NDArray[np.float32]]
     actions: NDArray[np.float32]
+    pictures: Mapping[str, Iterable[Picture]] = field(default_factory=dict)
+    frames: Mapping[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def observations(self) -> NDArray[np.float32]:
+        """(n, D) all vectors."""
+        nothing = np.empty((len(self.actions), 0), np.float32)
+        return np.concatenate([nothing, *self.parts.values()], axis=1)
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,7 @@ class Choice:
         rate: control steps a second, in Hz, for a recording that does not say.
         robot: for bags, the robot's file.
         split: for bags, where they are cut.
+        image_size: height and width of all pictures, in px; None for the recording's own.
     """
 
     name: str = ""
@@ -105,15 +119,36 @@ class Choice:
     rate: float | None = None
     robot: str = ""
     split: str = "none"
+    image_size: tuple[int, int] | None = None
+
+
+USED, UNUSED, REPEATED = "used", "unused", "repeated"
+"""What becomes of a recorded frame: the picture of a step, none, or again the picture of the next one."""
+
+
+def count_frames(counter: Counter[str], numbers: Sequence[int], *, read: int) -> None:
+    """Count what became of frames.
+
+    Args:
+        numbers: of the frame that each step shows, in their order.
+        read: frames that were there.
+    """
+    used = len(set(numbers))
+    counter.update({USED: used, UNUSED: read - used, REPEATED: len(numbers) - used})
 
 
 def make_task(
-    name: str, *, rate: float, parts: Mapping[str, Sequence[str]], action: Sequence[str], source: str
+    name: str,
+    *,
+    rate: float,
+    parts: Mapping[str, Sequence[str] | tuple[int, int]],
+    action: Sequence[str],
+    source: str,
 ) -> Task:
     """A task without units or limits, which tables of numbers do not say.
 
     Args:
-        parts: names of each part's numbers.
+        parts: names of each part's numbers, or height and width of its pictures.
         action: names of the commanded numbers.
         source: for messages.
 
@@ -125,13 +160,19 @@ def make_task(
         return Task(
             name=name,
             rate=rate,
-            observation=tuple(
-                Part(name=part, names=tuple(names), units=("",) * len(names)) for part, names in parts.items()
-            ),
+            observation=tuple(_part(part, described) for part, described in parts.items()),
             action=Command(names=tuple(action), units=("",) * len(action), lower=unknown, upper=unknown),
         )
     except TaskError as error:
         raise RecordingError(f"{source}: {error}") from error
+
+
+def _part(name: str, described: Sequence[str] | tuple[int, int]) -> Part | ImagePart:
+    if all(isinstance(value, int) for value in described):
+        height, width = described
+        return ImagePart(name=name, height=int(height), width=int(width))
+    names = tuple(map(str, described))
+    return Part(name=name, names=names, units=("",) * len(names))
 
 
 def part_name(column: str) -> str:
@@ -140,26 +181,30 @@ def part_name(column: str) -> str:
     return letters if letters.isidentifier() else f"part_{letters}"
 
 
-def chosen_columns(columns: Sequence[str], wanted: Sequence[str], *, source: str) -> dict[str, str]:
+def chosen_columns(
+    columns: Sequence[str], wanted: Sequence[str], *, pictures: Sequence[str] = (), source: str
+) -> dict[str, str]:
     """The parts of an observation and their columns, in the order in which they are wanted.
 
     Args:
-        columns: what can become a part.
-        wanted: names of columns or parts; empty for all columns.
+        columns: what can become a part of numbers.
+        wanted: names of columns or parts; empty for all columns of numbers.
+        pictures: columns that can become a part of pictures.
         source: for messages, such as ``koch: meta/info.json``.
 
     Raises:
         RecordingError: for a part that is not there, no part at all, or two columns that make the same part.
     """
     by_part: dict[str, list[str]] = {}
-    for column in columns:
+    there = (*columns, *pictures)
+    for column in there:
         by_part.setdefault(part_name(column.removeprefix("observation.")), []).append(column)
     chosen: dict[str, str] = {}
     for name in wanted or columns:
         part = part_name(name.removeprefix("observation."))
-        found = [name] if name in columns else by_part.get(part, [])
+        found = [name] if name in there else by_part.get(part, [])
         if not found:
-            raise RecordingError(f"{source}: no part {name!r}, there are {', '.join(columns) or 'none'}")
+            raise RecordingError(f"{source}: no part {name!r}, there are {', '.join(there) or 'none'}")
         if part in chosen and chosen[part] == found[0]:
             raise RecordingError(f"{source}: parts=[…] names the part {part!r} twice")
         if len(found) > 1 or part in chosen:

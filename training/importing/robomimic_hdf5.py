@@ -1,7 +1,7 @@
 """HDF5 files of robomimic: `data/<demo>/obs/<key>` and `data/<demo>/actions`.
 
 Source: robomimic, docs/datasets/overview. A file of robosuite has no observations until robomimic's
-`dataset_states_to_obs` has added them. Pictures are left out.
+`dataset_states_to_obs` has added them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.task import FASTEST, MOST_NUMBERS, SLOWEST
+from policy.task import FASTEST, SLOWEST
+from policy.task_parts import MOST_NUMBERS
+from training.importing.hdf5_pictures import DAMAGED, is_picture, opened, pictures
 from training.importing.recording import (
     Advance,
     Choice,
@@ -34,8 +37,6 @@ from training.importing.recording import (
 )
 
 MOST_EPISODES = 1_000_000
-# What h5py raises for damaged files, besides OSError: errors of its C library under many names.
-DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 
 
 class _ColumnError(ValueError):
@@ -49,10 +50,12 @@ class _Layout:
     Attributes:
         observed: numbers of each key of `obs`.
         action: numbers of the actions.
-        left_out: keys of `obs` that are no vectors, with what they are.
+        pictures: height and width of each key of `obs` that holds pictures.
+        left_out: keys of `obs` that are neither, with what they are.
     """
 
     observed: Mapping[str, int]
+    pictures: Mapping[str, tuple[int, int]]
     action: int
     left_out: Mapping[str, str]
 
@@ -66,31 +69,53 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
     """
     action = choice.actions or "actions"
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             names, rate = _episodes(path, file), _rate(path, file, choice.rate)
             layout = _first_layout(path, file, names, action=action)
     except RecordingError:
         raise
     except DAMAGED as error:
         raise RecordingError(f"{path}: damaged: {one_line(error)}") from error
-    columns = chosen_columns(list(layout.observed), choice.parts, source=str(path))
+    columns = chosen_columns(
+        list(layout.observed), choice.parts, pictures=list(layout.pictures), source=str(path)
+    )
+    cameras = {
+        part: choice.image_size or layout.pictures[key]
+        for part, key in columns.items()
+        if key in layout.pictures
+    }
     task = make_task(
         choice.name or path.stem,
         rate=rate,
-        parts={part: _names(layout.observed[key]) for part, key in columns.items()},
+        parts={part: cameras.get(part) or _names(layout.observed[key]) for part, key in columns.items()},
         action=_names(layout.action),
         source=str(path),
     )
 
     def read(index: int, advance: Advance) -> Iterator[Episode]:
         try:
-            with _opened(path) as file:
+            with opened(path) as file:
                 episode = _episode(path, file, names[index], columns=columns, action=action, layout=layout)
         except (RecordingError, EpisodeError):
             raise
         except DAMAGED as error:
             raise EpisodeError(f"{path}: episode {names[index]}: damaged: {one_line(error)}") from error
-        yield episode
+        counters: dict[str, Counter[str]] = {part: Counter() for part in cameras}
+        steps = len(episode.actions)
+        yield replace(
+            episode,
+            pictures={
+                part: pictures(
+                    path,
+                    f"data/{names[index]}/obs/{columns[part]}",
+                    size=size,
+                    steps=steps,
+                    counter=counters[part],
+                )
+                for part, size in cameras.items()
+            },
+            frames=counters,
+        )
 
     return Recording(
         path=path,
@@ -100,21 +125,14 @@ def open_hdf5(path: Path, choice: Choice) -> Recording:
         read=read,
         left_out=[
             *(f"{key} ({reason})" for key, reason in layout.left_out.items()),
+            *(
+                f"{key} ({'×'.join(map(str, size))}×3 uint8)"
+                for key, size in layout.pictures.items()
+                if key not in columns.values()
+            ),
             *(f"{key} (not chosen)" for key in layout.observed if key not in columns.values()),
         ],
     )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
-    try:
-        file = h5py.File(path, "r")
-    except DAMAGED as error:
-        raise RecordingError(f"{path}: not a whole HDF5 file: {one_line(error)}") from error
-    with file:
-        yield file
 
 
 def _episodes(path: Path, file: Any) -> list[str]:
@@ -161,7 +179,7 @@ def _first_layout(path: Path, file: Any, names: list[str], *, action: str) -> _L
 
 def _layout(file: Any, name: str, action: str) -> _Layout:
     group = _member(file, f"data/{name}")
-    observed, left_out = {}, {}
+    observed, pictures, left_out = {}, {}, {}
     if not isinstance(_member(group, "obs", required=False), h5py.Group):
         raise _ColumnError(
             f"no group obs, there are {', '.join(map(str, group)) or 'none'} "
@@ -171,6 +189,8 @@ def _layout(file: Any, name: str, action: str) -> _Layout:
         dataset = _member(group, f"obs/{key}")
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
             left_out[key] = "no numbers"
+        elif is_picture(dataset):
+            pictures[key] = int(dataset.shape[1]), int(dataset.shape[2])
         elif dataset.ndim not in (1, 2) or not 1 <= _width(dataset) <= MOST_NUMBERS:
             left_out[key] = f"{'×'.join(map(str, dataset.shape[1:]))} {dataset.dtype}"
         else:
@@ -182,7 +202,7 @@ def _layout(file: Any, name: str, action: str) -> _Layout:
         or dataset.ndim not in (1, 2)
     ):
         raise _ColumnError(f"{action} is no table of numbers")
-    return _Layout(observed=observed, action=_width(dataset), left_out=left_out)
+    return _Layout(observed=observed, pictures=pictures, action=_width(dataset), left_out=left_out)
 
 
 def _episode(
@@ -196,7 +216,13 @@ def _episode(
         observed = {
             part: _table(group, f"obs/{key}", steps=steps, size=layout.observed[key])
             for part, key in columns.items()
+            if key not in layout.pictures
         }
+        for key in layout.pictures.keys() & set(columns.values()):
+            dataset = _member(group, f"obs/{key}")
+            if not is_picture(dataset) or dataset.shape[0] != steps:
+                shape = getattr(dataset, "shape", "none")
+                raise _ColumnError(f"obs/{key} has the shape {shape}, need pictures ({steps}, h, w, 3)")
     except _ColumnError as error:
         raise EpisodeError(f"{where}: {error}") from error
     parts = {

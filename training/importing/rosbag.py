@@ -5,17 +5,21 @@ A bag is an episode, or it is cut where messages are missing, or where a topic s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from policy.robot.description import Robot, RobotError, Source
 from policy.robot.fit import control_period_ns, task_of
+from policy.robot.pictures import Picture
 from policy.robot.robot_file import load_robot
 from policy.task import Task, TaskError
 from training.importing.bag_messages import BagError, bag_messages, bags_in
+from training.importing.bag_sizes import image_sizes, number_counts
 from training.importing.control_steps import ControlSteps, StepError, Stretch
+from training.importing.frame_file import FrameFile
 from training.importing.recording import (
     Advance,
     Choice,
@@ -25,6 +29,7 @@ from training.importing.recording import (
     Item,
     Recording,
     RecordingError,
+    count_frames,
 )
 
 COMMAND, NEXT_OBSERVATION = "command", "next_observation"
@@ -95,7 +100,13 @@ def _plan(robot: Robot, bags: list[Path], choice: Choice, *, name: str) -> _Plan
     if rate is None:
         raise RobotError("says no control_period; rate=… (Hz) is required")
     uses_commands = choice.actions != NEXT_OBSERVATION
-    task = task_of(robot, name=name, rate=rate, sizes=_sizes(robot, bags))
+    task = task_of(
+        robot,
+        name=name,
+        rate=rate,
+        sizes=number_counts(robot, bags),
+        image_sizes=image_sizes(robot, bags, choice.image_size),
+    )
     control_period_ns(robot, task)  # the file's own must not contradict the rate
     sources = [*robot.sources, *([robot.command] if uses_commands and robot.command else [])]
     wanted: dict[str, tuple[str, ...]] = {}
@@ -136,31 +147,26 @@ def _observed(robot: Robot, task: Task) -> tuple[int, ...]:
     return tuple(indices)
 
 
-def _sizes(robot: Robot, bags: list[Path]) -> dict[str, int]:
-    """Numbers of the sources of which only messages tell how many, by the first message of any bag."""
-    sizes: dict[str, int] = {}
-    for source in (*robot.sources, *([robot.command] if robot.command else [])):
-        if source.size is not None or source.kind.count is None:
-            continue
-        for bag in bags:
-            with suppress(BagError):  # said when its turn comes
-                for _, message, _ in bag_messages(bag, {source.topic: (source.type,)}):
-                    sizes[source.name] = source.kind.count(message, source.fields)
-                    break
-            if source.name in sizes:
-                break
-    return sizes
-
-
 def _read(bag: Path, plan: _Plan, advance: Advance) -> Iterator[Item]:
     """The episodes of a bag, named after it. Raises BagError and StepError."""
+    with ExitStack() as stack:
+        frames = {
+            image.name: stack.enter_context(FrameFile((image.height, image.width)))
+            for image in plan.task.images
+        }
+        yield from _read_with(frames, bag, plan, advance=advance)
+
+
+def _read_with(
+    frames: Mapping[str, FrameFile], bag: Path, plan: _Plan, *, advance: Advance
+) -> Iterator[Item]:
     robot = plan.robot
     observing: dict[str, list[Source]] = {}
     for source in robot.sources:
         observing.setdefault(source.topic, []).append(source)
     command = robot.command if plan.observed is None else None
-    steps = ControlSteps(robot, plan.task, observed=plan.observed)
-    episodes = _Episodes(bag, plan, steps)
+    steps = ControlSteps(robot, plan.task, observed=plan.observed, frames=frames)
+    episodes = _Episodes(bag, plan, steps, frames=frames)
     for topic, message, now_ns in bag_messages(bag, plan.wanted, advance=advance):
         if topic == plan.split:
             yield from episodes.mark(begins=getattr(message, "data", True) is not False)
@@ -181,8 +187,12 @@ def _read(bag: Path, plan: _Plan, advance: Advance) -> Iterator[Item]:
 class _Episodes:
     """Makes episodes of the stretches of a bag."""
 
-    def __init__(self, bag: Path, plan: _Plan, steps: ControlSteps) -> None:
+    def __init__(
+        self, bag: Path, plan: _Plan, steps: ControlSteps, *, frames: Mapping[str, FrameFile]
+    ) -> None:
         self._bag = bag
+        self._frames = frames
+        self._counted = dict.fromkeys(frames, 0)  # frames of each camera up to the last one that is seen
         self._plan = plan
         self._steps = steps
         self._number = 0
@@ -247,8 +257,23 @@ class _Episodes:
             yield Dropped(f"{name} gap", f"after {_end_s(stretch, self._plan):.3f} s: {stretch.end}")
 
     def _episode(self, name: str, stretch: Stretch) -> Episode:
-        parts = {part: stretch.observations[:, where] for part, where in self._plan.task.slices.items()}
-        return Episode(name=name, parts=parts, actions=stretch.actions)
+        task, observations = self._plan.task, stretch.observations
+        pictures: dict[str, Iterator[Picture]] = {}
+        frames: dict[str, Counter[str]] = {}
+        for column, (camera, file) in enumerate(self._frames.items(), start=task.observation_dim):
+            numbers = observations[:, column].astype(int).tolist()
+            pictures[camera] = map(file.frame, numbers)
+            frames[camera] = Counter()
+            end = max(numbers) + 1
+            count_frames(frames[camera], numbers, read=end - min(self._counted[camera], min(numbers)))
+            self._counted[camera] = end
+        return Episode(
+            name=name,
+            parts={part: observations[:, where] for part, where in task.slices.items()},
+            actions=stretch.actions,
+            pictures=pictures,
+            frames=frames,
+        )
 
 
 def _end_s(stretch: Stretch, plan: _Plan) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from policy import CheckpointError, DiffusionPolicy, Normalizer, PolicyConfig, Range, SamplerConfig
 from policy.checkpoint import Checkpoint
+from policy.image_encoder_config import ImageEncoderConfig
 from policy.networks.lora import add_lora
 from policy.pcm import PCM, load_pcm, save_pcm, weights_sha256
 from policy.task import Task
@@ -17,7 +18,12 @@ from tests.fuzz.safetensors_faults import Subject, inject_file_fault, read, try_
 from training.data.task_file import load_task
 
 PUSHT = load_task("pusht").task
-CONFIG = PolicyConfig(down_dims=(8, 16), step_embed_dim=8, n_groups=4)
+CONFIG = PolicyConfig(
+    down_dims=(8, 16),
+    step_embed_dim=8,
+    n_groups=4,
+    image_encoder=ImageEncoderConfig(width=16, features=8),
+)
 
 
 def tiny_policy(task: Task = PUSHT) -> DiffusionPolicy:
@@ -28,8 +34,15 @@ def tiny_policy(task: Task = PUSHT) -> DiffusionPolicy:
         Range(torch.tensor([12.0, 25.0]), torch.tensor([511.0, 505.0])),
     )
     network = CONFIG.build_network(task).eval()
+    encoders = CONFIG.build_encoders(task)
     return DiffusionPolicy(
-        network, task, CONFIG, normalizer, provenance={"seed": 0}, covariance=0.02 * torch.eye(32)
+        network,
+        task,
+        CONFIG,
+        normalizer,
+        provenance={"seed": 0},
+        covariance=0.02 * torch.eye(32),
+        encoders=None if encoders is None else encoders.eval(),
     )
 
 

@@ -5,6 +5,7 @@ Imports rclpy, and so needs ROS.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -18,16 +19,18 @@ from control_msgs.action import FollowJointTrajectory
 from control_msgs.msg import JointTrajectoryControllerState
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point32, PolygonStamped, PoseStamped
+from PIL import Image as Pillow
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from policy.task import Part, Task
+from policy.task_parts import ImagePart
 from ros_nodes.episodes.episode_log import EpisodeLog
 from ros_nodes.episodes.episode_runner import EpisodeRunner
 from ros_nodes.policy_node.node import PolicyNode
@@ -65,6 +68,8 @@ OTHER_TASK = Task(
     observation=(
         Part(name="pose", names=("x", "y", "yaw"), units=("m", "m", "rad")),
         Part(name="numbers", names=tuple(f"number{index}" for index in range(17)), units=("",) * 17),
+        ImagePart(name="front", height=16, width=16),
+        ImagePart(name="wrist", height=24, width=16),
     ),
     action=PUSHT.action,
 )
@@ -74,13 +79,19 @@ PARAMETERS = {
         "engine": "plain",
         "sampler.steps": 1,
         "use_sim_time": True,
-        "observation_sources": "[pose, numbers]",
+        "observation_sources": "[pose, numbers, front, wrist]",
         "pose.topic": "pose",
         "pose.type": "geometry_msgs/PoseStamped",
         "pose.fields": "[position.x, position.y, yaw]",
         "pose.frame_id": "world",
         "numbers.topic": "numbers",
         "numbers.type": "std_msgs/Float64MultiArray",
+        "front.topic": "front",
+        "front.type": "sensor_msgs/Image",
+        "front.same_pictures": "allow",
+        "wrist.topic": "wrist",
+        "wrist.type": "sensor_msgs/CompressedImage",
+        "wrist.same_pictures": "allow",
         "trajectory_topic": "other/joint_trajectory",
     },
     "pusht_simulator": {"mode": "lockstep"},
@@ -115,6 +126,8 @@ def prepare(folder: Path) -> Inject:
         JointState: _joint_state,
         PolygonStamped: _polygon,
         PoseStamped: _pose,
+        Image: _image,
+        CompressedImage: _compressed_image,
         Float64MultiArray: lambda rng: Float64MultiArray(
             data=rng.uniform(0, 400, rng.choice([7, 17])).tolist()
         ),
@@ -182,10 +195,19 @@ class _Bench:
             if node is not self.runner or "heard of step" not in str(error):
                 raise
             return "refused"
+        for policy in self.policies:
+            self._encode(policy)
         self._spin()
         refused = self._refused() > before
         self.check_alive()
         return "refused" if refused else "accepted"
+
+    def _encode(self, policy: PolicyNode) -> None:
+        """Let a node encode the pictures that it has got, and take in what they became."""
+        frames = policy._loop._input._frames if policy._loop else None
+        if frames is not None:
+            frames._pool.submit(lambda: None).result()
+            policy._loop._input._on_encoded()
 
     def send_goal(self, goal: Any) -> Outcome:
         before = self._refused()
@@ -206,6 +228,7 @@ class _Bench:
                     each.callback(serialize_message(_good(each.msg_type)))
             if policy._state != "active" or policy._loop is None:
                 raise Mishandled(f"the policy node is {policy._state}: {policy._failure}")
+            self._encode(policy)
             newest = policy._loop.history.newest_stamp()
             if newest != GOOD_SECOND * SECOND:
                 raise Mishandled(f"{policy.get_name()} does not take good messages any more: {newest}")
@@ -241,7 +264,14 @@ def _good(message_type: type) -> Any:
     rng = np.random.default_rng(0)
     if message_type is Float64MultiArray:
         return Float64MultiArray(data=[200.0] * 17)
-    message = {JointState: _joint_state, PolygonStamped: _polygon, PoseStamped: _pose}[message_type](rng)
+    makers = {
+        JointState: _joint_state,
+        PolygonStamped: _polygon,
+        PoseStamped: _pose,
+        Image: _image,
+        CompressedImage: _compressed_image,
+    }
+    message = makers[message_type](rng)
     message.header.stamp = Time(sec=GOOD_SECOND)
     return message
 
@@ -264,6 +294,26 @@ def _pose(rng: np.random.Generator) -> Any:
     message.header.stamp, message.header.frame_id = Time(sec=GOOD_SECOND), "world"
     message.pose.position.x, message.pose.position.y = rng.uniform(100, 400, 2).tolist()
     message.pose.orientation.z = message.pose.orientation.w = 2**0.5 / 2
+    return message
+
+
+def _image(rng: np.random.Generator) -> Any:
+    encoding, depth = (("rgb8", 3), ("bgra8", 4), ("mono8", 1))[rng.integers(3)]
+    message = Image(height=20, width=30, encoding=encoding, step=30 * depth)
+    message.header.stamp = Time(sec=GOOD_SECOND)
+    message.data = rng.integers(0, 256, 20 * 30 * depth, dtype=np.uint8).tobytes()
+    return message
+
+
+def _compressed_image(rng: np.random.Generator) -> Any:
+    file = io.BytesIO()
+    pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Pillow.fromarray(pixels).save(file, ("JPEG", "PNG")[rng.integers(2)])
+    content = file.getvalue()
+    if rng.random() < 0.3:
+        content, _ = damaged_bytes(rng, content)
+    message = CompressedImage(format="jpeg", data=content)
+    message.header.stamp = Time(sec=GOOD_SECOND)
     return message
 
 

@@ -33,8 +33,8 @@ def refusal(message: Any, source: Source, size: int) -> tuple[str, str]:
     return caught.value.reason, str(caught.value)
 
 
-def test_every_type_has_an_example() -> None:
-    assert EXAMPLES.keys() == MESSAGE_TYPES.keys()
+def test_every_type_of_numbers_has_an_example() -> None:
+    assert EXAMPLES.keys() == {kind for kind, described in MESSAGE_TYPES.items() if not described.picture}
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

@@ -8,6 +8,8 @@ import pytest
 from policy.robot.description import Robot, RobotError
 from policy.robot.parameters import flat_parameters, robot_from_parameters
 
+CAMERA = {"arm.type": "sensor_msgs/Image", "arm.joints": [""]}
+
 
 def test_a_robot_is_what_its_parameters_say(robot: Robot) -> None:
     arm, wrist, gripper = robot.sources
@@ -32,6 +34,7 @@ def test_dots_in_names_are_levels(parameters: dict[str, Any], robot: Robot) -> N
 
 def test_what_ros_writes_for_empty_lists_is_empty(parameters: dict[str, Any]) -> None:
     parameters["gripper"] |= {"joints": [""], "fields": [""]}
+    parameters["gripper"] |= {"projection": [math.nan]}
     parameters |= {"joints": [""], "lower_limits": [math.nan], "upper_limits": [math.nan]}
     robot = robot_from_parameters(parameters)
     assert robot.sources[2].fields == ("data",)
@@ -98,7 +101,15 @@ def test_nothing_is_commanded_where_nothing_says_so(parameters: dict[str, Any]) 
         ({"arm.max_age": math.nan}, "arm.max_age must be in"),
         ({"arm.max_age": "long"}, "arm.max_age must be a number, got 'long'"),
         ({"arm.max_age": True}, "arm.max_age must be a number"),
-        ({"arm.reliability": "mostly"}, "arm.reliability must be one of reliable, best_effort, got 'mostly'"),
+        (
+            {"arm.reliability": "mostly"},
+            "arm.reliability must be one of auto, reliable, best_effort, got 'mostly'",
+        ),
+        ({"arm.projection": [1.0] * 9}, "arm.projection must be empty for sensor_msgs/JointState"),
+        ({"arm.type": "sensor_msgs/Image"}, "arm.joints must be empty for sensor_msgs/Image"),
+        ({**CAMERA, "arm.fields": ["data"]}, "arm.fields must be empty for sensor_msgs/Image"),
+        ({**CAMERA, "arm.projection": [1.0] * 8}, "arm.projection must be 9 finite numbers"),
+        ({**CAMERA, "arm.same_pictures": "ignore"}, "arm.same_pictures must be one of refuse, allow"),
         ({"output": "smoke_signals"}, "output must be one of topic, follow_joint_trajectory"),
         ({"joints": ["a", "a"]}, "joints must be distinct"),
         ({"lower_limits": [-math.inf]}, "lower_limits must be finite, or nan"),

@@ -146,9 +146,10 @@ def test_documentation_tells_the_fields_of_each_type_of_message() -> None:
         )
 
 
-def test_the_file_of_pusht_names_parameters_that_are_there() -> None:
-    parameters = yaml.safe_load((ROOT / "config" / "pusht.yaml").read_text())["/**"]["ros__parameters"]
-    defaults = {spec.name: spec.default for spec in specs("keypoints", "pusher")}
+@pytest.mark.parametrize("name", ["pusht", "pusht_image"])
+def test_the_file_of_pusht_names_parameters_that_are_there(name: str) -> None:
+    parameters = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())["/**"]["ros__parameters"]
+    defaults = {spec.name: spec.default for spec in specs("camera", "keypoints", "pusher")}
     assert {name: type(value) for name, value in flat(parameters).items()} == {
         name: type(defaults[name]) for name in flat(parameters)
     }

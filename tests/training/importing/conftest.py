@@ -26,7 +26,9 @@ def imported(tmp_path: Path) -> Callable[..., tuple[Imported, dict[str, np.ndarr
 
     def run(source: Path, **options: Any) -> tuple[Imported, dict[str, np.ndarray]]:
         output = tmp_path / "out.zarr"
-        found = import_demonstrations(ImportConfig(source=str(source), output=str(output), **options))
+        found = import_demonstrations(
+            ImportConfig(**{"output": str(output)} | {"source": str(source)} | options)
+        )
         group: Any = zarr.open_group(str(output), mode="r")
         arrays = {f"data/{name}": array[:] for name, array in group["data"].arrays()}
         return found, {**arrays, "meta/episode_ends": group["meta/episode_ends"][:]}

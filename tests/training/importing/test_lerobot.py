@@ -253,7 +253,11 @@ def test_metadata_that_cannot_be_used_are_named(
     ("choice", "message"),
     [
         ({"parts": ["elbow"]}, "no part 'elbow', there are observation.state, observation.gripper.width"),
-        ({"parts": ["observation.images.front"]}, "no part 'observation.images.front'"),
+        (
+            {"parts": ["observation.images.front"]},
+            "column 'videos/observation.images.front/chunk_index' is missing",
+        ),
+        ({"parts": ["observation.images.back"]}, "no part 'observation.images.back'"),
         ({"parts": ["state", "state"]}, "names the part 'state' twice"),
         ({"actions": "actions"}, "no column 'actions' of numbers"),
         ({"rate": 30.0}, "fps is 10, rate=30 cannot be kept"),

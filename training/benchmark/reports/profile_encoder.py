@@ -38,7 +38,10 @@ def measure_encoders(
     assert policy.encoders is not None
     encode: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {PLAIN: policy.encode_images}
     if OPENVINO in engines:
-        encode[OPENVINO] = openvino_encoders(policy.encoders, threads)
+        of_camera = openvino_encoders(policy.encoders, threads)
+        encode[OPENVINO] = lambda pictures: torch.cat(
+            [of_camera(part.name, pictures[part.name]) for part in policy.task.images], -1
+        )
     generator = torch.Generator().manual_seed(seed)
     pictures = {
         part.name: torch.randint(0, 256, (1, *part.shape), dtype=torch.uint8, generator=generator)

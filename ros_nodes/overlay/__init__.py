@@ -1,0 +1,1 @@
+"""The predicted path over a camera's picture."""
