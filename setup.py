@@ -78,6 +78,7 @@ test = [
     "pytest-xdist>=3.6,<4",
     "ruff>=0.8",
     "shapely>=2.0,<3",
+    "transformers>=5,<6",  # an independent ResNet
 ]
 
 setup(

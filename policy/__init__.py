@@ -15,13 +15,15 @@ from policy.sampling import (
     SamplerConfig,
     StopConfig,
 )
-from policy.task import Command, Part, Task, TaskError
+from policy.task import Task
+from policy.task_parts import Command, ImagePart, Part, TaskError
 
 __all__ = [
     "CheckpointError",
     "Command",
     "ConditionalUnet1D",
     "DiffusionPolicy",
+    "ImagePart",
     "Normalizer",
     "ParaSolverConfig",
     "ParallelConfig",

@@ -6,11 +6,13 @@ What it observes and commands is its task's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from policy.image_encoder_config import ImageEncoderConfig, check_whole
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.task import Task
 
@@ -38,6 +40,7 @@ class PolicyConfig:
         action_steps: number of actions in a chunk, executed before the next chunk.
         num_train_timesteps: number of timesteps of the diffusion process.
         down_dims, step_embed_dim, kernel_size, n_groups: see `ConditionalUnet1D`.
+        image_encoder: what pictures become; unused by a task without.
 
     Raises:
         ValueError: for a horizon that the network or the chunk does not fit into, or numbers that are not
@@ -52,10 +55,13 @@ class PolicyConfig:
     step_embed_dim: int = 256
     kernel_size: int = 5
     n_groups: int = 8
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_encoder, Mapping):  # as JSON has it
+            object.__setattr__(self, "image_encoder", ImageEncoderConfig(**self.image_encoder))
         for name, largest in LARGEST.items():
-            _check_whole(name, getattr(self, name), largest)
+            check_whole(name, getattr(self, name), largest)
         levels: Any = self.down_dims
         if not isinstance(levels, (list, tuple)):
             raise ValueError(f"down_dims must be a list of whole numbers, got {levels!r}")
@@ -63,7 +69,7 @@ class PolicyConfig:
         if not 1 <= len(self.down_dims) <= MOST_LEVELS:
             raise ValueError(f"down_dims must have 1 … {MOST_LEVELS} levels, got {len(self.down_dims)}")
         for width in self.down_dims:
-            _check_whole("down_dims", width, WIDEST)
+            check_whole("down_dims", width, WIDEST)
         halvings = 2 ** (len(self.down_dims) - 1)
         if self.horizon % halvings:
             raise ValueError(
@@ -75,9 +81,21 @@ class PolicyConfig:
                 f"do not fit into a horizon of {self.horizon}"
             )
 
+    def row_dim(self, task: Task) -> int:
+        """Size D + F of an observation row: the vectors' numbers, then the features of each picture."""
+        return task.observation_dim + len(task.images) * self.image_encoder.features
+
+    def row_names(self, task: Task) -> tuple[str, ...]:
+        """A name for each number of an observation row, such as ``arm.shoulder`` or ``camera.feature7``."""
+        features = range(self.image_encoder.features)
+        return (
+            *task.number_names,
+            *(f"{part.name}.feature{index}" for part in task.images for index in features),
+        )
+
     def cond_dim(self, task: Task) -> int:
-        """Size C of the condition: the observations that the policy sees, flattened."""
-        return self.observation_steps * task.observation_dim
+        """Size C of the condition: the observation rows that the policy sees, flattened."""
+        return self.observation_steps * self.row_dim(task)
 
     def described_network(self, task: Task) -> ConditionalUnet1D:
         """The network on the device ``meta``: shapes alone, which take no memory.
@@ -102,6 +120,15 @@ class PolicyConfig:
             )
         return self._network(task)
 
+    def described_encoders(self, task: Task) -> ImageEncoders | None:
+        """The encoders of the task's pictures on the device ``meta``; None for a task without."""
+        with torch.device("meta"):
+            return self.build_encoders(task)
+
+    def build_encoders(self, task: Task) -> ImageEncoders | None:
+        """The encoders of the task's pictures, with initial weights; None for a task without."""
+        return ImageEncoders(task.images, self.image_encoder) if task.images else None
+
     def _network(self, task: Task) -> ConditionalUnet1D:
         return ConditionalUnet1D(
             action_dim=task.action_dim,
@@ -113,10 +140,9 @@ class PolicyConfig:
         )
 
 
-def _check_whole(name: str, value: Any, largest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if value > largest:
-        raise ValueError(f"{name} must be at most {largest}, got {value}")
+def config_values(task: Task, config: PolicyConfig) -> dict[str, Any]:
+    """A configuration as JSON knows it; ``PolicyConfig(**values)`` takes it back."""
+    values = asdict(config)
+    if not task.images:
+        del values["image_encoder"]  # files of policies without cameras are what they always were
+    return values

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from policy.config import PolicyConfig
 from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.objective import NOISE, OBJECTIVES, check_sampler
@@ -52,6 +53,7 @@ class DiffusionPolicy:
         bind_network: evaluation of a network; `policy.runtime` has others.
         objective: what the network was trained for, one of `policy.objective.OBJECTIVES`.
         compute: computation of a whole chunk with this sampler, in place of `predict_unchecked`, or None.
+        encoders: what pictures become, in evaluation mode; None for a task without.
     """
 
     network: ConditionalUnet1D
@@ -66,6 +68,7 @@ class DiffusionPolicy:
     bind_network: BindNetwork = make_denoise
     objective: str = NOISE
     compute: Callable[..., Prediction] | None = None
+    encoders: ImageEncoders | None = None
 
     @classmethod
     def load(
@@ -90,6 +93,7 @@ class DiffusionPolicy:
             provenance=self.provenance,
             covariance=self.covariance,
             objective=self.objective,
+            encoders=self.encoders,
         )
         save_policy_parts(path, parts)
 
@@ -210,6 +214,28 @@ class DiffusionPolicy:
         return bind_switch(self.network, self._used_pcm, self._merged, space=space, bind=bind)
 
     @torch.no_grad()
+    def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """Features of pictures, which follow the vectors' numbers in an observation row.
+
+        A picture is encoded once, when it arrives: an inference takes features.
+
+        Args:
+            pictures: (B, height, width, 3) RGB, uint8, of each picture of the task, by the part's name.
+
+        Returns:
+            (B, F) on the network's device, in the order of the task's parts.
+
+        Raises:
+            ValueError: for pictures that are missing, or not as the task says, naming the part.
+        """
+        if self.encoders is None:
+            raise ValueError(f"task {self.task.name!r} has no pictures")
+        self.encoders.check(pictures)
+        device = next(self.encoders.parameters()).device
+        features: Tensor = self.encoders({name: given.to(device) for name, given in pictures.items()})
+        return features
+
+    @torch.no_grad()
     def predict(
         self,
         observations: Tensor,
@@ -223,7 +249,8 @@ class DiffusionPolicy:
         """Predict: the chunk, the whole horizon, and what they cost.
 
         Args:
-            observations: (B, observation_steps, D), oldest first, in the units of the task's parts.
+            observations: rows (B, observation_steps, D + F), oldest first: the vectors' numbers in their units, then
+                the features of each picture, see `encode_images`.
             noise: (B, H, A); by default drawn.
             generator: source of all noise, for repeatable answers. With one for each sample, its answer does not
                 depend on the rest of the batch. Their device may differ from the policy's.
@@ -240,7 +267,7 @@ class DiffusionPolicy:
         """
         called = self.clock()
         config = self.config
-        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, config.row_dim(self.task)))
         shape = (len(observations), config.horizon, self.task.action_dim)
         reference = self.solver.a
         if noise is None:
@@ -292,7 +319,7 @@ class DiffusionPolicy:
         on one. So it can become a graph, see `policy.runtime.chunk_function`.
 
         Args:
-            observations: (B, observation_steps, D).
+            observations: (B, observation_steps, D + F).
             noise: (B, H, A).
             draw: source of further noise.
             previous: actions (B, H, A) of the previous chunk and the noise (B, H, A) that they came from, which the
@@ -317,7 +344,7 @@ class DiffusionPolicy:
                 guess = continued_actions(before, executed)
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
-        condition = self.normalizer.observation.normalize(observations.to(reference)).flatten(1)
+        condition = self.normalizer.normalize_rows(observations.to(reference)).flatten(1)
         count = EvaluationCount()
         switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
         sample = self.sample(switch, noise, draw, guess=guess, called=called)

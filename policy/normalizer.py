@@ -121,10 +121,20 @@ class Range:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Ranges of the observations (D,) and the actions (A,), in their units."""
+    """Ranges of the vectors' numbers (D,) and the actions (A,), in their units.
+
+    Features of pictures have no range: they are what the network sees.
+    """
 
     observation: Range
     action: Range
+
+    def normalize_rows(self, rows: Tensor) -> Tensor:
+        """Observation rows (…, D + F) with the D numbers of the vectors normalised, the F features as they are."""
+        numbers = len(self.observation.minimum)
+        if rows.shape[-1] == numbers:
+            return self.observation.normalize(rows)
+        return torch.cat((self.observation.normalize(rows[..., :numbers]), rows[..., numbers:]), -1)
 
     def to(self, device: torch.device | str) -> Normalizer:
         return Normalizer(self.observation.to(device), self.action.to(device))

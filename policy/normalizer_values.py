@@ -37,7 +37,7 @@ def normalizer_from_values(task: Task, values: Mapping[str, Any]) -> Normalizer:
         raise ValueError(
             f"the normaliser has the parts {', '.join(parts)}, the task has {', '.join(task.slices)}"
         )
-    ranges = [_range_from_values(part.name, parts[part.name], part.size) for part in task.observation]
+    ranges = [_range_from_values(part.name, parts[part.name], part.size) for part in task.vectors]
     return Normalizer(_joined(ranges), _range_from_values("action", values["action"], task.action_dim))
 
 
@@ -82,6 +82,8 @@ def _numbers(name: str, key: str, values: object) -> list[float]:
 
 
 def _joined(ranges: list[Range]) -> Range:
+    if not ranges:  # a task with pictures only
+        return Range(torch.zeros(0), torch.zeros(0))
     minimum, maximum = (torch.cat([getattr(each, key) for each in ranges]) for key in KEYS[:2])
     if all(each.mean is None for each in ranges):
         return Range(minimum, maximum)

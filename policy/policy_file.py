@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from policy.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from policy.config import PolicyConfig
+from policy.config import PolicyConfig, config_values
+from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
 from policy.normalizer_values import normalizer_from_values, normalizer_values
@@ -30,6 +31,7 @@ RETIRED = {
     "pcm_policy.diffusion_policy/1": "it does not say what it observes and commands: train the policy again"
 }
 COVARIANCE = "action_covariance"  # the only tensor of a checkpoint that is not a weight
+ENCODERS = "image_encoders."  # before the names of their weights
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,22 @@ class PolicyParts:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     covariance: Tensor | None = None
     objective: str = NOISE
+    encoders: ImageEncoders | None = None
 
 
 def save_policy_parts(path: str | Path, parts: PolicyParts) -> None:
     """Write one safetensors file, atomically."""
     header: dict[str, Any] = {
         "task": task_values(parts.task),
-        "config": asdict(parts.config),
+        "config": config_values(parts.task, parts.config),
         "normalizer": normalizer_values(parts.task, parts.normalizer),
         "provenance": dict(parts.provenance),
     }
     if parts.objective != NOISE:  # a file without it predicts noise
         header["objective"] = parts.objective
     tensors = dict(parts.network.state_dict())
+    if parts.encoders is not None:
+        tensors |= {f"{ENCODERS}{name}": tensor for name, tensor in parts.encoders.state_dict().items()}
     if parts.covariance is not None:
         tensors[COVARIANCE] = parts.covariance
     save_checkpoint(path, Checkpoint(tensors, header), POLICY_FORMAT)
@@ -71,7 +76,9 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
 
     def check(header: dict[str, Any], described: dict[str, Tensor]) -> None:
         task, config, _ = _read_header(path, header)
-        expected = config.described_network(task).state_dict()
+        expected = dict(config.described_network(task).state_dict())
+        if (described_encoders := config.described_encoders(task)) is not None:
+            expected |= {f"{ENCODERS}{name}": like for name, like in described_encoders.state_dict().items()}
         if COVARIANCE in described:
             size, found = config.horizon * task.action_dim, tuple(described[COVARIANCE].shape)
             if found != (size, size):
@@ -86,6 +93,11 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
     except ValueError as error:
         raise CheckpointError(f"{path}: bad header ({error})") from error
     covariance = checkpoint.tensors.pop(COVARIANCE, None)
+    encoders = config.build_encoders(task)
+    if encoders is not None:
+        names = [name for name in checkpoint.tensors if name.startswith(ENCODERS)]
+        weights = {name.removeprefix(ENCODERS): checkpoint.tensors.pop(name) for name in names}
+        load_weights(encoders.to(device).eval(), weights, path)
     load_weights(network, checkpoint.tensors, path)
     provenance = checkpoint.header.get("provenance", {})
     return PolicyParts(
@@ -96,6 +108,7 @@ def load_policy_parts(path: str | Path, device: torch.device | str) -> PolicyPar
         provenance=provenance,
         covariance=covariance,
         objective=checkpoint.header.get("objective", NOISE),
+        encoders=encoders,
     )
 
 

@@ -6,82 +6,18 @@ twice: the trainer takes it from the demonstrations, the robot from the checkpoi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MOST_PARTS, MOST_NUMBERS, LONGEST_NAME = 64, 65536, 200
+from policy.task_parts import LONGEST_NAME, MOST_NUMBERS, Command, ImagePart, Part, TaskError
+
+MOST_PARTS = 64
 FASTEST, SLOWEST = 10_000.0, 1e-3  # rates in Hz
-
-
-class TaskError(ValueError):
-    """A task that cannot be. The message names the key, and what is allowed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One observed vector.
-
-    Attributes:
-        name: of the part; a source of the robot that fills it has the same.
-        names: of its numbers, in order.
-        units: one for each number; empty for a number without one.
-
-    Raises:
-        TaskError: for names that are empty or used twice, or units that are not as many.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.isidentifier() and len(self.name) <= LONGEST_NAME):
-            raise TaskError(f"name of a part must be a simple name, such as arm, got {self.name!r}")
-        for key in ("names", "units"):
-            object.__setattr__(self, key, _texts(self.name, key, getattr(self, key)))
-        _check_names(self.name, self.names, self.units)
-
-    @property
-    def size(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """The commanded vector.
-
-    Attributes:
-        names: of its numbers, in order.
-        units: one for each number.
-        lower, upper: limits of each number, in its unit; None where none is known.
-
-    Raises:
-        TaskError: for names that are empty or used twice, or limits that are not as many, not finite or contradict each
-            other.
-    """
-
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    lower: tuple[float | None, ...]
-    upper: tuple[float | None, ...]
-
-    def __post_init__(self) -> None:
-        for key in ("names", "units"):
-            object.__setattr__(self, key, _texts("action", key, getattr(self, key)))
-        _check_names("action", self.names, self.units)
-        for key in ("lower", "upper"):
-            object.__setattr__(self, key, _limits(key, getattr(self, key), len(self.names)))
-        for name, lower, upper in zip(self.names, self.lower, self.upper, strict=True):
-            if lower is not None and upper is not None and lower >= upper:
-                raise TaskError(
-                    f"action: lower limit of {name!r} must be below its upper, got {lower}, {upper}"
-                )
-
-    @property
-    def size(self) -> int:
-        return len(self.names)
+KINDS: Mapping[str, tuple[type[Part] | type[ImagePart], tuple[str, ...]]] = {
+    "vector": (Part, ("kind", "name", "names", "units")),
+    "image": (ImagePart, ("kind", "name", "height", "width")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +27,7 @@ class Task:
     Attributes:
         name: of the task.
         rate: control steps a second, in Hz.
-        observation: parts, in the order in which they make an observation.
+        observation: parts, vectors and pictures. In an observation the vectors' numbers come in this order.
         action: what is commanded.
 
     Raises:
@@ -100,7 +36,7 @@ class Task:
 
     name: str
     rate: float
-    observation: tuple[Part, ...]
+    observation: tuple[Part | ImagePart, ...]
     action: Command
 
     def __post_init__(self) -> None:
@@ -123,9 +59,19 @@ class Task:
             )
 
     @property
+    def vectors(self) -> tuple[Part, ...]:
+        """The parts that are numbers."""
+        return tuple(part for part in self.observation if isinstance(part, Part))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The parts that are pictures."""
+        return tuple(part for part in self.observation if isinstance(part, ImagePart))
+
+    @property
     def observation_dim(self) -> int:
-        """Numbers of all parts together."""
-        return sum(part.size for part in self.observation)
+        """Numbers of all vectors together; 0 for a task with pictures only."""
+        return sum(part.size for part in self.vectors)
 
     @property
     def action_dim(self) -> int:
@@ -133,23 +79,26 @@ class Task:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where each part lies in an observation."""
+        """Where each vector lies in an observation."""
         slices, first = {}, 0
-        for part in self.observation:
+        for part in self.vectors:
             slices[part.name] = slice(first, first + part.size)
             first += part.size
         return slices
 
     @property
     def number_names(self) -> tuple[str, ...]:
-        """A name for each number of an observation, such as ``arm.shoulder``."""
-        return tuple(f"{part.name}.{name}" for part in self.observation for name in part.names)
+        """A name for each number of the vectors, such as ``arm.shoulder``."""
+        return tuple(f"{part.name}.{name}" for part in self.vectors for name in part.names)
 
 
 def task_values(task: Task) -> dict[str, Any]:
     """A task as JSON knows it; `task_from_values` takes it back."""
     values: dict[str, Any] = asdict(task)
-    values["observation"] = [{"kind": "vector", **part} for part in values["observation"]]
+    values["observation"] = [
+        {"kind": "image" if isinstance(part, ImagePart) else "vector", **asdict(part)}
+        for part in task.observation
+    ]
     return values
 
 
@@ -164,10 +113,13 @@ def task_from_values(values: object) -> Task:
         raise TaskError(f"observation must be a list of parts, got {keys['observation']!r}")
     parts = []
     for index, part in enumerate(keys["observation"]):
-        described = _keys(f"observation[{index}]", part, ("kind", "name", "names", "units"))
-        if described.pop("kind") != "vector":
-            raise TaskError(f"observation[{index}]: kind must be vector, got {part['kind']!r}")
-        parts.append(Part(**described))
+        kind = part.get("kind", "vector") if isinstance(part, Mapping) else "vector"
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise TaskError(f"observation[{index}]: kind must be {' or '.join(KINDS)}, got {kind!r}")
+        part_type, names = KINDS[kind]
+        described = _keys(f"observation[{index}]", part, names)
+        del described["kind"]
+        parts.append(part_type(**described))
     action = _keys("action", keys["action"], ("names", "units", "lower", "upper"))
     return Task(name=keys["name"], rate=keys["rate"], observation=tuple(parts), action=Command(**action))
 
@@ -181,7 +133,7 @@ def task_difference(found: Task, expected: Task) -> str:
     for part in expected.observation:
         if part.name not in parts:
             return f"part {part.name} is missing, there are {', '.join(parts)}"
-        if difference := _numbers_difference(part.name, parts[part.name], part):
+        if difference := _part_difference(parts[part.name], part):
             return difference
     wanted = [part.name for part in expected.observation]
     for name in parts:
@@ -194,6 +146,20 @@ def task_difference(found: Task, expected: Task) -> str:
     if found.rate != expected.rate:
         return f"rate is {found.rate:g} Hz, needed is {expected.rate:g} Hz"
     return ""
+
+
+def _part_difference(found: Part | ImagePart, expected: Part | ImagePart) -> str:
+    if isinstance(found, Part) and isinstance(expected, Part):
+        return _numbers_difference(expected.name, found, expected)
+    if found == expected:
+        return ""
+
+    def described(part: Part | ImagePart) -> str:
+        if isinstance(part, Part):
+            return f"a vector of {part.size}"
+        return f"a picture of {part.height} x {part.width} px"
+
+    return f"{expected.name} is {described(found)}, needed is {described(expected)}"
 
 
 def _numbers_difference(where: str, found: Part | Command, expected: Part | Command) -> str:
@@ -216,38 +182,3 @@ def _keys(where: str, values: object, names: Sequence[str]) -> dict[str, Any]:
         if name not in names:
             raise TaskError(f"{where}: unknown key {name!r}, must be among {', '.join(names)}")
     return dict(values)
-
-
-def _texts(where: str, key: str, texts: object) -> tuple[str, ...]:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise TaskError(f"{where}: {key} must be a list of texts, got {texts!r:.100}")
-    for text in texts:
-        if not isinstance(text, str) or len(text) > LONGEST_NAME:
-            raise TaskError(
-                f"{where}: {key} must be texts of at most {LONGEST_NAME} letters, got {text!r:.100}"
-            )
-    return tuple(texts)
-
-
-def _check_names(where: str, names: tuple[str, ...], units: tuple[str, ...]) -> None:
-    if not 1 <= len(names) <= MOST_NUMBERS:
-        raise TaskError(f"{where}: names must be 1 … {MOST_NUMBERS} texts, got {len(names)}")
-    if len(units) != len(names):
-        raise TaskError(f"{where}: {len(names)} names need as many units, got {len(units)}")
-    seen: set[str] = set()
-    for name in names:
-        if not name or name in seen:
-            raise TaskError(f"{where}: names must be distinct and not empty, got {name!r}")
-        seen.add(name)
-
-
-def _limits(key: str, limits: object, size: int) -> tuple[float | None, ...]:
-    if isinstance(limits, str) or not isinstance(limits, Sequence) or len(limits) != size:
-        raise TaskError(f"action: {key} must be a list of {size} limits, got {limits!r:.100}")
-    for limit in limits:
-        is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if limit is not None and not (is_number and math.isfinite(limit)):
-            raise TaskError(
-                f"action: {key} must be finite numbers, or null where there is no limit, got {limit!r}"
-            )
-    return tuple(None if limit is None else float(limit) for limit in limits)

@@ -15,9 +15,9 @@ from pusht_env.physics import CONTROL_HZ, WORKSPACE_SIZE, PushTPhysics
 if TYPE_CHECKING:
     from pusht_env.render import Window
 
-ObsType = Literal["keypoints", "state", "pixels"]
+ObsType = Literal["keypoints", "state", "pixels", "pixels_agent_pos"]
 RenderMode = Literal["rgb_array", "human"]
-Observation = NDArray[Any]
+Observation = Any  # an array, or for `"pixels_agent_pos"` a dict of them
 
 SUCCESS_COVERAGE = 0.95
 PIXELS_SIZE = 96
@@ -42,7 +42,8 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
 
     - `"keypoints"`: 20 floats in px: x, y of 9 points on the block, then of the pusher.
     - `"state"`: 5 floats: pusher x, y and block x, y in px, block angle in rad in [0, 2π).
-    - `"pixels"`: the picture, `(96, 96, 3)` uint8.
+    - `"pixels"`: the picture, `(96, 96, 3)` uint8, as in the published demonstrations.
+    - `"pixels_agent_pos"`: a dict of the picture, `"pixels"`, and x, y of the pusher in px, `"agent_pos"`.
 
     ## Reward
     `clip(coverage / 0.95, 0, 1)`, where coverage is the share of the goal's area that the block covers.
@@ -198,10 +199,12 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
     def _observation(self) -> Observation:
         if self.obs_type == "state":
             return self.state
-        if self.obs_type == "pixels":
+        if self.obs_type in ("pixels", "pixels_agent_pos"):
             from pusht_env.render import draw_frame
 
-            return draw_frame(self.state, PIXELS_SIZE)
+            state = self.state
+            pixels = draw_frame(state, PIXELS_SIZE)
+            return pixels if self.obs_type == "pixels" else {"pixels": pixels, "agent_pos": state[:2]}
         return keypoint_observation(self.state)
 
     def _info(self, contacts: int) -> dict[str, Any]:
@@ -217,10 +220,13 @@ class PushTEnv(gym.Env[Observation, ArrayLike]):
         }
 
 
-def _observation_space(obs_type: ObsType) -> gym.spaces.Box:
+def _observation_space(obs_type: ObsType) -> gym.spaces.Box | gym.spaces.Dict:
+    pixels = gym.spaces.Box(0, 255, (PIXELS_SIZE, PIXELS_SIZE, 3), np.uint8)
     if obs_type == "pixels":
-        return gym.spaces.Box(0, 255, (PIXELS_SIZE, PIXELS_SIZE, 3), np.uint8)
+        return pixels
     low, high = -OBSERVATION_MARGIN, WORKSPACE_SIZE + OBSERVATION_MARGIN
+    if obs_type == "pixels_agent_pos":
+        return gym.spaces.Dict({"pixels": pixels, "agent_pos": gym.spaces.Box(low, high, (2,), np.float64)})
     if obs_type == "keypoints":
         return gym.spaces.Box(low, high, (20,), np.float64)
     return gym.spaces.Box(

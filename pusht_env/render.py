@@ -1,27 +1,36 @@
-"""Pictures of PushT: an antialiased frame of any size from a state, and a window to show frames in."""
+"""Pictures of PushT: a frame of any size from a state, and a window to show frames in.
+
+Shapes, colours and edges are those of the published demonstrations (Diffusion Policy, Chi et al. 2023, which draws with
+pymunk's debug drawing on 512 x 512 px). A small frame is what a policy sees, and is sampled from that as theirs were.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 
-from pusht_env.block import GOAL_POSE, OUTLINE, to_world
+from pusht_env.block import BAR, GOAL_POSE, STEM, to_world
 from pusht_env.physics import CONTROL_HZ, PUSHER_RADIUS, WALL_CORNERS, WALL_RADIUS, WORKSPACE_SIZE
 
 BACKGROUND = pygame.Color("white")
 WALL = pygame.Color("lightgray")
 GOAL = pygame.Color("lightgreen")
-BLOCK = pygame.Color("lightslategray")
-PUSHER = pygame.Color("royalblue")
+BLOCK, BLOCK_EDGE = pygame.Color(142, 163, 183), pygame.Color("lightslategray")
+PUSHER, PUSHER_EDGE = pygame.Color(78, 126, 255), pygame.Color("royalblue")
 TARGET = pygame.Color("crimson")
 CHUNK_START, CHUNK_END = pygame.Color("darkorange"), pygame.Color("purple")
 
+EDGE_RADIUS, PUSHER_EDGE_WIDTH = 2.0, 4.0
 CHUNK_RADIUS = 4.0
 TARGET_ARM = 12.0
 TARGET_WIDTH = 5.0
+
+DRAWN_SIZE = 512
+SAMPLED_BELOW = 256  # px: smaller frames are sampled as the published ones were, larger ones are antialiased
 
 
 def draw_frame(
@@ -35,26 +44,33 @@ def draw_frame(
 
     Args:
         state: `(5,)`: pusher x, y and block x, y in px of the workspace, block angle in rad.
-        size: Side of the picture in its own px; the picture shows the same at any size.
+        size: Side of the picture in its own px; the picture shows the same at any size. At 96 it is what the published
+            demonstrations have.
         target: The action `(2,)` that is being followed, drawn as a cross.
         chunk: Predicted actions `(H, 2)`, drawn as dots from orange (next) to purple (last).
 
     Returns:
         `(size, size, 3)` RGB, row by row from the top.
     """
-    # Drawn larger and averaged down, because pygame only antialiases outlines, not filled shapes.
-    oversampling = 4 if size < 256 else 2
-    canvas = pygame.Surface((size * oversampling, size * oversampling), depth=32)
-    scale = canvas.get_width() / WORKSPACE_SIZE
+    is_sampled = size < SAMPLED_BELOW
+    side = DRAWN_SIZE if is_sampled else 2 * size
+    canvas = pygame.Surface((side, side), depth=32)
+    scale = side / WORKSPACE_SIZE
 
     canvas.fill(BACKGROUND)
-    near, far = WALL_CORNERS[1][0], WALL_CORNERS[3][0]
-    for overhang, color in ((WALL_RADIUS, WALL), (-WALL_RADIUS, BACKGROUND)):
-        start, end = round((near - overhang) * scale), round((far + overhang) * scale)
-        pygame.draw.rect(canvas, color, (start, start, end - start, end - start))
-    pygame.draw.polygon(canvas, GOAL, (to_world(OUTLINE, GOAL_POSE) * scale).tolist())
-    pygame.draw.polygon(canvas, BLOCK, (to_world(OUTLINE, state[2:]) * scale).tolist())
-    pygame.draw.circle(canvas, PUSHER, (state[0] * scale, state[1] * scale), PUSHER_RADIUS * scale)
+    for rectangle in (BAR, STEM):
+        pygame.draw.polygon(canvas, GOAL, _corners(rectangle, GOAL_POSE, scale))
+    for rectangle in (BAR, STEM):
+        corners = _corners(rectangle, state[2:], scale)
+        pygame.draw.polygon(canvas, BLOCK, corners)
+        for start, end in zip(corners, (*corners[1:], corners[0]), strict=True):
+            _draw_edge(canvas, start, end, radius=EDGE_RADIUS * scale, color=BLOCK_EDGE)
+    center = (round(state[0] * scale), round(state[1] * scale))
+    pygame.draw.circle(canvas, PUSHER_EDGE, center, round(PUSHER_RADIUS * scale))
+    pygame.draw.circle(canvas, PUSHER, center, round((PUSHER_RADIUS - PUSHER_EDGE_WIDTH) * scale))
+    walls = [(round(x * scale), round(y * scale)) for x, y in WALL_CORNERS]
+    for start, end in zip(walls, (*walls[1:], walls[0]), strict=True):
+        _draw_edge(canvas, start, end, radius=WALL_RADIUS * scale, color=WALL)
     if chunk is not None:
         for index in range(len(chunk) - 1, -1, -1):
             color = CHUNK_START.lerp(CHUNK_END, index / max(len(chunk) - 1, 1))
@@ -65,8 +81,67 @@ def draw_frame(
         pygame.draw.line(canvas, TARGET, (x - arm, y), (x + arm, y), width)
         pygame.draw.line(canvas, TARGET, (x, y - arm), (x, y + arm), width)
 
-    frame = pygame.transform.smoothscale(canvas, (size, size))
-    return np.ascontiguousarray(pygame.surfarray.array3d(frame).swapaxes(0, 1))
+    if is_sampled:
+        return _sampled(_pixels(canvas), size)
+    return _pixels(pygame.transform.smoothscale(canvas, (size, size)))
+
+
+def _corners(
+    rectangle: tuple[float, float, float, float],
+    pose: Sequence[float] | NDArray[np.floating],
+    scale: float,
+) -> list[tuple[int, int]]:
+    """A rectangle of the block's frame, in whole px of a picture."""
+    left, right, top, bottom = rectangle
+    corners = to_world([(left, bottom), (right, bottom), (right, top), (left, top)], pose) * scale
+    return [(round(x), round(y)) for x, y in corners.tolist()]
+
+
+def _draw_edge(
+    canvas: pygame.Surface,
+    start: tuple[int, int],
+    end: tuple[int, int],
+    *,
+    radius: float,
+    color: pygame.Color,
+) -> None:
+    """A thick line with round ends, as pymunk's debug drawing has it: its rectangle spreads by absolute values."""
+    pygame.draw.line(canvas, color, start, end, round(max(1, 2 * radius)))
+    run, rise = abs(end[0] - start[0]), abs(end[1] - start[1])
+    length = math.hypot(run, rise)
+    if length == 0:
+        return
+    x, y = round(rise * radius / length), round(run * radius / length)
+    rectangle = [
+        (start[0] - x, start[1] - y),
+        (start[0] + x, start[1] + y),
+        (end[0] + x, end[1] + y),
+        (end[0] - x, end[1] - y),
+    ]
+    pygame.draw.polygon(canvas, color, rectangle)
+    for point in (start, end):
+        pygame.draw.circle(canvas, color, point, round(radius))
+
+
+def _pixels(surface: pygame.Surface) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pygame.surfarray.array3d(surface).swapaxes(0, 1))
+
+
+def _sampled(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A smaller picture by linear interpolation between neighbours, without averaging, as OpenCV's default resizes.
+
+    In its fixed-point numbers of 11 bits.
+    """
+    places = np.maximum((np.arange(size) + 0.5) * (len(picture) / size) - 0.5, 0.0)
+    first = np.minimum(places.astype(np.int64), len(picture) - 2)
+    second_weight = np.rint((places - first) * 2048).astype(np.int32)
+    first_weight = 2048 - second_weight
+    rows = np.stack((picture[first], picture[first + 1])).astype(np.int32)  # (2, size, W, 3)
+    blended = (
+        rows[:, :, first] * first_weight[:, None] + rows[:, :, first + 1] * second_weight[:, None]
+    )  # (2, size, size, 3)
+    total = blended[0] * first_weight[:, None, None] + blended[1] * second_weight[:, None, None]
+    return ((total + (1 << 21)) >> 22).astype(np.uint8)
 
 
 class Window:

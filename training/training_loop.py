@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,6 +140,7 @@ def train(
     outputs: Outputs,
     overwrite: bool = False,
     identity: dict[str, Any],
+    measured: Mapping[str, Callable[[], float]] | None = None,
 ) -> None:
     """Train `network`, and keep a moving average of its weights in `averaged`.
 
@@ -156,6 +157,7 @@ def train(
         output_dir: folder for `training_state.safetensors`, `log.csv` and `tensorboard/`.
         outputs: see `training_outputs`.
         overwrite: whether to write into a folder with other things in it.
+        measured: further columns of the log: name → number since the last row.
         identity: everything else that defines this run (JSON values). A saved state with another identity is refused.
 
     Raises:
@@ -191,7 +193,7 @@ def train(
         bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and worker.device.type == "cuda"
         )
-        columns = ["loss", "learning_rate", "gradient_norm", "hours", *validation_columns]
+        columns = ["loss", "learning_rate", "gradient_norm", "hours", *(measured or {}), *validation_columns]
         log = TrainingLog(output_dir, columns, start) if worker.is_first else None
         loss_sum = torch.zeros((), device=worker.device)
         weights: list[Tensor] = list(network.parameters())
@@ -238,6 +240,7 @@ def train(
                             "learning_rate": config.learning_rate_at(step),
                             "gradient_norm": norm.item(),
                             "hours": hours,
+                            **{name: measure() for name, measure in (measured or {}).items()},
                         }
                         if done % config.validate_every == 0 or done == config.steps:
                             averaged.eval()

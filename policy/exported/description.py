@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from policy.config import PolicyConfig
+from policy.normalizer import Range
 from policy.runtime.chunk_function import ChunkFunction
 from policy.sampling import PartialConfig, SamplerConfig, sampler_from_options, sampler_options
 from policy.task import Task, task_from_values, task_values
 
-EXPORT_FORMAT = "pcm_policy.exported_policy/1"
+EXPORT_FORMAT = "pcm_policy.exported_policy/2"
 METADATA_KEY = "pcm_policy"
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -70,6 +73,7 @@ class Description:
         config: shapes of the policy.
         sampler: its sampler, resolved.
         start, executed, delay, depth, network_evaluations: see `ChunkFunction`.
+        observed_minimum, observed_maximum: what training saw of each number of an observation, in its unit.
         precision: of the networks, one of `PRECISIONS`. All inputs and outputs are float32.
         inputs, outputs: of the graph, in order.
         provenance: hashes of the files that it was made from, code and command.
@@ -84,11 +88,37 @@ class Description:
     delay: int
     depth: int
     network_evaluations: int
+    observed_minimum: tuple[float, ...]
+    observed_maximum: tuple[float, ...]
     precision: str
     inputs: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checked: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("observed_minimum", "observed_maximum"):
+            limits = tuple(map(float, getattr(self, name)))
+            if len(limits) != self.task.observation_dim:
+                raise ValueError(f"{name} must have {self.task.observation_dim} numbers, got {len(limits)}")
+            object.__setattr__(self, name, limits)
+        config, sequence = self.config, (self.config.horizon, self.task.action_dim)
+        needed = {
+            "observations": (config.observation_steps, config.row_dim(self.task)),
+            "noise": sequence,
+            "chunk": (config.action_steps, self.task.action_dim),
+            "actions": sequence,
+            "residual": (),
+        }
+        found = {tensor.name: tensor.shape for tensor in (*self.inputs, *self.outputs)}
+        for name, shape in needed.items():
+            if found.get(name) != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {found.get(name)}")
+
+    @property
+    def observed(self) -> Range:
+        """What training saw of observations."""
+        return Range(torch.tensor(self.observed_minimum), torch.tensor(self.observed_maximum))
 
     def to_json(self) -> str:
         sampler = {name: value for name, _, value in sampler_options(self.sampler)}
@@ -107,13 +137,18 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
     """
     policy = function.policy
     task, sampler = policy.task, policy.resolved_sampler
+    seen = policy.normalizer.observation
     if function.start == "cold":
         parallel = replace(sampler.parallel, warm_start="none")
         stop = replace(sampler.stop, warm_iterations=0)
         sampler = replace(sampler, hand_over="replace", parallel=parallel, stop=stop, partial=PartialConfig())
+    features = policy.config.row_dim(task) - task.observation_dim
     observed = {
-        "numbers": task.number_names,
-        "units": tuple(unit for part in task.observation for unit in part.units),
+        "numbers": policy.config.row_names(task),
+        "units": (
+            *(unit for part in task.vectors for unit in part.units),
+            *("" for _ in range(features)),
+        ),
     }
     commanded = {"numbers": task.action.names, "units": task.action.units}
     known = {
@@ -138,6 +173,8 @@ def describe(function: ChunkFunction, *, precision: str, provenance: Mapping[str
         delay=function.delay,
         depth=function.depth,
         network_evaluations=function.network_evaluations,
+        observed_minimum=tuple(seen.minimum.tolist()),
+        observed_maximum=tuple(seen.maximum.tolist()),
         precision=precision,
         inputs=described(function.inputs),
         outputs=described(function.outputs),
@@ -170,6 +207,8 @@ def description_from_json(text: str | None, source: str) -> Description:
         values["sampler"] = sampler_from_options(values["sampler"])
         for name in ("inputs", "outputs"):
             values[name] = tuple(GraphTensor(**tensor) for tensor in values[name])
-        return Description(**values)
+        description = Description(**values)
+        _ = description.observed  # of finite limits that do not decrease
+        return description
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ExportError(f"{source}: bad metadata ({error})") from error

@@ -43,8 +43,13 @@ class ExportedPolicy:
 
     @property
     def resolved_sampler(self) -> SamplerConfig:
-        """The same: an exported sampler has nothing left to choose."""
+        """The sampler, in which nothing is left to choose."""
         return self.description.sampler
+
+    @property
+    def pcm_mismatch(self) -> str:
+        """No warning: whoever exported it had it."""
+        return ""
 
     @torch.no_grad()
     def predict(
@@ -65,7 +70,7 @@ class ExportedPolicy:
             RuntimeError: for a prediction that is not finite.
         """
         config, description = self.config, self.description
-        check_tensor(observations, "observations", (config.observation_steps, self.task.observation_dim))
+        check_tensor(observations, "observations", (config.observation_steps, config.row_dim(self.task)))
         batch = len(observations)
         reference = torch.zeros(())
         sequence = (batch, config.horizon, self.task.action_dim)
@@ -122,15 +127,18 @@ class ExportedPolicy:
         ).chunk
 
 
-def open_exported(path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = ()) -> ExportedPolicy:
+def open_exported(
+    path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = (), batch_size: int | None = None
+) -> ExportedPolicy:
     """Open a file of `pcm-export`.
 
     Args:
         path: ``.onnx`` or ``.xml``.
         threads: number of CPU threads.
         providers: ONNX Runtime's execution providers, in order; by default its CPU.
+        batch_size: the only one that will be asked for, with which OpenVINO takes half the time; None for any.
 
     Raises:
         ExportError, EngineError: see `open_graph`.
     """
-    return ExportedPolicy(*open_graph(path, threads=threads, providers=providers))
+    return ExportedPolicy(*open_graph(path, threads=threads, providers=providers, batch_size=batch_size))

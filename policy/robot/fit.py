@@ -34,7 +34,7 @@ def filled_parts(robot: Robot, task: Task) -> tuple[FilledPart, ...]:
     """
     sources = {source.name: source for source in robot.sources}
     filled = []
-    for part in task.observation:
+    for part in task.vectors:
         if part.name not in sources:
             raise RobotError(
                 f"part {part.name!r} of the task {task.name!r} has no source: observation_sources are "

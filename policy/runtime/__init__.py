@@ -1,7 +1,17 @@
-"""Policies for one batch size: everything that can be computed in advance is, and an engine evaluates the network."""
+"""Policies whose network an engine evaluates, and in which all is prepared that can be."""
 
 from policy.runtime.engine import EngineError
-from policy.runtime.runtime import ENGINES, Runtime
+from policy.runtime.runtime import CHUNK_ENGINES, ENGINES, Runtime, best_engine
 from policy.runtime.serving import ENGINE_CHOICES, PLAIN, Policy, serve
 
-__all__ = ["ENGINES", "ENGINE_CHOICES", "PLAIN", "EngineError", "Policy", "Runtime", "serve"]
+__all__ = [
+    "CHUNK_ENGINES",
+    "ENGINES",
+    "ENGINE_CHOICES",
+    "PLAIN",
+    "EngineError",
+    "Policy",
+    "Runtime",
+    "best_engine",
+    "serve",
+]

@@ -82,7 +82,7 @@ class ChunkFunction(nn.Module):
         self.bound = replace(policy, bind_network=bind).with_sampler(sampler)
         sequence = (config.horizon, policy.task.action_dim)
         self.inputs: dict[str, tuple[int, ...]] = {
-            "observations": (config.observation_steps, policy.task.observation_dim),
+            "observations": (config.observation_steps, config.row_dim(policy.task)),
             "noise": sequence,
         }
         if start == "warm":

@@ -18,28 +18,28 @@ def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
     openvino = require_library("openvino", "openvino")
     require_float32_on_cpu("openvino", unet)
     core = openvino.Core()
-    compiled: dict[tuple[int, int], Any] = {}
-    prepared: dict[int, tuple[list[Any], tuple[Tensor, Tensor, Tensor]]] = {}
+    compiled: dict[tuple[int, int], tuple[list[Any], tuple[Tensor, Tensor, Tensor]]] = {}
+    chosen: dict[int, tuple[int, int]] = {}
 
-    def prepare(count: int) -> tuple[list[Any], tuple[Tensor, Tensor, Tensor]]:
+    def choose(count: int) -> tuple[int, int]:
         shares = min(threads, count)
         least = -(-count // shares)
         # Another size would need its own copy of the weights in the cache, which costs more than idle samples.
         fitting = [size for built, size in compiled if built == shares and least <= size <= least * 4 / 3]
-        size = min(fitting, default=least)
-        if (shares, size) not in compiled:
-            options = {
-                "NUM_STREAMS": shares,
-                "INFERENCE_NUM_THREADS": shares,
-                "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
-                "ENABLE_CPU_PINNING": False,  # other processes use the cores too
-            }
-            model = _Graph(openvino, unet).build(size)
-            compiled[shares, size] = core.compile_model(model, "CPU", options)
+        return shares, min(fitting, default=least)
+
+    def build(shares: int, size: int) -> tuple[list[Any], tuple[Tensor, Tensor, Tensor]]:
+        options = {
+            "NUM_STREAMS": shares,
+            "INFERENCE_NUM_THREADS": shares,
+            "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
+            "ENABLE_CPU_PINNING": False,  # other processes use the cores too
+        }
+        model = core.compile_model(_Graph(openvino, unet).build(size), "CPU", options)
         buffers = unet.buffers_for(shares * size)
         requests = []
         for share in range(shares):
-            request = compiled[shares, size].create_infer_request()
+            request = model.create_infer_request()
             sample, film, noise = (
                 openvino.Tensor(buffer[share * size : (share + 1) * size].numpy(), shared_memory=True)
                 for buffer in buffers
@@ -52,9 +52,11 @@ def openvino(unet: ModulatedUnet, threads: int) -> Evaluate:
 
     def evaluate(sample: Tensor, film: Tensor) -> Tensor:
         count = len(sample)
-        if count not in prepared:
-            prepared[count] = prepare(count)
-        requests, (samples, films, noise) = prepared[count]
+        if count not in chosen:
+            chosen[count] = choose(count)
+            if chosen[count] not in compiled:
+                compiled[chosen[count]] = build(*chosen[count])
+        requests, (samples, films, noise) = compiled[chosen[count]]
         samples[:count] = sample
         films[:count] = film
         if len(requests) == 1:

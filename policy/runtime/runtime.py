@@ -1,8 +1,8 @@
-"""A policy prepared for one batch size."""
+"""A policy prepared for an engine, and for one batch size or any."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,8 +16,9 @@ from policy.networks.unet import ConditionalUnet1D
 from policy.prediction import Generators, Prediction
 from policy.runtime.binding import PreparedNetwork, bind_to_engine
 from policy.runtime.cudagraph import cudagraph
-from policy.runtime.engine import MakeEngine
+from policy.runtime.engine import EngineError, MakeEngine
 from policy.runtime.onnxruntime_engine import onnxruntime
+from policy.runtime.openvino_encoders import openvino_encoders
 from policy.runtime.openvino_engine import openvino
 from policy.runtime.torch_engines import compiled, eager
 from policy.runtime.whole_chunk import MakeChunkEngine, WholeChunk
@@ -40,11 +41,12 @@ class Runtime:
     """A policy with its sampler, for a control loop: the same arguments of `predict` give the same answer, sooner.
 
     FiLM is computed once for each timestep and once for each chunk. The networks of a PCM are merged in advance. When
-    the constructor returns, everything is compiled and has run once. Only one thread at a time may use a runtime.
+    the constructor returns, everything is compiled and has run once. With any batch size, what a batch needs is
+    compiled when the first of its size comes. Only one thread at a time may use a runtime.
 
     Args:
         policy: policy with the sampler to use.
-        batch_size: batch size B of every call.
+        batch_size: batch size B of every call; None for any.
         engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU that has it,
             else ``eager``.
         threads: number of CPU threads; by default as many as PyTorch uses.
@@ -62,20 +64,23 @@ class Runtime:
         self,
         policy: DiffusionPolicy,
         *,
-        batch_size: int = 1,
+        batch_size: int | None = 1,
         engine: str = "auto",
         threads: int | None = None,
     ) -> None:
         if engine not in {"auto", *ENGINES, *CHUNK_ENGINES}:
             allowed = ", ".join(("auto", *ENGINES, *CHUNK_ENGINES))
             raise ValueError(f"engine must be one of {allowed}, got {engine!r}")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        self.engine = _choose_engine(policy) if engine == "auto" else engine
+        self.engine = best_engine(policy) if engine == "auto" else engine
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
+        self._encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+        if self.engine == "openvino" and policy.encoders is not None:
+            self._encode = openvino_encoders(policy.encoders, self.threads)
         self._prepared: dict[ConditionalUnet1D, PreparedNetwork | None] = {}
         if self.engine in CHUNK_ENGINES:
             self.policy = self._with_whole_chunk(policy)
@@ -83,9 +88,12 @@ class Runtime:
         make_engine, horizon = ENGINES[self.engine], policy.config.horizon
         bind = bind_to_engine(make_engine, self._prepared, threads=self.threads, horizon=horizon)
         self.policy = replace(policy, bind_network=bind).with_sampler(policy.sampler)
-        self._warm_up()
+        if batch_size is not None:
+            self._warm_up(batch_size)
 
     def _with_whole_chunk(self, policy: DiffusionPolicy) -> DiffusionPolicy:
+        if self.batch_size is None:
+            raise EngineError(f"engine {self.engine!r} needs a batch size")
         make_engine = CHUNK_ENGINES[self.engine]
         whole = WholeChunk(policy, make_engine, batch_size=self.batch_size, threads=self.threads)
         return replace(policy.with_sampler(policy.sampler), compute=whole)
@@ -106,6 +114,14 @@ class Runtime:
     def resolved_sampler(self) -> SamplerConfig:
         return self.policy.resolved_sampler
 
+    def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """See `DiffusionPolicy.encode_images`. Any batch size."""
+        if self._encode is None or self.policy.encoders is None:
+            with self._threads():
+                return self.policy.encode_images(pictures)
+        self.policy.encoders.check(pictures)
+        return self._encode(pictures)
+
     def predict(
         self,
         observations: Tensor,
@@ -121,7 +137,7 @@ class Runtime:
         Raises:
             ValueError: as there, and for another batch size.
         """
-        if len(observations) != self.batch_size:
+        if self.batch_size not in (None, len(observations)):
             raise ValueError(f"observations have batch size {len(observations)}, need {self.batch_size}")
         with self._threads():
             return self.policy.predict(
@@ -158,22 +174,22 @@ class Runtime:
         ).chunk
 
     @torch.no_grad()
-    def _warm_up(self) -> None:
+    def _warm_up(self, batch_size: int) -> None:
         """Compile for every number of samples that can occur."""
         config, solver = self.config, self.policy.solver
         # Without the deadline: it would stop compilation, and take its time for an iteration's.
         no_deadline = replace(self.sampler.stop, deadline_ms=0.0)
         policy = self.policy.with_sampler(replace(self.sampler, stop=no_deadline))
-        observations = self.policy.normalizer.observation.minimum.expand(
-            self.batch_size, config.observation_steps, -1
-        )
+        minimum = self.policy.normalizer.observation.minimum
+        row = torch.cat((minimum, minimum.new_zeros(config.row_dim(self.task) - len(minimum))))
+        observations = row.expand(batch_size, config.observation_steps, -1)
         generator = torch.Generator().manual_seed(0)
         with self._threads():
             first = policy.predict(observations, generator=generator)
             policy.predict(observations, generator=generator, previous=first)
             if self.sampler.stop.tolerance > 0:  # it can leave any number of steps
-                condition = solver.a.new_zeros(self.batch_size, config.cond_dim(self.task))
-                shape = (self.batch_size, solver.steps, config.horizon, self.task.action_dim)
+                condition = solver.a.new_zeros(batch_size, config.cond_dim(self.task))
+                shape = (batch_size, solver.steps, config.horizon, self.task.action_dim)
                 states = solver.a.new_zeros(shape)
                 for network in list(self._prepared):
                     denoise = self.policy.bind_network(network, solver, condition)
@@ -185,7 +201,8 @@ class Runtime:
         return _torch_threads(self.threads if self.engine in ("eager", "compile") else 1)
 
 
-def _choose_engine(policy: DiffusionPolicy) -> str:
+def best_engine(policy: DiffusionPolicy) -> str:
+    """What ``auto`` stands for."""
     reference = policy.solver.a
     on_cpu = reference.device.type == "cpu" and reference.dtype == torch.float32
     return "openvino" if on_cpu and find_spec("openvino") is not None else "eager"

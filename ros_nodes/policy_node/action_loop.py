@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
-from policy import DiffusionPolicy
 from policy.chunk_schedule import ChunkSchedule
+from policy.exported import ExportedPolicy
+from policy.exported.remote import ServerError
 from policy.robot.fit import FilledPart, control_period_ns, filled_parts, position_columns
 from policy.robot.joint_limits import JointLimits
 from policy.robot.message_types import Message
@@ -26,6 +27,7 @@ from ros_nodes.policy_node.chunk_computation import ChunkComputation
 from ros_nodes.policy_node.chunk_length import check_speed
 from ros_nodes.policy_node.chunk_sender import ChunkSender
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, warm_up
+from ros_nodes.policy_node.loading import LoadedPolicy
 from ros_nodes.policy_node.measured_position import MeasuredPosition
 from ros_nodes.policy_node.motion import Motion
 from ros_nodes.policy_node.observation_intake import policy_history, subscribe_part
@@ -58,7 +60,7 @@ class ActionLoop:
         *,
         parameters: PolicyParameters,
         settings: PolicySettings,
-        policy: DiffusionPolicy,
+        policy: LoadedPolicy,
         joints: JointLimits,
         on_failure: Callable[[Exception], None],
         on_change: Callable[[], None],
@@ -89,6 +91,7 @@ class ActionLoop:
         self._arrived = 0.0  # of the newest observation, by time.perf_counter
         self._measured = MeasuredPosition(self._joints.names, position_columns(robot, task))
         self._in_the_way = False
+        self._server_lost = ""  # why the policy's server gives no chunk
         self._refusals = Refusals("observation", node.get_logger().warning, self.statistics.rejections)
         with ExitStack() as resources:
             self._open(resources, policy, prepared)
@@ -96,7 +99,7 @@ class ActionLoop:
                 check_speed(inference, count=self._sender.count, period_ns=self._period_ns)
             self._resources = resources.pop_all()
 
-    def _open(self, resources: ExitStack, policy: DiffusionPolicy, prepared: Policy) -> None:
+    def _open(self, resources: ExitStack, policy: LoadedPolicy, prepared: Policy | ExportedPolicy) -> None:
         """Make the threads, and what the loop holds in the node; `resources` gives both up again."""
         node, settings, robot = self._node, self._settings, self._settings.robot
         self._output: TrajectoryOutput = (
@@ -168,6 +171,7 @@ class ActionLoop:
     def _start_anew(self) -> None:
         self._computation.start_anew()
         self._schedule.restart()
+        self._server_lost = ""
         self._measured.forget()
         self._newest_time = self._now()
 
@@ -183,8 +187,11 @@ class ActionLoop:
 
     def obstacle(self) -> str | None:
         """Why no chunk can be computed now, or None."""
+        return "; ".join(filter(None, (self._obstacle_here(), self._server_lost))) or None
+
+    def _obstacle_here(self) -> str:
         found = (self.history.obstacle(self._now()), self._output.obstacle())
-        return "; ".join(filter(None, found)) or None
+        return "; ".join(filter(None, found))
 
     def complaint(self) -> str | None:
         """What is wrong with the controller although it may execute chunks, or None."""
@@ -261,7 +268,7 @@ class ActionLoop:
         may_compute, changed = self._computation.follow_sampler()
         if changed:
             self._schedule.relearn()
-        if not may_compute or not self._schedule.due(now_ns) or self.obstacle():
+        if not may_compute or not self._schedule.due(now_ns) or self._obstacle_here():
             return
         self._computation.submit(
             self.history.sample(stamp_ns),
@@ -276,13 +283,25 @@ class ActionLoop:
         """A chunk, or the engine of another sampler, is ready."""
         if taken := self._computation.take():
             request, computed = taken
+            if isinstance(computed, ServerError):
+                self._lose_server(request, computed)
+                return  # the next observation asks it again
             if isinstance(computed, Exception):
                 self._on_failure(computed)
                 return
+            self._server_lost = ""
             self._send(request, computed)
         newest = self.history.newest_stamp()
         if self._active and newest is not None:
             self._consider(newest, self._now())
+
+    def _lose_server(self, request: ChunkRequest, error: ServerError) -> None:
+        """Let the robot finish its chunk, and start anew after it, with the noises of this request."""
+        self._server_lost = str(error)
+        self.statistics.unanswered_requests += 1
+        self._computation.give_up(request)
+        self._schedule.restart()
+        self._schedule.observe(request.stamp_ns)
 
     def _send(self, request: ChunkRequest, computed: ComputedChunk) -> None:
         points = self._sender.send(computed.actions, request.stamp_ns)

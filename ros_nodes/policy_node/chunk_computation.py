@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policy import DiffusionPolicy, Prediction
+from policy import Prediction
+from policy.exported import ExportedPolicy
 from policy.runtime import Policy
 from ros_nodes.policy_node.inference_worker import ChunkRequest, ComputedChunk, InferenceWorker
+from ros_nodes.policy_node.loading import LoadedPolicy
 from ros_nodes.policy_node.parameters import PolicyParameters, PolicySettings
 from ros_nodes.policy_node.preparation import PolicyPreparation
 from ros_nodes.policy_node.previous_prediction import PreviousPrediction
@@ -34,8 +36,8 @@ class ChunkComputation:
 
     def __init__(
         self,
-        policy: DiffusionPolicy,
-        prepared: Policy,
+        policy: LoadedPolicy,
+        prepared: Policy | ExportedPolicy,
         *,
         parameters: PolicyParameters,
         settings: PolicySettings,
@@ -94,6 +96,7 @@ class ChunkComputation:
             policy=self._policy,
             observations=observations,
             generator=self._generator,
+            noises=self._generator.get_state(),
             stamp_ns=stamp_ns,
             started_ns=started_ns,
             arrived=arrived,
@@ -102,6 +105,11 @@ class ChunkComputation:
             delay=delay,
         )
         self._worker.submit(self._request)
+
+    def give_up(self, request: ChunkRequest) -> None:
+        """Take back the noises of a request that got no answer. Nothing continues what was before."""
+        self._generator.set_state(request.noises)
+        self.drop()
 
     def take(self) -> tuple[ChunkRequest, ComputedChunk | Exception] | None:
         """The chunk that is ready, or what computing it raised; None for none, and for one that was dropped."""

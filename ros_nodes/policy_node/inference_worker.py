@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from policy import DiffusionPolicy, Prediction
+from policy import Prediction
+from policy.exported import ExportedPolicy
 from policy.runtime import Policy
+from ros_nodes.policy_node.loading import LoadedPolicy, observed_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class ChunkRequest:
         policy: policy that is ready, with its sampler.
         observations: (observation_steps, observation_dim), oldest first.
         generator: source of the noises.
+        noises: its state before them.
         stamp_ns: time of the newest observation, in ns.
         started_ns: time of the request on the node's clock, in ns.
         arrived: arrival of the newest observation by `time.perf_counter`, in s.
@@ -31,9 +35,10 @@ class ChunkRequest:
         delay: points of the chunk that will be over when it arrives.
     """
 
-    policy: Policy
+    policy: Policy | ExportedPolicy
     observations: NDArray[np.float64]
     generator: torch.Generator
+    noises: Tensor
     stamp_ns: int
     started_ns: int
     arrived: float
@@ -72,15 +77,17 @@ def compute_chunk(request: ChunkRequest) -> ComputedChunk:
     return ComputedChunk(actions, time.perf_counter() - started, prediction)
 
 
-def warm_up(prepared: Policy, policy: DiffusionPolicy) -> float:
+def warm_up(prepared: Policy | ExportedPolicy, policy: LoadedPolicy) -> float:
     """Inference time in s of the fastest of three chunks, since the first one of a process takes longer."""
-    limits = policy.normalizer.observation.to("cpu")
+    limits = observed_range(policy)
     middle = ((limits.minimum + limits.maximum) / 2).double().numpy()
     observations = np.repeat(middle[None], policy.config.observation_steps, axis=0)
+    generator = torch.Generator().manual_seed(0)
     request = ChunkRequest(
         policy=prepared,
         observations=observations,
-        generator=torch.Generator().manual_seed(0),
+        generator=generator,
+        noises=generator.get_state(),
         stamp_ns=0,
         started_ns=0,
         arrived=0.0,

@@ -18,14 +18,13 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from policy import DiffusionPolicy
-from policy.pcm import load_pcm
 from policy.robot.limit_choice import commanded_joints
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
 from ros_nodes.policy_node.action_loop import ActionLoop
 from ros_nodes.policy_node.diagnostics import age_values, sampler_values
 from ros_nodes.policy_node.end_of_process import ignore_signals, on_end
 from ros_nodes.policy_node.inquiry import check_controller, robot_urdf
+from ros_nodes.policy_node.loading import load_policy
 from ros_nodes.policy_node.parameters import PolicyParameters
 from ros_nodes.reception.clock import ClockGuard
 
@@ -55,10 +54,12 @@ class PolicyNode(ClockGuard, LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             settings = self._policy_parameters.settings()
-            policy = DiffusionPolicy.load(settings.checkpoint, settings.device)
-            if settings.pcm:
-                policy = policy.with_pcm(load_pcm(settings.pcm, policy.network))
-            policy = policy.with_sampler(self._policy_parameters.sampler())
+            policy = load_policy(
+                settings.checkpoint,
+                pcm=settings.pcm,
+                device=settings.device,
+                sampler=self._policy_parameters.sampler(),
+            )
             robot = settings.robot
             joints = commanded_joints(robot, policy.task, urdf=robot_urdf(self, robot))
             by_action = robot.output == "follow_joint_trajectory"

@@ -10,11 +10,11 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from policy import DiffusionPolicy
 from policy.robot.description import Robot
 from policy.robot.fit import FilledPart, observation_history
 from policy.robot.message_types import Message
 from policy.robot.observation_history import ObservationHistory
+from ros_nodes.policy_node.loading import LoadedPolicy, observed_range
 from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
 from ros_nodes.reception.message_classes import message_class
 
@@ -23,9 +23,9 @@ BYTES_PER_NUMBER = 64  # in a message for an observation of many numbers, with n
 RELIABILITIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
 
-def policy_history(robot: Robot, policy: DiffusionPolicy) -> ObservationHistory:
+def policy_history(robot: Robot, policy: LoadedPolicy) -> ObservationHistory:
     """The observations that a policy acts on, which may leave the range of its training data by the robot's margin."""
-    seen = policy.normalizer.observation.to("cpu")
+    seen = observed_range(policy)
     lower, upper = seen.minimum.double().numpy(), seen.maximum.double().numpy()
     margin = robot.range_margin * (upper - lower)
     # What never varied in training is nothing to the network, and may be anything.

@@ -68,14 +68,19 @@ def _of_option(name: str, option: Field[Any]) -> ParameterSpec:
 
 
 NODE_PARAMETERS = (
-    ParameterSpec("checkpoint", "", "safetensors file of the policy"),
+    ParameterSpec(
+        "checkpoint",
+        "",
+        "safetensors file of the policy, or the address of a server that has one, http://host:port/path, with a "
+        "sampler, PCM and engine of its own",
+    ),
     ParameterSpec("pcm", "", "safetensors file of a PCM for the policy; sampler.method=pcm needs one"),
     ParameterSpec("device", "cpu", "where the network runs, as torch names it: cpu, cuda, cuda:1"),
     ParameterSpec(
         "engine",
         "auto",
         "what evaluates the network; auto for openvino on a CPU where it is installed, else eager; plain computes "
-        "to the last bit as pcm-evaluate does",
+        "to the last bit as pcm-evaluate does with engine=plain",
         choices=ENGINE_CHOICES,
     ),
     ParameterSpec(

@@ -10,11 +10,13 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from policy import DiffusionPolicy, SamplerConfig
+from policy import SamplerConfig
+from policy.exported import ExportedPolicy
 from policy.robot.description import COMMAND, Robot
 from policy.robot.parameters import SOURCES, robot_from_parameters
 from policy.robot.times import SECOND
 from policy.sampling.config import sampler_from_options
+from ros_nodes.policy_node.loading import LoadedPolicy
 from ros_nodes.policy_node.parameter_specs import (
     NODE_PARAMETERS,
     SAMPLER_PARAMETERS,
@@ -52,12 +54,12 @@ class PolicyParameters:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._specs: dict[str, ParameterSpec] = {}
-        self._policy: DiffusionPolicy | None = None
+        self._policy: LoadedPolicy | None = None
         node.add_on_set_parameters_callback(self._on_set)
         self._declare(NODE_PARAMETERS)
         self._declare_sources()
 
-    def hold(self, policy: DiffusionPolicy | None) -> None:
+    def hold(self, policy: LoadedPolicy | None) -> None:
         """Refuse changes that do not fit this policy from now on; None allows all changes again."""
         self._policy = policy
 
@@ -67,6 +69,8 @@ class PolicyParameters:
 
     def resolved_sampler(self) -> SamplerConfig:
         """The sampler with nothing left to choose, by the policy that is in use."""
+        if isinstance(self._policy, ExportedPolicy):
+            return self._policy.sampler
         sampler = self.sampler()
         return sampler if self._policy is None else replace(self._policy, sampler=sampler).resolved_sampler
 
@@ -143,6 +147,8 @@ class PolicyParameters:
         names = {spec.name for spec in SAMPLER_PARAMETERS}
         if not names & changes.keys():
             return
+        if isinstance(self._policy, ExportedPolicy):
+            raise ValueError("the sampler is the policy server's, and cannot be changed here")
         # While the parameters are being declared, later ones are not there yet and have their defaults.
         declared = {name: self._value(name) for name in names if self._node.has_parameter(name)}
         sampler = sampler_from_options(

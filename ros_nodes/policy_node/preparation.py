@@ -10,18 +10,22 @@ from dataclasses import replace
 import torch
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.exported import ExportedPolicy
 from policy.runtime import Policy, serve
 from ros_nodes.policy_node.inference_worker import started_thread
+from ros_nodes.policy_node.loading import LoadedPolicy
 
 
-def prepare(policy: DiffusionPolicy, engine: str, threads: int) -> Policy:
-    """Make a policy ready for one robot, as `serve` does.
+def prepare(policy: LoadedPolicy, engine: str, threads: int) -> Policy | ExportedPolicy:
+    """Make a policy ready for one robot, as `serve` does; that of a server is.
 
     Args:
         policy: policy with the sampler to use.
         engine: engine of `serve`.
         threads: CPU threads; 0 for as many as PyTorch uses.
     """
+    if isinstance(policy, ExportedPolicy):
+        return policy
     return serve(policy, engine=engine, threads=threads or None)
 
 
@@ -43,8 +47,8 @@ class PolicyPreparation:
 
     def __init__(
         self,
-        policy: DiffusionPolicy,
-        prepared: Policy,
+        policy: LoadedPolicy,
+        prepared: Policy | ExportedPolicy,
         *,
         engine: str,
         threads: int,
@@ -60,27 +64,29 @@ class PolicyPreparation:
         self._notify = notify
         self._warn = warn
         self._pool = started_thread("preparation", threads)
-        self._future: Future[Policy] | None = None
+        self._future: Future[Policy | ExportedPolicy] | None = None
 
-    def follow(self, sampler: SamplerConfig) -> Policy:
+    def follow(self, sampler: SamplerConfig) -> Policy | ExportedPolicy:
         """The policy to act with now. The first call with a sampler begins to prepare its engine."""
+        if isinstance(self._policy, ExportedPolicy):  # its server has one sampler
+            return self._policy
         if sampler != self._ready.sampler:
-            self._follow_unprepared(sampler)
+            self._follow_unprepared(self._policy, sampler)
         if sampler != self._ready.sampler:
             return self._plain
         self.preparing, self.failure = False, ""
         return self._ready
 
-    def _follow_unprepared(self, sampler: SamplerConfig) -> None:
+    def _follow_unprepared(self, policy: DiffusionPolicy, sampler: SamplerConfig) -> None:
         if self._future is None or sampler != self._plain.sampler:
             if self._future is not None:
                 self._future.cancel()
             # What the sampler needs is made by its first chunk, in the worker's thread: callers must not wait for it.
-            plain = replace(self._policy, sampler=sampler)
+            plain = replace(policy, sampler=sampler)
             if plain.pcm_mismatch:
                 self._warn(plain.pcm_mismatch)
             self._plain = plain
-            self._future = self._pool.submit(self._prepare, sampler)
+            self._future = self._pool.submit(self._prepare, policy, sampler)
             self._future.add_done_callback(lambda _: self._notify())
             self.failure = ""
         self.preparing = not self._future.done()
@@ -93,11 +99,11 @@ class PolicyPreparation:
             self._ready = self._plain = self._future.result()
             self._future = None
 
-    def _prepare(self, sampler: SamplerConfig) -> Policy:
+    def _prepare(self, policy: DiffusionPolicy, sampler: SamplerConfig) -> Policy | ExportedPolicy:
         # Copies of the networks: an export changes its network for a while, and the plain policy acts meanwhile.
-        pcm = self._policy.pcm and replace(self._policy.pcm, network=deepcopy(self._policy.pcm.network))
-        network = deepcopy(self._policy.network)
-        policy = replace(self._policy, sampler=sampler, network=network, pcm=pcm)
+        pcm = policy.pcm and replace(policy.pcm, network=deepcopy(policy.pcm.network))
+        network = deepcopy(policy.network)
+        policy = replace(policy, sampler=sampler, network=network, pcm=pcm)
         return prepare(policy, self._engine, self._threads)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ COUNTS = (
     "late_chunks",
     "non_finite_chunks",
     "stops",
+    "unanswered_requests",
     "goals_rejected",
     "goals_aborted",
     "goals_unanswered",
@@ -51,6 +52,7 @@ class PolicyStatistics:
         late_chunks: number of chunks that were not sent, since none of their points was still to come.
         non_finite_chunks: number of chunks that were not sent, since they were not finite.
         stops: number of times that the motion was stopped, since observations were lost or the node was deactivated.
+        unanswered_requests: number of chunks that the policy's server did not give.
         goals_rejected, goals_aborted: numbers of goals that the controller's action server turned down or gave up.
         goals_unanswered: number of goals that followed one that the action server had not answered.
         rejections: numbers of refused observations by source and reason.
@@ -69,6 +71,7 @@ class PolicyStatistics:
     late_chunks: int = 0
     non_finite_chunks: int = 0
     stops: int = 0
+    unanswered_requests: int = 0
     goals_rejected: int = 0
     goals_aborted: int = 0
     goals_unanswered: int = 0

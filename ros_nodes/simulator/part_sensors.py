@@ -16,7 +16,7 @@ class PartSensors:
     def __init__(self, node: Node, task: Task) -> None:
         self._parts = [
             (part.names, task.slices[part.name], node.create_publisher(JointState, f"{part.name}/state", 10))
-            for part in task.observation
+            for part in task.vectors
         ]
 
     def publish(self, robot: SimulatedRobot) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.task import Command, Part, Task, TaskError, task_difference, task_from_values, task_values
+from policy.task import Task, task_difference, task_from_values, task_values
+from policy.task_parts import Command, ImagePart, Part, TaskError
 
 ARM = Task(
     name="reach",
@@ -74,7 +75,7 @@ def test_values_that_make_no_task_are_refused_by_name(change: dict[str, Any], me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "sound"}, r"observation\[0\]: kind must be vector, got 'sound'"),
+        ({"kind": "sound"}, r"observation\[0\]: kind must be vector or image, got 'sound'"),
         ({"name": "left arm"}, "name of a part must be a simple name"),
         ({"name": "gripper"}, "two parts named 'gripper'"),
         ({"names": ["a", "a"]}, "arm: names must be distinct and not empty, got 'a'"),
@@ -106,6 +107,47 @@ def test_bad_commands_are_refused_by_name(change: dict[str, Any], message: str) 
     values["action"] |= change
     with pytest.raises(TaskError, match=message):
         task_from_values(values)
+
+
+CAMERA = ImagePart(name="camera", height=48, width=64)
+SEEING = replace(ARM, observation=(CAMERA, *ARM.observation))
+
+
+def test_pictures_are_no_numbers_of_an_observation() -> None:
+    assert (SEEING.images, SEEING.vectors) == ((CAMERA,), ARM.observation)
+    assert (SEEING.observation_dim, SEEING.slices) == (3, ARM.slices)
+    only = replace(ARM, observation=(CAMERA,))
+    assert (only.observation_dim, only.number_names) == (0, ())
+    for task in (SEEING, only):
+        assert task_from_values(json.loads(json.dumps(task_values(task)))) == task
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"height": 0}, "camera: height must be a whole number in 1 … 4096 px, got 0"),
+        ({"width": 64.0}, "camera: width must be a whole number in 1 … 4096 px, got 64.0"),
+        ({"name": "left camera"}, "name of a part must be a simple name"),
+        ({"names": ["red"]}, r"observation\[0\]: unknown key 'names'"),
+        ({"name": "arm"}, "two parts named 'arm'"),
+    ],
+)
+def test_bad_pictures_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    values = task_values(SEEING)
+    values["observation"][0] |= change
+    with pytest.raises(TaskError, match=message):
+        task_from_values(values)
+
+
+def test_a_picture_of_another_size_does_not_fit() -> None:
+    small = replace(SEEING, observation=(replace(CAMERA, height=24), *ARM.observation))
+    vector = Part(name="camera", names=("light",), units=("",))
+    assert (
+        task_difference(small, SEEING)
+        == "camera is a picture of 24 x 64 px, needed is a picture of 48 x 64 px"
+    )
+    found = task_difference(replace(SEEING, observation=(vector, *ARM.observation)), SEEING)
+    assert found == "camera is a vector of 1, needed is a picture of 48 x 64 px"
 
 
 def test_a_missing_key_is_named() -> None:

@@ -229,7 +229,10 @@ def test_a_vector_of_fifty_environments_runs_fifty_episodes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"obs_type": "image"}, r"obs_type must be one of \('keypoints', 'state', 'pixels'\), got 'image'"),
+        (
+            {"obs_type": "image"},
+            r"obs_type must be one of \('keypoints', 'state', 'pixels', 'pixels_agent_pos'\), got 'image'",
+        ),
         ({"render_mode": "ansi"}, r"render_mode must be None or one of .*'rgb_array', 'human'.*got 'ansi'"),
         ({"render_size": 0}, "render_size must be at least 1 px, got 0"),
     ],

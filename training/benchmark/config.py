@@ -8,8 +8,13 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from policy.runtime import ENGINES
+from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
 
+OPENVINO_FIXED = "openvino_file_fixed"
+EXPORTED_ENGINES = {"onnx_file": "onnx", "openvino_file": "openvino", OPENVINO_FIXED: "openvino"}
+"""Engines that run a file of `pcm-export` → its format."""
+MOST_TURNS = 5  # of the report `throughput`
+THROUGHPUT_ENGINES = (PLAIN, "openvino", *EXPORTED_ENGINES)
 MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
 
 
@@ -46,7 +51,7 @@ def _check(config: Any, prefix: str = "") -> None:
             raise ValueError(f"{name} must be at most {MOST}, got {value}")
         if limits.get("positive") and not min(numbers, default=1) > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-        if option.name == "engine" and value not in ("auto", *ENGINES):
+        if prefix and option.name == "engine" and value not in ("auto", *ENGINES):
             raise ValueError(f"{name} must be one of auto, {', '.join(ENGINES)}, got {value!r}")
         if option.name == "first_seed" and not 0 <= value <= 2**32 - config.episodes:
             raise ValueError(f"{name} must be in 0 … {2**32 - config.episodes}, got {value}")
@@ -210,6 +215,27 @@ class SimulatorConfig:
 
 
 @dataclass(frozen=True)
+class ThroughputConfig:
+    """Section `throughput` of `training/conf/benchmark.yaml`."""
+
+    engines: list[str] = field(default_factory=lambda: list(THROUGHPUT_ENGINES))
+    batches: list[int] = _numbers(1, 4, 16, 64, 256, least=1, empty=False, repeated=False)
+    threads: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    solver: str = "dpmpp_2m"
+    steps: int = _at_least(1, 5)
+    calls: int = _at_least(1, 100)
+    turns: int = _at_least(1, MOST_TURNS)
+
+    def __post_init__(self) -> None:
+        _check(self, "throughput.")
+        if self.turns > MOST_TURNS:
+            raise ValueError(f"throughput.turns must be at most {MOST_TURNS}, got {self.turns}")
+        if unknown := sorted(set(self.engines) - set(THROUGHPUT_ENGINES)):
+            allowed = ", ".join(THROUGHPUT_ENGINES)
+            raise ValueError(f"throughput.engines must be among {allowed}, got {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
 class WarmRewardsConfig:
     """Section `warm_rewards` of `training/conf/benchmark.yaml`."""
 
@@ -257,6 +283,7 @@ class BenchmarkConfig:
     iterations: int = _at_least(1, 20)
     seed: int = 0
     device: str = "auto"
+    engine: str = "auto"
     overwrite: bool = False
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
@@ -267,8 +294,11 @@ class BenchmarkConfig:
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
     rivals: RivalsConfig = field(default_factory=RivalsConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    throughput: ThroughputConfig = field(default_factory=ThroughputConfig)
     warm_rewards: WarmRewardsConfig = field(default_factory=WarmRewardsConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.engine not in (allowed := [name for name in ENGINE_CHOICES if name not in CHUNK_ENGINES]):
+            raise ValueError(f"engine must be one of {', '.join(allowed)}, got {self.engine!r}")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from policy import DiffusionPolicy
 from training.data.demonstrations import Demonstrations
+from training.data.features import with_features
 from training.data.windows import Windows, policy_windows, split_episodes
 
 
@@ -33,10 +34,12 @@ def covariances(
     if policy.covariance is None:
         raise ValueError("the checkpoint has no covariance; add it with pcm-estimate-covariance")
     episodes, _ = split_episodes(len(demonstrations.episode_ends), held_out_episodes, seed=0)
-    windows = policy_windows(demonstrations, episodes, policy.config)
+    windows = policy_windows(with_features(demonstrations, policy), episodes, policy.config)
     normalizer = policy.normalizer.to("cpu")
     normalized = Windows(
-        normalizer.observation.normalize(windows.observations), normalizer.action.normalize(windows.actions)
+        observations=normalizer.normalize_rows(windows.observations),
+        actions=normalizer.action.normalize(windows.actions),
+        steps=windows.steps,
     )
     covariance = policy.covariance
     found = {

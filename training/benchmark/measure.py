@@ -16,6 +16,7 @@ from training.benchmark.reports import (
     rewards,
     rivals,
     simulator,
+    throughput,
     warm_rewards,
     warm_start,
 )
@@ -31,6 +32,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "rewards": rewards.report,
     "rivals": rivals.report,
     "simulator": simulator.report,
+    "throughput": throughput.report,
     "warm_rewards": warm_rewards.report,
     "warm_start": warm_start.report,
 }

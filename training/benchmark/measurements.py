@@ -107,7 +107,7 @@ def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None
     return policy.predict(observations[:1], generator=torch.Generator().manual_seed(0))
 
 
-def measure_rewards(policy: DiffusionPolicy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:
+def measure_rewards(policy: Policy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:
     """Maximum rewards of episodes, up to each number of control steps in `EPISODE_STEPS`, in one rollout.
 
     Returns:

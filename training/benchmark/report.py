@@ -17,9 +17,11 @@ from torch import Tensor
 from policy import DiffusionPolicy, Task
 from policy.atomic_write import atomic_write
 from policy.checkpoint import file_sha256
+from policy.runtime import PLAIN, best_engine
 from training.benchmark.config import BenchmarkConfig
 from training.benchmark.row_cache import Row, RowCache
 from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import choose_device
 from training.provenance import code_version, command_line, machine
@@ -54,7 +56,7 @@ def held_out_observations(config: BenchmarkConfig, policy: DiffusionPolicy) -> T
     """(N, observation_steps, observation_dim) in the task's units, drawn from demonstrations that training held out."""
     demonstrations = read_demonstrations(config, policy.task)
     _, held_out = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    observations = policy_windows(demonstrations, held_out, policy.config).observations
+    observations = policy_windows(with_features(demonstrations, policy), held_out, policy.config).observations
     generator = torch.Generator().manual_seed(config.seed)
     return observations[torch.randperm(len(observations), generator=generator)[: config.observations]]
 
@@ -64,6 +66,12 @@ def open_cache(config: BenchmarkConfig, policy: DiffusionPolicy, **decisive: Any
     device = machine(policy.solver.a.device)["device"]
     shared = {"checkpoint_sha256": file_sha256(config.checkpoint), "device": device, **decisive}
     return RowCache(Path(config.output_dir) / f"{config.report}_rows", shared)
+
+
+def rollout_engine(config: BenchmarkConfig, policy: DiffusionPolicy) -> dict[str, str]:
+    """What decides a rollout beside its sampler and seeds; nothing for plain PyTorch, as in older rows."""
+    engine = best_engine(policy) if config.engine == "auto" else config.engine
+    return {} if engine == PLAIN else {"engine": engine}
 
 
 def write_report(

@@ -1,27 +1,30 @@
 """Demonstrations of any task, read from a zarr store and checked.
 
 The store has Diffusion Policy's layout: `data/<array>` (N, …), a row for each control step, and `meta/episode_ends`
-(E,). Which arrays make which part is said by the store's attributes, or by a task's YAML file. Other arrays, images
-among them, are never read.
+(E,). Which arrays make which part is said by the store's attributes, or by a task's YAML file. Other arrays are never
+read. Pictures stay on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policy.task import Task, TaskError, task_difference, task_from_values
+from policy.task import Task, task_difference, task_from_values
+from policy.task_parts import ImagePart, Part, TaskError
 from training.data.array_hash import array_sha256
+from training.data.pictures import Pictures
 from training.data.store_arrays import (
     EPISODE_ENDS,
     RowShape,
     as_episode_ends,
     as_finite_float32,
+    read_pictures,
     read_store,
 )
 from training.data.store_codecs import shortened
@@ -35,17 +38,27 @@ class DemonstrationError(ValueError):
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """All episodes in sequence; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`."""
+    """All episodes in sequence; episode `i` has the steps `episode_ends[i - 1]:episode_ends[i]`.
+
+    `with_features` makes observation rows of the observations, (N, D + F).
+    """
 
     task: Task
-    observations: np.ndarray  # (N, D) float32: the task's parts in their order, in their units
+    observations: np.ndarray  # (N, D) float32: the task's vectors in their order, in their units
     actions: np.ndarray  # (N, A) float32: what was commanded at each step
     episode_ends: np.ndarray  # (E,) int64: index one past each episode's last step
     sha256: str  # hash of the values that were read; independent of zarr format, chunks and compressor
+    pictures: Mapping[str, Pictures] = field(
+        default_factory=dict
+    )  # of each picture of the task, by the part's name
 
 
 def load_demonstrations(
-    path: str | Path, *, task: str | None = None, policy_task: Task | None = None
+    path: str | Path,
+    *,
+    task: str | None = None,
+    policy_task: Task | None = None,
+    pictures_folder: Path | None = None,
 ) -> Demonstrations:
     """Read a store: a zarr folder or a `.zarr.zip`, of zarr format 2 or 3.
 
@@ -53,6 +66,7 @@ def load_demonstrations(
         task: how to read a store that does not say it itself: name of a shipped task or path of a YAML file.
         policy_task: task of the policy that the demonstrations are for, which they must fit. If nothing else says how
             to read the store and a task of that name is shipped, that one does.
+        pictures_folder: where pictures are unpacked to, see `training.data.pictures`.
 
     Raises:
         DemonstrationError: when there is no such store, nothing says what its arrays are, or an array of it is missing,
@@ -67,7 +81,12 @@ def load_demonstrations(
         nonlocal stored
         stored = _stored_task(path, attributes, task=task, policy_task=policy_task)
         shapes: dict[str, RowShape] = {}
-        for columns in (*stored.parts, stored.action):
+        vectors = [
+            columns
+            for part, columns in zip(stored.task.observation, stored.parts, strict=True)
+            if isinstance(part, Part)
+        ]
+        for columns in (*vectors, stored.action):
             if shapes.setdefault(columns.array, columns.shape) is None:
                 shapes[columns.array] = columns.shape
         return {**shapes, EPISODE_ENDS: ()}
@@ -79,17 +98,21 @@ def load_demonstrations(
         observations = [
             _columns(path, arrays, columns, name=part.name, size=part.size)
             for part, columns in zip(stored.task.observation, stored.parts, strict=True)
+            if isinstance(part, Part)
         ]
         actions = _columns(path, arrays, stored.action, name="action", size=stored.task.action_dim)
+        pictures = _pictures(path, stored, content.attributes, steps=len(actions), folder=pictures_folder)
     except (StoreError, TaskError) as error:
         raise DemonstrationError(str(error)) from error
     hashes = {name: array_sha256(values) for name, values in arrays.items()}
+    hashes |= {f"pictures/{name}": each.sha256 for name, each in pictures.items()}
     return Demonstrations(
         task=stored.task,
-        observations=np.concatenate(observations, axis=1),
+        observations=np.concatenate([np.zeros((len(actions), 0), np.float32), *observations], axis=1),
         actions=np.ascontiguousarray(actions),
         episode_ends=arrays[EPISODE_ENDS],
         sha256=hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest(),
+        pictures=pictures,
     )
 
 
@@ -141,6 +164,34 @@ def _checked(
                 f"{path}: array {name} is damaged: its values have another hash than was written"
             )
     return arrays
+
+
+def _pictures(
+    path: Path,
+    stored: StoredTask,
+    attributes: Mapping[str, Any],
+    *,
+    steps: int,
+    folder: Path | None,
+) -> dict[str, Pictures]:
+    """Pictures of the task's parts, as many as steps, with the hashes that the attributes name."""
+    arrays = {
+        part.name: (columns.array, part.shape)
+        for part, columns in zip(stored.task.observation, stored.parts, strict=True)
+        if isinstance(part, ImagePart)
+    }
+    if not arrays:
+        return {}
+    read = read_pictures(path, dict(arrays.values()), folder=folder)
+    hashes = attributes.get("sha256", {})
+    for name, found in read.items():
+        if len(found) != steps:
+            raise StoreError(f"{path}: array {name} has {len(found)} pictures, but there are {steps} steps")
+        if name in hashes and found.sha256 != hashes[name]:
+            raise StoreError(
+                f"{path}: array {name} is damaged: its values have another hash than was written"
+            )
+    return {part: read[array] for part, (array, _) in arrays.items()}
 
 
 def _columns(

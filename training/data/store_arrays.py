@@ -1,4 +1,4 @@
-"""Arrays and attributes of a zarr store, read whole and checked.
+"""Arrays and attributes of a zarr store, read whole and checked, and its pictures.
 
 Nothing is decoded of a store that `check_store` refuses.
 """
@@ -6,8 +6,8 @@ Nothing is decoded of a store that `check_store` refuses.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 
 from training.data.bounded_zip import open_zip
+from training.data.pictures import Pictures, unpack_pictures
 from training.data.store_check import check_store
 from training.data.store_files import FolderFiles, StoreError, StoreFiles, ZipFiles, folder_store, open_group
 
@@ -45,19 +46,55 @@ def read_store(path: Path, wanted: Wanted) -> StoreContent:
         StoreError: if there is no such store, `check_store` refuses it, or an array is missing, empty, of another shape
             or cannot be decoded. The message names the store and the array.
     """
+    with _opened(path) as (group, files, attributes):
+        shapes = wanted(attributes)
+        check_store(files, shapes)
+        arrays = {name: _open_array(path, group, name, row_shape=shape) for name, shape in shapes.items()}
+        decoded = {name: np.concatenate(list(_decode(path, name, array))) for name, array in arrays.items()}
+        return StoreContent(attributes, decoded)
+
+
+def read_pictures(
+    path: Path, shapes: Mapping[str, tuple[int, int, int]], *, folder: Path | None
+) -> dict[str, Pictures]:
+    """Pictures of a store, unpacked into files without a name. Memory holds a chunk.
+
+    Args:
+        path: of the store.
+        shapes: height, width, 3 of a picture, by the array's name.
+        folder: where the files are, see `unpack_pictures`.
+
+    Raises:
+        StoreError: as `read_store`, or for values that are no pictures.
+    """
+    with _opened(path) as (group, files, _):
+        check_store(files, shapes)
+        arrays = {name: _open_array(path, group, name, row_shape=shape) for name, shape in shapes.items()}
+        return {
+            name: unpack_pictures(
+                _decode(path, name, array), array.shape, folder=folder, where=f"{path}: array {name}"
+            )
+            for name, array in arrays.items()
+        }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, StoreFiles, dict[str, Any]]]:
+    """Root group, files and attributes of a store."""
     try:
         if not path.exists():
             raise StoreError(f"{path}: no such file or folder")
         if path.is_dir():
             folder = FolderFiles(path)
             check_store(folder, ROOT_ALONE)
-            return _read(path, folder_store(path, read_only=True), folder, wanted=wanted)
+            yield _root(path, folder_store(path, read_only=True), folder)
+            return
         with open_zip(path) as opened:
             files = ZipFiles(path, opened)
             # Before zarr has it: zarr-python 3 cannot close a zip file that it has not begun to read.
             check_store(files, ROOT_ALONE)
             with closing(zarr.storage.ZipStore(str(path), mode="r")) as store:
-                return _read(path, store, files, wanted=wanted)
+                yield _root(path, store, files)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
     except zipfile.BadZipFile as error:
@@ -107,20 +144,16 @@ def one_line(error: Exception) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
-def _read(path: Path, store: Any, files: StoreFiles, *, wanted: Wanted) -> StoreContent:
+def _root(path: Path, store: Any, files: StoreFiles) -> tuple[Any, StoreFiles, dict[str, Any]]:
     # zarr-python 2 and 3 and their codecs raise errors of many unrelated types, hence `Exception` below.
     try:
         group = open_group(store, mode="r")
-        attributes = dict(group.attrs)
+        return group, files, dict(group.attrs)
     except Exception as error:
         hint = ""
         if zarr.__version__.startswith("2."):
             hint = f" (zarr format 3 needs zarr-python 3; this is {zarr.__version__})"
         raise StoreError(f"{path}: not a zarr store: no readable group at its root{hint}") from error
-    shapes = wanted(attributes)
-    check_store(files, shapes)
-    arrays = {name: _open_array(path, group, name, row_shape=shape) for name, shape in shapes.items()}
-    return StoreContent(attributes, {name: _decode(path, name, array) for name, array in arrays.items()})
 
 
 def _open_array(path: Path, group: Any, name: str, *, row_shape: RowShape) -> Any:
@@ -140,7 +173,8 @@ def _open_array(path: Path, group: Any, name: str, *, row_shape: RowShape) -> An
     return array
 
 
-def _decode(path: Path, name: str, array: Any) -> np.ndarray:
+def _decode(path: Path, name: str, array: Any) -> Iterator[np.ndarray]:
+    """The values of an array, chunk after chunk of rows."""
     # zarr reads a missing chunk as its fill value: a half-copied store would train on zeros.
     try:
         present, total = array.nchunks_initialized, array.nchunks
@@ -149,13 +183,11 @@ def _decode(path: Path, name: str, array: Any) -> np.ndarray:
     if present < total:
         raise StoreError(f"{path}: array {name} has only {present} of its {total} chunks")
     rows = array.chunks[0]
-    start = 0
-    decoded = []
-    try:
-        for start in range(0, array.shape[0], rows):
-            decoded.append(np.asarray(array[start : start + rows]))
-    except Exception as error:
-        raise StoreError(
-            f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {one_line(error)}"
-        ) from error
-    return np.concatenate(decoded)
+    for start in range(0, array.shape[0], rows):
+        try:
+            decoded = np.asarray(array[start : start + rows])
+        except Exception as error:
+            raise StoreError(
+                f"{path}: array {name} cannot be decoded, in the chunk from index {start}: {one_line(error)}"
+            ) from error
+        yield decoded

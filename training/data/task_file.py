@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,22 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from policy.task import Task, TaskError, task_from_values
+from policy.task_parts import ImagePart
 from training.data.store_arrays import RowShape
 
 SHIPPED = files("training.conf") / "tasks"
 PART_KEYS, ACTION_KEYS = ("name", "names", "units"), ("names", "units", "lower", "upper")
+IMAGE_KEYS, IMAGE_SOURCE_KEYS = ("kind", "name", "height", "width"), ("array",)
 SOURCE_KEYS = ("array", "shape", "columns")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the numbers of a part, or the actions, are.
+    """Where the numbers of a part, its pictures, or the actions, are.
 
     Attributes:
         array: name of the array, such as ``data/state``.
-        shape: shape that a row of it must have; None for any.
+        shape: shape that a row of it must have; None for any. Of pictures: height, width, 3.
         columns: which numbers of a flattened row; None for all.
     """
 
@@ -35,7 +37,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class StoredTask:
-    """A task, and where in a store each of its parts and its actions are."""
+    """A task, and where in a store each of its parts, in their order, and its actions are."""
 
     task: Task
     parts: tuple[Columns, ...]
@@ -44,7 +46,10 @@ class StoredTask:
 
 def self_described(task: Task) -> StoredTask:
     """A task in a store that `write_demonstrations` has written: an array for each part."""
-    parts = tuple(Columns(f"data/{part.name}", (part.size,)) for part in task.observation)
+    parts = tuple(
+        Columns(f"data/{part.name}", part.shape if isinstance(part, ImagePart) else (part.size,))
+        for part in task.observation
+    )
     return StoredTask(task, parts, Columns("data/action", (task.action_dim,)))
 
 
@@ -90,30 +95,39 @@ def _from_values(values: Any) -> StoredTask:
     parts: list[Columns] = []
     for index, part in enumerate(values["observation"]):
         where = f"observation[{index}]"
-        keys, columns = _split(where, part, PART_KEYS)
-        described.append({"kind": "vector", **_with_units(keys)})
+        if isinstance(part, dict) and part.get("kind") == "image":
+            keys, columns = _split(where, part, IMAGE_KEYS, source_keys=IMAGE_SOURCE_KEYS)
+            described.append(keys)
+        else:
+            keys, columns = _split(where, part, ("kind", *PART_KEYS))
+            described.append({"kind": "vector", **_with_units(keys)})
         parts.append(columns)
     keys, action = _split("action", values.get("action"), ACTION_KEYS)
     keys = _with_units(keys)
     for limit in ("lower", "upper"):
         keys[limit] = _for_each(keys.get(limit), keys)
     task = task_from_values({**values, "observation": described, "action": keys})
-    for size, columns, name in (
-        *((part.size, columns, part.name) for part, columns in zip(task.observation, parts, strict=True)),
-        (task.action_dim, action, "action"),
-    ):
+    sized: list[tuple[int, Columns, str]] = []
+    for index, part in enumerate(task.observation):
+        if isinstance(part, ImagePart):
+            parts[index] = replace(parts[index], shape=part.shape)
+        else:
+            sized.append((part.size, parts[index], part.name))
+    for size, columns, name in (*sized, (task.action_dim, action, "action")):
         if columns.columns is not None and len(columns.columns) != size:
             raise TaskError(f"{name}: {size} names need as many columns, got {len(columns.columns)}")
     return StoredTask(task, tuple(parts), action)
 
 
-def _split(where: str, values: Any, names: tuple[str, ...]) -> tuple[dict[str, Any], Columns]:
+def _split(
+    where: str, values: Any, names: tuple[str, ...], *, source_keys: tuple[str, ...] = SOURCE_KEYS
+) -> tuple[dict[str, Any], Columns]:
     """What belongs to the task, and where it is in the store."""
     if not isinstance(values, dict):
         raise TaskError(f"{where} must have the keys array, {', '.join(names)}, got {values!r:.100}")
     for key in values:
-        if key not in (*names, *SOURCE_KEYS):
-            allowed = ", ".join((*names, *SOURCE_KEYS))
+        if key not in (*names, *source_keys):
+            allowed = ", ".join((*names, *source_keys))
             raise TaskError(f"{where}: unknown key {key!r}, must be among {allowed}")
     array = values.get("array")
     if not isinstance(array, str) or not array or set(array) & set("/\\") or array.startswith("."):

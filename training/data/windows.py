@@ -18,6 +18,7 @@ class Windows:
 
     observations: torch.Tensor  # (W, observation_steps, D) float32
     actions: torch.Tensor  # (W, horizon, A) float32
+    steps: torch.Tensor  # (W, observation_steps) int64: which steps of the demonstrations are observed
 
 
 def split_episodes(num_episodes: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +72,7 @@ def build_windows(
     return Windows(
         observations=torch.from_numpy(demonstrations.observations[steps_of_window[:, :observation_steps]]),
         actions=torch.from_numpy(demonstrations.actions[steps_of_window]),
+        steps=torch.from_numpy(steps_of_window[:, :observation_steps]),
     )
 
 
@@ -90,7 +92,9 @@ def policy_windows(
 def join_windows(windows: Sequence[Windows]) -> Windows:
     """All windows of several sets, in their order."""
     return Windows(
-        torch.cat([each.observations for each in windows]), torch.cat([each.actions for each in windows])
+        observations=torch.cat([each.observations for each in windows]),
+        actions=torch.cat([each.actions for each in windows]),
+        steps=torch.cat([each.steps for each in windows]),
     )
 
 

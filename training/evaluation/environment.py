@@ -1,4 +1,4 @@
-"""Any gymnasium environment as a task sees it: vectors in the task's order, one reward, one success."""
+"""Any gymnasium environment as a task sees it: vectors in the task's order, pictures, one reward, one success."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from policy.task import Task
-from training.pusht.task import difference_from_pusht
+from policy.task_parts import Part
+from training.pusht.task import difference_from_pusht, is_pusht_seen
 
 PUSHT = "pusht_env:pusht_env/PushT-v0"
 """The environment of the task pusht: what `EnvironmentConfig.id` is where none is given."""
+
+SEEN: Mapping[str, str] = {"camera": "pixels", "pusher": "agent_pos"}
+"""What that environment calls the parts of the task pusht_image, with ``obs_type=pixels_agent_pos``."""
 
 SUCCESS_KEYS = ("is_success", "success")
 TERMINATED = "terminated"
@@ -44,7 +48,7 @@ class Step:
     """What a control step led to.
 
     Attributes:
-        observation: (O,) in the task's units.
+        observation: (O,) the task's vectors, in their units.
         reward: of the step.
         success: whether the task is done.
         terminated, truncated: as the environment says.
@@ -72,6 +76,9 @@ class Environment:
         max_steps: control steps after which an episode is truncated; None for no limit.
         frame_size: side in px of the pictures, where the environment lets it be chosen; None for no pictures.
 
+    Attributes:
+        pictures: (height, width, 3) uint8 of each picture of the task at the newest observation, by the part's name.
+
     Raises:
         ValueError: for an environment that does not exist or cannot be made, that does not observe a part of the task,
             or takes other actions. The message names the key.
@@ -86,12 +93,16 @@ class Environment:
         frame_size: int | None = None,
     ) -> None:
         self.task = task
+        self.pictures: Mapping[str, NDArray[np.uint8]] = {}
         self._config = config
         self._held = commanded_positions(task)
         self._id = environment_id(config, task)
-        options = dict(config.options)
+        options, mapped = dict(config.options), dict(config.observation)
         if config.id is None:
             options.setdefault("render_size", frame_size or 1)
+            if task.images:
+                options.setdefault("obs_type", "pixels_agent_pos")
+                mapped = {**SEEN, **mapped}
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(
                 self._id,
@@ -104,9 +115,7 @@ class Environment:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"environment {self._id!r} cannot be made: {reason}") from error
         try:
-            self._keys = _observation_keys(
-                self._id, self._env.observation_space, task, mapped=config.observation
-            )
+            self._keys = _observation_keys(self._id, self._env.observation_space, task, mapped=mapped)
             self._space = _action_space(self._id, self._env.action_space, task)
         except ValueError:
             self._env.close()
@@ -159,8 +168,14 @@ class Environment:
     def _vector(self, observation: Any) -> NDArray[np.float64]:
         if self._keys is None:
             return np.asarray(observation, dtype=np.float64).reshape(-1)
-        parts = [np.asarray(observation[key], dtype=np.float64).reshape(-1) for key in self._keys]
-        return np.concatenate(parts)
+        self.pictures = {
+            part.name: np.asarray(observation[self._keys[part.name]]) for part in self.task.images
+        }
+        parts = [
+            np.asarray(observation[self._keys[part.name]], dtype=np.float64).reshape(-1)
+            for part in self.task.vectors
+        ]
+        return np.concatenate([np.zeros(0), *parts])
 
     def _succeeded(self, info: Mapping[str, Any], terminated: bool) -> bool:
         wanted = SUCCESS_KEYS if self._config.success is None else (self._config.success,)
@@ -184,7 +199,7 @@ def environment_id(config: EnvironmentConfig, task: Task) -> str:
     """
     if config.id is not None:
         return config.id
-    if difference := difference_from_pusht(task):
+    if (difference := difference_from_pusht(task)) and not is_pusht_seen(task):
         raise ValueError(
             f"task {task.name!r} has no environment of its own: environment.id=… names one; "
             f"it is not PushT ({difference})"
@@ -194,7 +209,7 @@ def environment_id(config: EnvironmentConfig, task: Task) -> str:
 
 def commanded_positions(task: Task) -> list[int] | None:
     """Where in an observation the commanded numbers are, by their names; None if one is not observed."""
-    observed = [name for part in task.observation for name in part.names]
+    observed = [name for part in task.vectors for name in part.names]
     if any(observed.count(name) != 1 for name in task.action.names):
         return None
     return [observed.index(name) for name in task.action.names]
@@ -202,14 +217,19 @@ def commanded_positions(task: Task) -> list[int] | None:
 
 def _observation_keys(
     name: str, space: spaces.Space[Any], task: Task, *, mapped: Mapping[str, str]
-) -> list[str] | None:
-    """The keys of an observation in the order of the task's parts; None for one that is a vector as a whole."""
+) -> dict[str, str] | None:
+    """The key of an observation for each of the task's parts; None for one that is a vector as a whole."""
     parts = [part.name for part in task.observation]
     for unknown in sorted(mapped.keys() - set(parts)):
         raise ValueError(
             f"environment.observation.{unknown}: the task observes no {unknown!r}, but {', '.join(parts)}"
         )
     if not isinstance(space, spaces.Dict):
+        if task.images:
+            raise ValueError(
+                f"environment {name!r} observes {space}, but the task has the parts {', '.join(parts)}: needed is "
+                "a dict of them"
+            )
         if mapped:
             raise ValueError(
                 f"environment.observation is for a dict, but environment {name!r} observes {space}"
@@ -218,7 +238,7 @@ def _observation_keys(
             f"environment {name!r} observes", space, "the task's parts need", size=task.observation_dim
         )
         return None
-    keys = []
+    keys = {}
     for part in task.observation:
         key = mapped.get(part.name, part.name)
         if key not in space.spaces:
@@ -226,13 +246,14 @@ def _observation_keys(
                 f"environment {name!r} observes no {key!r}, but {', '.join(space.spaces)}: "
                 f"environment.observation.{part.name}=… names which one the part {part.name!r} is"
             )
-        _check_numbers(
-            f"{key!r} of environment {name!r} is",
-            space.spaces[key],
-            f"the part {part.name!r} needs",
-            size=part.size,
-        )
-        keys.append(key)
+        keys[part.name] = key
+        found, wanting = f"{key!r} of environment {name!r} is", f"the part {part.name!r} needs"
+        if isinstance(part, Part):
+            _check_numbers(found, space.spaces[key], wanting, size=part.size)
+            continue
+        given = space.spaces[key]
+        if not isinstance(given, spaces.Box) or given.shape != part.shape or given.dtype != np.uint8:
+            raise ValueError(f"{found} {given}, but {wanting} a picture {part.shape} of uint8")
     return keys
 
 

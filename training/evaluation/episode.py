@@ -137,6 +137,7 @@ class RunningEpisode:
             inference_ns=0,
         )
         self._observations = [observation]  # before control step 0, 1, …
+        self._pictures = {0: environment.pictures}  # of those that an inference may still need
         self._rewards: list[float] = []
         self._success = False
         self._frames: list[NDArray[np.uint8]] = []
@@ -169,9 +170,17 @@ class RunningEpisode:
         return self._schedule.delay(self._step * self._period, self._started_ns)
 
     def observations(self) -> NDArray[np.float64]:
-        """Observations (observation_steps, observation_dim) of the next inference. Before the episode: its first."""
+        """Vectors (observation_steps, D) of the next inference. Before the episode: its first."""
+        return np.stack([self._observations[step] for step in self._newest()])
+
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """Pictures (observation_steps, height, width, 3) of the next inference, by the part's name."""
+        newest = [self._pictures[step] for step in self._newest()]
+        return {name: np.stack([pictures[name] for pictures in newest]) for name in newest[0]}
+
+    def _newest(self) -> list[int]:
         oldest = self._step + 1 - self._config.observation_steps
-        return np.stack([self._observations[max(0, step)] for step in range(oldest, self._step + 1)])
+        return [max(0, step) for step in range(oldest, self._step + 1)]
 
     def receive(self, actions: NDArray[np.float64], seconds: float, inference_ns: int) -> None:
         """Run the world until the chunk arrives, and on to the start of the next inference.
@@ -228,6 +237,8 @@ class RunningEpisode:
             if self._schedule.due(now_ns):
                 self._schedule.started(newest * self._period)
                 self._step, self._started_ns = newest, now_ns
+                first = self._newest()[0]
+                self._pictures = {step: seen for step, seen in self._pictures.items() if step >= first}
                 return
             if self.steps == newest:
                 self._advance()
@@ -242,6 +253,7 @@ class RunningEpisode:
         self._commands.append(target)
         step = self._env.step(target)
         self._observations.append(step.observation)
+        self._pictures[self.steps + 1] = self._env.pictures
         self._rewards.append(step.reward)
         self._record(self._targets[index + 1 :])
         self.ended, self._success = step.ended, step.success

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
-from policy.runtime import ENGINE_CHOICES, PLAIN, Runtime, serve
+from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, PLAIN, Runtime, serve
 from training.command import run_command
 from training.distributed import choose_device
 from training.evaluation.environment import EnvironmentConfig
@@ -94,7 +94,7 @@ class EvaluateConfig:
             )
         if self.engine not in ENGINE_CHOICES:
             raise ValueError(f"engine must be one of {', '.join(ENGINE_CHOICES)}, got {self.engine!r}")
-        if self.engine not in ("auto", PLAIN) and not self.one_at_a_time:
+        if self.engine in CHUNK_ENGINES and not self.one_at_a_time:
             raise ValueError(f"engine={self.engine} needs batch_size=1, got {self.batch_size or 'null'}")
         if self.sampler.uses_pcm and self.pcm is None:
             raise ValueError("sampler.method=pcm needs pcm=….safetensors")
@@ -180,7 +180,7 @@ def _evaluate_on_demonstrations(
 
 
 def _evaluate_in_simulator(policy: DiffusionPolicy, config: EvaluateConfig, origin: dict[str, Any]) -> str:
-    served = serve(policy, engine=config.engine if config.one_at_a_time else PLAIN)
+    served = serve(policy, batch_size=1 if config.one_at_a_time else None, engine=config.engine)
     rollout = run_episodes(
         served,
         range(config.first_seed, config.first_seed + config.episodes),

@@ -155,6 +155,8 @@ def _predict(
 ) -> tuple[list[Prediction], float]:
     """A prediction (B = 1) for each episode, and the wall time of the shared call in s."""
     observations = torch.from_numpy(np.stack([episode.observations() for episode in episodes])).float()
+    if policy.task.images:  # outside the measured time: a robot encodes a picture when it arrives
+        observations = torch.cat((observations, _features(policy, episodes)), -1)
     generators = [episode.generator for episode in episodes]
     last = [episode.prediction for episode in episodes if episode.prediction is not None]
     previous = join_predictions(last) if uses_previous and last else None
@@ -169,6 +171,18 @@ def _predict(
     actions = prediction.actions.cpu()  # inside the measured time: only then does a robot have its chunk
     seconds = time.perf_counter() - started
     return split_prediction(replace(prediction, actions=actions)), seconds
+
+
+def _features(policy: Policy | ExportedPolicy, episodes: Sequence[RunningEpisode]) -> torch.Tensor:
+    """Features (B, observation_steps, F) of what the episodes show."""
+    if isinstance(policy, ExportedPolicy):
+        raise ValueError(
+            "an exported policy takes features, its file has no encoders: evaluate its checkpoint"
+        )
+    shown = [episode.pictures() for episode in episodes]
+    pictures = {name: torch.from_numpy(np.concatenate([each[name] for each in shown])) for name in shown[0]}
+    features = policy.encode_images(pictures)
+    return features.view(len(episodes), -1, features.shape[-1]).cpu()
 
 
 def join_predictions(predictions: Sequence[Prediction]) -> Prediction:
@@ -193,5 +207,5 @@ def _tensors(prediction: Prediction) -> list[str]:
 
 def _warm_up(policy: Policy | ExportedPolicy) -> None:
     """Keep the first call's one-time work out of the inference times, and find an impossible sampler early."""
-    observations = torch.zeros(1, policy.config.observation_steps, policy.task.observation_dim)
+    observations = torch.zeros(1, policy.config.observation_steps, policy.config.row_dim(policy.task))
     policy.predict(observations, generator=torch.Generator().manual_seed(0))

@@ -21,6 +21,7 @@ from policy.pcm import load_pcm
 from policy.runtime.chunk_function import START_CHOICES, ChunkFunction
 from training.command import run_command
 from training.data.demonstrations import load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows
 from training.evaluation.rollout import run_episodes
 from training.evaluation.summary import summarize
@@ -48,7 +49,7 @@ class ExportConfig:
     demonstrations: str | None = None
     task: str | None = None
     observations: int = 64
-    calibration: int = 300
+    calibration: int = 64
     episodes: int = 0
     first_seed: int = 100000
     max_steps: int = 200
@@ -131,11 +132,14 @@ def _observations(config: ExportConfig, policy: DiffusionPolicy, generator: torc
     """(N, observation_steps, observation_dim), drawn from the demonstrations or from the range that training saw."""
     count = max(config.observations, config.calibration)
     if config.demonstrations is None:
+        if policy.task.images:
+            raise ValueError("demonstrations=… is needed: pictures of a task cannot be drawn from ranges")
         limits = policy.normalizer.observation
         shape = (count, policy.config.observation_steps, policy.task.observation_dim)
         return limits.minimum + torch.rand(shape, generator=generator) * (limits.maximum - limits.minimum)
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
-    windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
+    seen = with_features(demonstrations, policy)
+    windows = policy_windows(seen, range(len(seen.episode_ends)), policy.config)
     rows = torch.randperm(len(windows.observations), generator=generator)[:count]
     return windows.observations[rows].float()
 

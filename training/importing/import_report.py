@@ -76,7 +76,7 @@ def _ranges(path: Path, task: Task) -> Iterator[str]:
     units: list[str] = []
     lower: list[float] = []
     upper: list[float] = []
-    columns = [(part.name, part.names, part.units) for part in task.observation]
+    columns = [(part.name, part.names, part.units) for part in task.vectors]
     for array, numbers, their_units in [*columns, ("action", task.action.names, task.action.units)]:
         smallest, largest = np.inf, -np.inf
         values = group[f"data/{array}"]

@@ -20,6 +20,7 @@ from policy.pcm import load_pcm, weights_sha256
 from policy.sampling.start import exact_states
 from training.command import run_command
 from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows, split_episodes
 from training.distributed import Worker, worker
 from training.pcm.chunk_before import (
@@ -145,8 +146,9 @@ def _conditions(
         )
         return met.conditions, chunk_before_met(met.before, config=before, seed=config.seed)
     episodes, _ = split_episodes(len(demonstrations.episode_ends), config.held_out_episodes, seed=0)
-    windows = [policy_windows(demonstrations, [episode], policy.config).observations for episode in episodes]
-    conditions = policy.normalizer.to("cpu").observation.normalize(torch.cat(windows)).flatten(1)
+    seen = with_features(demonstrations, policy, episodes)
+    windows = [policy_windows(seen, [episode], policy.config).observations for episode in episodes]
+    conditions = policy.normalizer.to("cpu").normalize_rows(torch.cat(windows)).flatten(1)
     if not policy.resolved_sampler.starts_warm:
         return conditions, no_chunk_before
     position = torch.cat([torch.arange(len(window)) for window in windows])

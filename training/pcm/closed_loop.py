@@ -116,7 +116,7 @@ def _run_group(
             actions, before_noise = normalizer.action.normalize(previous[0].to(reference)), previous[1]
         met.append(
             {
-                "conditions": normalizer.observation.normalize(observations.to(reference)).flatten(1),
+                "conditions": normalizer.normalize_rows(observations.to(reference)).flatten(1),
                 "executed": torch.full((len(noise),), 0 if previous is None else executed),
                 "actions": actions,
                 "noise": before_noise,

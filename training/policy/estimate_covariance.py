@@ -16,6 +16,7 @@ from torch import Tensor
 from policy import DiffusionPolicy, SamplerConfig
 from training.command import run_command
 from training.data.demonstrations import load_demonstrations
+from training.data.features import with_features
 from training.data.windows import policy_windows
 from training.distributed import choose_device
 from training.provenance import code_version, command_line
@@ -75,7 +76,8 @@ def estimate_covariance(config: EstimateCovarianceConfig) -> None:
         config.checkpoint, choose_device(config.device), SamplerConfig("sequential", "ddim", config.steps)
     )
     demonstrations = load_demonstrations(config.demonstrations, task=config.task, policy_task=policy.task)
-    windows = policy_windows(demonstrations, range(len(demonstrations.episode_ends)), policy.config)
+    seen = with_features(demonstrations, policy)
+    windows = policy_windows(seen, range(len(seen.episode_ends)), policy.config)
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(windows.observations), generator=generator)[: config.observations]
     covariance = action_covariance(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from training.policy.noise_prediction import TrainingData
 
 
 def mip_loss(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     data: TrainingData,
     rows: Tensor,
     *,

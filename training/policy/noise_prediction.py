@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +21,12 @@ class TrainingData:
 
     @classmethod
     def of(cls, windows: Windows, normalizer: Normalizer, device: torch.device) -> TrainingData:
-        condition = normalizer.observation.normalize(windows.observations).flatten(1)
+        condition = normalizer.normalize_rows(windows.observations).flatten(1)
         return cls(condition.to(device), normalizer.action.normalize(windows.actions).to(device))
 
 
 def noise_prediction_loss(
-    network: nn.Module,
+    network: Callable[..., Tensor],
     data: TrainingData,
     rows: Tensor,
     *,

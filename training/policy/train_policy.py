@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from policy import DiffusionPolicy, PolicyConfig, SamplerConfig
-from policy.networks.unet import ConditionalUnet1D
+from policy.checkpoint import file_sha256
+from policy.config import config_values
 from policy.normalizer import fit_normalizer
 from policy.objective import NOISE
 from policy.pcm import weights_sha256
@@ -29,6 +30,7 @@ from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
 from training.policy.noise_prediction import TrainingData
 from training.policy.objectives import check_objective, load_teacher, validation_sampler, window_loss
+from training.policy.seeing import PictureBatches, showing, trained_network, unet_and_encoders
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
@@ -55,6 +57,7 @@ class TrainPolicyConfig:
     held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
     normalization: dict[str, str] = field(default_factory=dict)
+    image_encoder_weights: str | None = None
     rollout_episodes: int | None = None
     rollout_max_steps: int = 200
     rollout_first_seed: int = 200000
@@ -89,7 +92,7 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     output_dir = Path(config.output_dir)
     if this_worker.is_first:  # fails now, not after the demonstrations are read
         check_output_dir(output_dir, OUTPUTS, overwrite=config.overwrite)
-    demonstrations = load_demonstrations(config.demonstrations, task=config.task)
+    demonstrations = load_demonstrations(config.demonstrations, task=config.task, pictures_folder=output_dir)
     task = demonstrations.task
     held_out_sampler = validation_sampler(config.objective, config.held_out_sampler)
     rollouts = RolloutOptions(
@@ -102,6 +105,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     train_episodes, held_out = split_episodes(
         len(demonstrations.episode_ends), config.held_out_episodes, training.seed
     )
+    if config.teacher is not None and task.images:
+        raise ValueError(
+            f"teacher: a policy that sees cannot be distilled yet, task {task.name!r} has pictures"
+        )
     recorded = _recorded(config, demonstrations)
     windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
     if len(windows.actions) < training.batch_size:
@@ -120,16 +127,13 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             scaling=config.normalization,
         )
     data = TrainingData.of(windows, normalizer, device)
-    held_out_data = TrainingData.of(
-        policy_windows(demonstrations, held_out, config.policy), normalizer, device
-    )
     judged = None
     if config.held_out_episodes:
         judged = HeldOutEpisodes.of(demonstrations, held_out, config.policy)
     alphas_cumprod = squared_cosine_alphas_cumprod(config.policy.num_train_timesteps).float().to(device)
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
-    network = config.policy.build_network(task).to(device)
+    network = trained_network(config.policy, task, config.image_encoder_weights).to(device)
     if teacher is not None:
         network.load_state_dict(teacher.network.state_dict())
     averaged = deepcopy(network).requires_grad_(False)
@@ -145,34 +149,56 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         "machine": machine(device),
     }
 
+    def rows_of(step: int) -> Tensor:
+        return batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step)
+
+    batches = None
+    if task.images:
+        shown = windows.steps
+        batches = PictureBatches(
+            demonstrations.pictures, lambda step: shown[rows_of(step)[share]].numpy(), device
+        )
+
     def loss(trained: nn.Module, step: int) -> Tensor:
-        rows = batch_rows(len(data.actions), training.batch_size, seed=training.seed, step=step).to(device)
         generator = generator_for(training.seed, step, device)
-        return loss_of(trained, data, rows, generator=generator, share=share)
+        predict: Callable[..., Tensor] = trained
+        if batches is not None:
+            predict = showing(
+                trained,
+                batches.batch(step),
+                generator=generator,
+                batch_size=training.batch_size,
+                share=share,
+            )
+        return loss_of(predict, data, rows_of(step).to(device), generator=generator, share=share)
 
     def finished_policy(weights: nn.Module, step: int) -> DiffusionPolicy:
-        assert isinstance(weights, ConditionalUnet1D)
+        unet, encoders = unet_and_encoders(weights)
         return DiffusionPolicy(
-            weights,
+            unet,
             task,
             config.policy,
             normalizer.to(device),
             provenance={**provenance, "training_steps": step},
             objective=config.objective,
+            encoders=encoders,
         )
 
     def validate(weights: nn.Module, step: int) -> dict[str, float]:
         policy = finished_policy(weights, step)
         policy.save(output_dir / "policy.safetensors")
+        seen = None if judged is None else judged.seen_by(policy)
+        shown = demonstrations if seen is None else seen.demonstrations
+        held_out_data = TrainingData.of(policy_windows(shown, held_out, config.policy), normalizer, device)
         numbers = validate_policy(policy, held_out_data, loss=loss_of, seed=training.seed, rollouts=rollouts)
-        if judged is not None:
-            numbers |= judged.errors(policy.with_sampler(held_out_sampler))
+        if seen is not None:
+            numbers |= seen.errors(policy.with_sampler(held_out_sampler))
         return numbers
 
     identity = {
         "data_sha256": demonstrations.sha256,
         "task": task_values(task),
-        "policy": asdict(config.policy),
+        "policy": config_values(task, config.policy),
         "held_out_episodes": config.held_out_episodes,
         "augmentation": config.augmentation,
         "normalization": dict(config.normalization),
@@ -181,6 +207,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         identity["objective"] = config.objective
     if teacher is not None:
         identity["teacher_sha256"] = provenance["teacher_sha256"] = weights_sha256(teacher.network)
+    if config.image_encoder_weights is not None:
+        identity["image_encoder_weights"] = file_sha256(config.image_encoder_weights)
     for name, sampler in (("held_out_sampler", held_out_sampler), ("rollout_sampler", rollouts.sampler)):
         with named_as_written(name):  # fails now, not at the first validation
             finished_policy(averaged, 0).with_sampler(sampler)
@@ -196,14 +224,17 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         outputs=OUTPUTS,
         overwrite=config.overwrite,
         identity=identity,
+        measured={} if batches is None else {"data_wait": batches.share_waited},
     )
+    if batches is not None:
+        batches.close()
     if this_worker.is_first:
         path = output_dir / "policy.safetensors"
         if not path.exists():  # an earlier run wrote it, and it was removed
             finished_policy(averaged, training.steps).save(path)
         if judged is not None:
             policy = finished_policy(averaged.eval(), training.steps)
-            print(judged.report(policy.with_sampler(held_out_sampler), output_dir))
+            print(judged.seen_by(policy).report(policy.with_sampler(held_out_sampler), output_dir))
         print(f"policy: {path}")
 
 

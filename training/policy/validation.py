@@ -12,7 +12,7 @@ from policy import DiffusionPolicy, SamplerConfig, Task
 from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.rollout import run_episodes
 from training.policy.noise_prediction import TrainingData
-from training.pusht.task import difference_from_pusht
+from training.pusht.task import difference_from_pusht, is_pusht_seen
 from training.training_loop import generator_for
 
 COLUMNS = ["held_out_loss", "rollout_reward"]
@@ -37,7 +37,8 @@ def rollout_episodes(task: Task, chosen: int | None, environment: EnvironmentCon
         ValueError: for episodes without an environment, or in one that does not fit the task.
     """
     if chosen is None:
-        chosen = 0 if environment.id is None and difference_from_pusht(task) else ROLLOUT_EPISODES
+        has_own = is_pusht_seen(task) or not difference_from_pusht(task)
+        chosen = 0 if environment.id is None and not has_own else ROLLOUT_EPISODES
     if chosen:
         Environment(environment, task).close()  # fails now, not at the first validation
     return chosen

@@ -156,7 +156,7 @@ def rewritten(cold: Path, path: Path, text: str | None) -> Path:
 
 def test_files_of_something_else_or_another_version_are_refused(cold: Path, tmp_path: Path) -> None:
     text = open_exported(cold).description.to_json()
-    other = text.replace("exported_policy/1", "exported_policy/9")
+    other = text.replace("exported_policy/2", "exported_policy/9")
     with pytest.raises(ExportError, match=r"exported_policy/9', need .*; export it again"):
         open_exported(rewritten(cold, tmp_path / "other", other))
     with pytest.raises(ExportError, match="no policy of pcm-export"):
@@ -178,7 +178,14 @@ def test_a_truncated_file_is_refused(cold: Path, tmp_path: Path, size: int) -> N
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("config", {"horizon": 0}), ("sampler", 3), ("inputs", None), ("inputs", [{"name": "x"}]), ("new", 1)],
+    [
+        ("config", {"horizon": 0}),
+        ("sampler", 3),
+        ("inputs", None),
+        ("inputs", [{"name": "x"}]),
+        ("observed_minimum", [1]),
+        ("new", 1),
+    ],
 )
 def test_a_damaged_description_is_named(cold: Path, key: str, value: Any) -> None:
     values = json.loads(open_exported(cold).description.to_json())

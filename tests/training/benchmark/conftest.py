@@ -33,6 +33,7 @@ def benchmark_arguments(
         f"output_dir={tmp_path}/out",
         "observations=2",
         "held_out_episodes=1",
+        "engine=plain",
     ]
 
 

@@ -15,6 +15,7 @@ from training.command import load_config
 
 PART = [
     "report=rivals",
+    "engine=plain",
     "rivals.samplers=['solver=ddim steps=2']",
     "rivals.episodes=1",
     "rivals.noise_seeds=[0]",

@@ -97,7 +97,7 @@ def test_one_changed_number_is_damage(own: Path) -> None:
 
 def test_a_store_that_nothing_describes_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
-        DemonstrationError, match=r"foreign\.zarr: .* say it by task=pusht or task=FILE\.yaml"
+        DemonstrationError, match=r"foreign\.zarr: .* say it by task=pusht\|pusht_image or task=FILE\.yaml"
     ):
         load_demonstrations(write_foreign(tmp_path / "foreign.zarr"))
 
@@ -157,7 +157,7 @@ def test_arrays_of_other_lengths_are_refused(tmp_path: Path, described: Path) ->
 
 
 def test_a_task_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"task must be pusht, or a file \*\.yaml, got 'push'"):
+    with pytest.raises(TaskError, match=r"task must be pusht or pusht_image, or a file \*\.yaml, got 'push'"):
         load_task("push")
     with pytest.raises(TaskError, match=r"absent\.yaml: No such file"):
         load_task(str(tmp_path / "absent.yaml"))

@@ -141,7 +141,7 @@ def test_an_environment_without_pictures_is_refused_when_one_is_drawn(
 
 
 def test_a_vector_is_all_parts_in_their_order() -> None:
-    env = gymnasium.make("pusht_env/PushT-v0")
+    env = gymnasium.make(PUSHT)
     task = load_task("pusht").task
     environment = Environment(EnvironmentConfig(), task, max_steps=5)
     observation = environment.reset(seed=7)

@@ -29,6 +29,7 @@ def arguments(policy: DiffusionPolicy, tmp_path: Path) -> list[str]:
         "episodes=3",
         "max_steps=12",
         "recorded_episodes=2",
+        "engine=plain",
     ]
 
 
@@ -155,20 +156,21 @@ def test_the_world_goes_on_by_choice(
     assert "latency=measured needs batch_size=1, got 3" in capsys.readouterr().err
 
 
-def test_the_runtime_serves_one_episode_at_a_time(
+def test_engines_serve_one_episode_at_a_time_and_batches(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewards = {}
     arguments = [*arguments, "recorded_episodes=0"]
-    for engine in ("eager", "plain"):
-        assert main([*arguments, "batch_size=1", f"engine={engine}"]) == 0
+    for engine, batch_size in (("eager", "1"), ("plain", "1"), ("auto", "null"), ("auto", "2")):
+        assert main([*arguments, f"batch_size={batch_size}", f"engine={engine}"]) == 0
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-        assert summary["engine"] == engine
-        rewards[engine] = [row["max_reward"] for row in summary["episodes"]]
-    assert rewards["eager"] == pytest.approx(rewards["plain"], abs=1e-3)
+        assert summary["engine"] == ("openvino" if engine == "auto" else engine)
+        rewards[engine, batch_size] = [row["max_reward"] for row in summary["episodes"]]
+    for found in rewards.values():
+        assert found == pytest.approx(rewards["plain", "1"], abs=1e-3)
     capsys.readouterr()
-    assert main([*arguments, "engine=eager"]) == 1
-    assert "engine=eager needs batch_size=1, got null" in capsys.readouterr().err
+    assert main([*arguments, "engine=cudagraph"]) == 1
+    assert "engine=cudagraph needs batch_size=1, got null" in capsys.readouterr().err
     assert main([*arguments, "engine=steam"]) == 1
     assert "engine must be one of auto, eager, " in capsys.readouterr().err
 

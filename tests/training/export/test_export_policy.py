@@ -95,7 +95,10 @@ def test_lower_precisions_come_near_and_say_how_near(
         (["format=tensorrt"], "format must be one of onnx, openvino, got 'tensorrt'"),
         (["precision=int4"], "precision must be one of float32, float16, int8, got 'int4'"),
         (["precision=int8"], "precision=int8 needs demonstrations=… to be calibrated on"),
-        (["start=warm"], "start=warm needs sampler.parallel.warm_start or sampler.hand_over"),
+        (
+            ["start=warm"],
+            "start=warm needs sampler.parallel.warm_start, sampler.partial.steps or sampler.hand_over",
+        ),
         (["start=warm", "episodes=1"], "episodes=… needs start=cold"),
         (["opset=9"], "opset must be in 18 … 23, got 9"),
         (["observations=0"], "observations must be in 1 … 10000, got 0"),

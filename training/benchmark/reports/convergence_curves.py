@@ -208,7 +208,7 @@ def state_errors(
     first_noise, further = (torch.Generator().manual_seed(setting.seed + i) for i in (0, 1))
     shape = (len(setting.observations), policy.config.horizon, policy.task.action_dim)
     noise = torch.randn(shape, generator=first_noise).to(solver.a)
-    condition = policy.normalizer.observation.normalize(setting.observations.to(solver.a)).flatten(1)
+    condition = policy.normalizer.normalize_rows(setting.observations.to(solver.a)).flatten(1)
     base = make_denoise(policy.network, solver, condition)
     exact = sample_sequential(base, solver, noise)
     schedule = SwitchingSchedule()

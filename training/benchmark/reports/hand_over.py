@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from policy import DiffusionPolicy, SamplerConfig
+from policy.runtime import Policy, serve
 from policy.sampling.hand_over import HAND_OVERS
 from pusht_env.physics import CONTROL_HZ
 from training.benchmark.config import BenchmarkConfig, HandOverConfig
 from training.benchmark.measurements import EPISODE_STEPS
-from training.benchmark.report import load_policy, open_cache, write_report
+from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table, table
 from training.evaluation.latency import LatencyConfig
@@ -48,7 +49,7 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     groups = [(ms, hand_over) for ms in options.fixed_ms for hand_over in HAND_OVERS]
     tasks = [
-        [_task(options, base, ms=ms, hand_over=name, noise_seed=seed) for seed in options.noise_seeds]
+        [_task(config, base, ms=ms, hand_over=name, noise_seed=seed) for seed in options.noise_seeds]
         for ms, name in groups
     ]
     cache.measure_all([task for group in tasks for task in group], "hand_over")
@@ -72,7 +73,7 @@ def report(config: BenchmarkConfig) -> None:
     )
 
 
-def measure_hand_over(policy: DiffusionPolicy, options: HandOverConfig, *, ms: float, noise_seed: int) -> Row:
+def measure_hand_over(policy: Policy, options: HandOverConfig, *, ms: float, noise_seed: int) -> Row:
     """Rewards and motion of one rollout.
 
     Returns:
@@ -119,8 +120,9 @@ def make_row(
 
 
 def _task(
-    options: HandOverConfig, base: DiffusionPolicy, *, ms: float, hand_over: str, noise_seed: int
+    config: BenchmarkConfig, base: DiffusionPolicy, *, ms: float, hand_over: str, noise_seed: int
 ) -> Task:
+    options = config.hand_over
     sampler = replace(SamplerConfig("sequential", options.solver, options.steps), hand_over=hand_over)
     identity = {
         "sampler": asdict(sampler),
@@ -128,10 +130,12 @@ def _task(
         "first_seed": options.first_seed,
         "episodes": options.episodes,
         "noise_seed": noise_seed,
+        **rollout_engine(config, base),
     }
 
     def measure(sampler: SamplerConfig) -> Row:
-        return measure_hand_over(base.with_sampler(sampler), options, ms=ms, noise_seed=noise_seed)
+        policy = serve(base.with_sampler(sampler), batch_size=None, engine=config.engine)
+        return measure_hand_over(policy, options, ms=ms, noise_seed=noise_seed)
 
     return Task(
         label=f"{hand_over}, {ms:g} ms, noise seed {noise_seed}",

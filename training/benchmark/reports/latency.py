@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
 from policy import DiffusionPolicy, PicardConfig, SamplerConfig
-from policy.runtime import Policy, Runtime
+from policy.runtime import Policy, Runtime, serve
 from pusht_env.physics import CONTROL_HZ
 from training.benchmark.candidates import (
     Candidate,
@@ -25,7 +25,7 @@ from training.benchmark.candidates import (
 )
 from training.benchmark.config import BenchmarkConfig, LatencyReportConfig
 from training.benchmark.measurements import percentiles
-from training.benchmark.report import load_policy, open_cache, write_report
+from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table, table
 from training.evaluation.episode import hold_share
@@ -69,7 +69,7 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     groups = [(candidate, latency) for latency in latencies for candidate in compared]
     tasks = [
-        [_task(options, base, candidate, latency=latency, noise_seed=seed) for seed in options.noise_seeds]
+        [_task(config, base, candidate, latency=latency, noise_seed=seed) for seed in options.noise_seeds]
         for candidate, latency in groups
     ]
     ordered = sorted((task for group in tasks for task in group), key=lambda task: task.cost)
@@ -161,13 +161,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _task(
-    options: LatencyReportConfig,
+    config: BenchmarkConfig,
     base: DiffusionPolicy,
     candidate: Candidate,
     *,
     latency: LatencyConfig,
     noise_seed: int,
 ) -> Task:
+    options = config.latency
     measured = latency.mode == "measured"
     identity = {
         "latency": asdict(latency),
@@ -176,7 +177,7 @@ def _task(
         "max_steps": options.max_steps,
         "noise_seed": noise_seed,
         "machine": machine(base.solver.a.device) if measured else None,
-        "engine": options.engine if measured else None,
+        "engine": options.engine if measured else rollout_engine(config, base).get("engine"),
         **candidate.identity,
     }
     # Control steps from one inference to the next, roughly: it starts so early that it ends with the chunk.
@@ -186,7 +187,8 @@ def _task(
     def measure() -> Row:
         policy = candidate.policy(base)
         if not measured:
-            return measure_latency(policy, options, latency, noise_seed=noise_seed)
+            served = serve(policy, batch_size=None, engine=config.engine)
+            return measure_latency(served, options, latency, noise_seed=noise_seed)
         runtime = Runtime(policy, engine=options.engine)
         row = measure_latency(runtime, options, latency, noise_seed=noise_seed)
         return {**row, "engine": runtime.engine}

@@ -30,6 +30,7 @@ from training.benchmark.config import BenchmarkConfig, ProfileConfig
 from training.benchmark.measurements import percentiles
 from training.benchmark.report import LIBRARIES, held_out_observations, load_policy, open_cache, write_report
 from training.benchmark.reports.profile_bench import CALLS_IN_TURN, Bench, Contestant
+from training.benchmark.reports.profile_encoder import encoder_table, measure_encoders
 from training.benchmark.reports.profile_floor import Floor, measure_floor
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import markdown_table, read_rewards, table
@@ -104,7 +105,23 @@ def report(config: BenchmarkConfig) -> None:
         )
         for turn in range(math.ceil(options.calls / CALLS_IN_TURN))
     ]
-    cache.measure_all([floor_task, *accuracy, *turns], "profile")
+    encoders = [
+        Task(
+            label="encoders",
+            cost=1,
+            identity={"measured": "encoders", "engines": list(options.engines), "calls": options.calls},
+            measure=partial(
+                measure_encoders,
+                base,
+                options.engines,
+                threads=threads,
+                calls=options.calls,
+                seed=config.seed,
+            ),
+        )
+        for _ in base.task.images[:1]
+    ]
+    cache.measure_all([floor_task, *encoders, *accuracy, *turns], "profile")
 
     found = cache.read(floor_task)
     floor = Floor(**{field.name: found[field.name] for field in fields(Floor)})
@@ -130,7 +147,12 @@ def report(config: BenchmarkConfig) -> None:
         rows.assign(device=str(base.solver.a.device), batch=1),
         title="Milliseconds per chunk",
         introduction=describe_profile(options, floor, threads),
-        tables=markdown_table(rows, COLUMNS, text_columns=2),
+        tables="\n\n".join(
+            [
+                markdown_table(rows, COLUMNS, text_columns=2),
+                *(encoder_table(cache.read(task), floor) for task in encoders),
+            ]
+        ),
         figures={"": plot_profile(rows)},
         measured=[found, *measured, *timed],
         libraries=[*LIBRARIES, *(name for name in ("onnxruntime", "openvino") if name in options.engines)],

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from policy import DiffusionPolicy, PcmConfig
 from policy.checkpoint import tensors_sha256
+from policy.runtime import serve
 from training.benchmark.candidates import Candidate, candidates, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, RewardsConfig
 from training.benchmark.measurements import (
@@ -24,7 +25,13 @@ from training.benchmark.measurements import (
     percentiles,
     time_in_turns,
 )
-from training.benchmark.report import held_out_observations, load_policy, open_cache, write_report
+from training.benchmark.report import (
+    held_out_observations,
+    load_policy,
+    open_cache,
+    rollout_engine,
+    write_report,
+)
 from training.benchmark.reports.rewards_layout import describe_rewards, format_rewards, plot_rewards
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, table
@@ -51,7 +58,7 @@ def report(config: BenchmarkConfig) -> None:
 
     accuracy = _accuracy_tasks(config, base, compared, observations=observations)
     timings = _timing_tasks(options, base, compared, observations=observations)
-    rewards = [_reward_tasks(options, base, candidate) for candidate in compared]
+    rewards = [_reward_tasks(config, base, candidate) for candidate in compared]
     chosen = [
         task
         for candidate, tasks in zip(compared, rewards, strict=True)
@@ -139,11 +146,13 @@ def _timing_tasks(
     ]
 
 
-def _reward_tasks(options: RewardsConfig, base: DiffusionPolicy, candidate: Candidate) -> list[Task]:
+def _reward_tasks(config: BenchmarkConfig, base: DiffusionPolicy, candidate: Candidate) -> list[Task]:
+    options = config.rewards
     chunks = options.episodes * math.ceil(max(EPISODE_STEPS) / base.config.action_steps)
 
     def measure(episodes: Mapping[str, int]) -> Row:
-        return measure_rewards(candidate.policy(base), **episodes)
+        policy = serve(candidate.policy(base), batch_size=None, engine=config.engine)
+        return measure_rewards(policy, **episodes)
 
     tasks = []
     for seed in options.noise_seeds:
@@ -151,7 +160,12 @@ def _reward_tasks(options: RewardsConfig, base: DiffusionPolicy, candidate: Cand
         task = Task(
             label=f"reward of {candidate.label}, noise {seed}",
             cost=candidate.evaluations * chunks,
-            identity={"measured": "reward", **episodes, **candidate.identity},
+            identity={
+                "measured": "reward",
+                **episodes,
+                **rollout_engine(config, base),
+                **candidate.identity,
+            },
             measure=partial(measure, episodes),
         )
         tasks.append(task)

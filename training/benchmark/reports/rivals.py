@@ -14,9 +14,10 @@ from pandas import DataFrame
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
+from policy.runtime import Policy, serve
 from training.benchmark.config import BenchmarkConfig, RivalsConfig
 from training.benchmark.measurements import EPISODE_STEPS
-from training.benchmark.report import load_policy, open_cache, write_report
+from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table, table
 from training.command import load_config, named_as_written
@@ -54,7 +55,7 @@ def report(config: BenchmarkConfig) -> None:
     base = load_policy(config)
     cache = open_cache(config, base)
     rivals = load_rivals(config, base)
-    tasks = [[_task(options, rival, seed) for seed in options.noise_seeds] for rival in rivals]
+    tasks = [[_task(config, rival, seed) for seed in options.noise_seeds] for rival in rivals]
     cache.measure_all([task for group in tasks for task in group], "rivals")
     measured = [[cache.read(task) for task in group] for group in tasks]
     rows = table(
@@ -104,7 +105,7 @@ def read_sampler(words: str, *, pcm: Sequence[str] = ()) -> SamplerConfig:
     return load_config("evaluate", EvaluateConfig, overrides).sampler
 
 
-def measure_rival(policy: DiffusionPolicy, options: RivalsConfig, *, noise_seed: int) -> Row:
+def measure_rival(policy: Policy, options: RivalsConfig, *, noise_seed: int) -> Row:
     """Rewards and cost of one rollout.
 
     Returns:
@@ -144,9 +145,15 @@ def make_row(rival: Rival, measured: Sequence[Row], *, first: Sequence[Row]) -> 
     return row
 
 
-def _task(options: RivalsConfig, rival: Rival, noise_seed: int) -> Task:
+def _task(config: BenchmarkConfig, rival: Rival, noise_seed: int) -> Task:
+    options = config.rivals
     sampler = rival.sampler
     chunks = options.episodes * max(EPISODE_STEPS) / rival.policy.config.action_steps
+
+    def measure() -> Row:
+        served = serve(rival.policy, batch_size=None, engine=config.engine)
+        return measure_rival(served, options, noise_seed=noise_seed)
+
     return Task(
         label=f"{rival.name}, {sampler}, noise seed {noise_seed}",
         cost=chunks * (sampler.partial.steps or sampler.steps),
@@ -156,8 +163,9 @@ def _task(options: RivalsConfig, rival: Rival, noise_seed: int) -> Task:
             "first_seed": options.first_seed,
             "episodes": options.episodes,
             "noise_seed": noise_seed,
+            **rollout_engine(config, rival.policy),
         },
-        measure=lambda: measure_rival(rival.policy, options, noise_seed=noise_seed),
+        measure=measure,
     )
 
 

@@ -29,7 +29,7 @@ class Baseline:
 def observed_positions(task: Task) -> tuple[int | None, ...]:
     """For each action the index of the observed number with the same name and unit; None without exactly one."""
     observed = [
-        (name, unit) for part in task.observation for name, unit in zip(part.names, part.units, strict=True)
+        (name, unit) for part in task.vectors for name, unit in zip(part.names, part.units, strict=True)
     ]
     commanded = list(zip(task.action.names, task.action.units, strict=True))
     return tuple(observed.index(each) if observed.count(each) == 1 else None for each in commanded)

@@ -9,6 +9,7 @@ from typing import Any
 
 from policy import DiffusionPolicy
 from training.data.demonstrations import Demonstrations, load_demonstrations
+from training.data.features import with_features
 from training.evaluation.offline.judgement import Judgement, judge
 
 HELD_OUT = "held_out_episodes"
@@ -41,7 +42,8 @@ def judge_store(
     demonstrations = load_demonstrations(path, task=task, policy_task=policy.task)
     chosen, why = _chosen_episodes(demonstrations, policy.provenance, episodes)
     try:
-        judgement = judge(policy, demonstrations, episodes=chosen, noise_seeds=noise_seeds)
+        seen = with_features(demonstrations, policy, chosen)
+        judgement = judge(policy, seen, episodes=chosen, noise_seeds=noise_seeds)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     summary = {**judgement.summary, "episodes_are": why, "data_sha256": demonstrations.sha256}

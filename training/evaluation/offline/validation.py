@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from policy import DiffusionPolicy, PolicyConfig
 from policy.task import Task
 from training.data.demonstrations import Demonstrations
+from training.data.features import with_features
 from training.evaluation.offline.chunks import DemonstratedChunks, demonstrated_chunks, sampled_chunks
 from training.evaluation.offline.errors import action_errors, share_of_range, varied_range
 from training.evaluation.offline.judgement import judge, other_actions
@@ -52,6 +53,14 @@ class HeldOutEpisodes:
     def columns(self) -> list[str]:
         """Names of what `errors` returns."""
         return [OVERALL, *(f"{OVERALL}/{name}" for name in self.task.action.names)]
+
+    def seen_by(self, policy: DiffusionPolicy) -> HeldOutEpisodes:
+        """The same with the features that a policy's encoders make of pictures."""
+        if policy.encoders is None:
+            return self
+        episodes = np.unique(self.chunks.episodes)
+        seen = with_features(self.demonstrations, policy, episodes)
+        return HeldOutEpisodes.of(seen, episodes, policy.config)
 
     def errors(self, policy: DiffusionPolicy) -> dict[str, float]:
         """Mean absolute errors of sampled actions: of all as a share of their ranges, of each in its unit.

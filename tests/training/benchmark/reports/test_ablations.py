@@ -158,7 +158,7 @@ def test_covariance_given_the_observation_leaves_out_what_the_observation_tells(
     noise = torch.randn(4000, 2, 2, generator=generator)
     noise[:, 1] = 0.5 * noise[:, 0]
     actions = observations[:, :, :2] + 0.1 * noise + 5
-    windows = Windows(observations, actions)
+    windows = Windows(observations, actions, torch.zeros(4000, 2))
     expected = 0.01 * torch.kron(torch.tensor([[1, 0.5], [0.5, 0.25]]), torch.eye(2))
     torch.testing.assert_close(conditional_covariance(windows), expected, atol=5e-4, rtol=0)
     torch.testing.assert_close(marginal_covariance(windows), expected + torch.eye(4), atol=0.08, rtol=0)
@@ -167,7 +167,7 @@ def test_covariance_given_the_observation_leaves_out_what_the_observation_tells(
 def test_repeated_observations_are_no_obstacle() -> None:
     observations = torch.randn(500, 1, 3, generator=torch.Generator().manual_seed(0)).repeat(1, 2, 1)
     actions = observations[:, :, :2] + 1
-    residual = conditional_covariance(Windows(observations, actions))
+    residual = conditional_covariance(Windows(observations, actions, torch.zeros(500, 2)))
     assert residual.abs().max() < 1e-8
 
 
