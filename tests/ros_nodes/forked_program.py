@@ -53,6 +53,9 @@ class ForkedProgram:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         return self._process.exitcode
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def send_signal(self, sent: signal.Signals) -> None:
         if self.poll() is None:
             os.kill(self.pid, sent)

@@ -54,7 +54,7 @@ def test_help_shows_the_groups_of_the_command(capsys: pytest.CaptureFixture[str]
     [
         (train_policy.main, ["output_dir=out"], "demonstrations=… is required"),
         (train_policy.main, REQUIRED, "nowhere.zarr: no such file or folder"),
-        (train_policy.main, [*REQUIRED, "preset=huge"], "Available options in 'preset': paper small"),
+        (train_policy.main, [*REQUIRED, "preset=huge"], "Available options in 'preset': image paper small"),
         (
             train_policy.main,
             [*REQUIRED, "training.batchsize=3"],
