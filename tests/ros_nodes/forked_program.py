@@ -33,6 +33,7 @@ class ForkedProgram:
         self, program: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
     ) -> None:
         self.args = [program, *arguments]
+        log.touch()  # it is there as soon as the process is
         self._process = FORK_SERVER.Process(
             target=_run, args=(program, list(arguments), dict(env), folder, log)
         )
@@ -67,7 +68,7 @@ def _run(program: str, arguments: list[str], env: dict[str, str], folder: Path, 
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
