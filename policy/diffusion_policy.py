@@ -13,25 +13,21 @@ import torch
 from torch import Tensor
 
 from policy.config import PolicyConfig
-from policy.denoiser import BindNetwork, Denoise, EvaluationCount, make_denoise
+from policy.denoiser import BindNetwork, EvaluationCount, make_denoise
 from policy.networks.image_encoder import ImageEncoders
 from policy.networks.unet import ConditionalUnet1D
 from policy.normalizer import Normalizer
-from policy.objective import NOISE, OBJECTIVES, check_sampler
+from policy.objective import NOISE
 from policy.pcm import PCM
-from policy.pcm_networks import bind_switch, merged_networks
 from policy.policy_file import PolicyParts, load_policy_parts, save_policy_parts
 from policy.prediction import Generators, Prediction, check_tensor, draw_noise
+from policy.prepared_sampler import PreparedSampler
 from policy.sampling import SamplerConfig
 from policy.sampling.deadline import Clock
-from policy.sampling.hand_over import OVERLAPPING, Overlap, make_overlap
-from policy.sampling.methods import make_sampler
-from policy.sampling.sampler import Ingredients, Sampler
+from policy.sampling.hand_over import OVERLAPPING, make_overlap
 from policy.sampling.start import Draw
-from policy.sampling.switching import Switch, SwitchingSchedule, switching_schedule
-from policy.sampling.warm_start import continued_actions, continued_noise, guessed_actions, noise_effect
-from policy.solvers import SPACINGS, Solver, build_solver
-from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from policy.sampling.warm_start import continued_actions, continued_noise, guessed_actions
+from policy.solvers import Solver
 from policy.task import Task
 
 
@@ -106,28 +102,27 @@ class DiffusionPolicy:
             ValueError: if the policy cannot be sampled that way.
         """
         policy = replace(self, sampler=sampler, compute=None)
-        _ = policy.sample, policy._merged, policy._noise_effect
+        policy.prepared_sampler.prepare()
         return policy
 
     def with_pcm(self, pcm: PCM) -> DiffusionPolicy:
         """The same policy with a PCM, which the method ``pcm`` needs."""
         return replace(self, pcm=pcm)
 
-    @property
-    def _used_pcm(self) -> PCM | None:
-        """The PCM, if the sampler uses it."""
-        if not self.sampler.uses_pcm:
-            return None
-        if self.pcm is None:
-            raise ValueError("sampler.method=pcm needs a PCM, and the policy has none")
-        return self.pcm
-
-    @property
-    def pcm_mismatch(self) -> str:
-        """Warning: how the sampler differs from what its PCM was trained for. Empty if it does not differ."""
-        return "" if self._used_pcm is None else self._used_pcm.mismatch(self.sampler)
-
     @cached_property
+    def prepared_sampler(self) -> PreparedSampler:
+        """What of the sampler does not depend on the observation, computed once."""
+        return PreparedSampler(
+            network=self.network,
+            sampler=self.sampler,
+            objective=self.objective,
+            covariance=self.covariance,
+            given_pcm=self.pcm,
+            num_train_timesteps=self.config.num_train_timesteps,
+            clock=self.clock,
+        )
+
+    @property
     def resolved_sampler(self) -> SamplerConfig:
         """The sampler with nothing left to choose: values of its PCM, or the defaults, are filled in.
 
@@ -135,83 +130,22 @@ class DiffusionPolicy:
             ValueError: if the sampler needs a PCM and there is none, or a PCM with adapters and it has none, or if the
                 network was not trained for it.
         """
-        pcm = self._used_pcm
-        sampler = self.sampler.resolved(OBJECTIVES[self.objective] if pcm is None else pcm.defaults)
-        check_sampler(self.objective, sampler)
-        if pcm is not None and sampler.pcm.space == "parameter" and pcm.weights != "lora":
-            raise ValueError(
-                f"sampler.pcm.space=parameter needs a PCM with adapters, got {pcm.weights} weights"
-            )
-        return sampler
+        return self.prepared_sampler.resolved
 
-    @cached_property
+    @property
     def solver(self) -> Solver:
         """The sampler's solver, on the network's device.
 
         Raises:
             ValueError: if the sampler has more steps than the policy has training timesteps.
         """
-        return self._build_solver()
+        return self.prepared_sampler.solver
 
-    def _build_solver(self, last: int = 0) -> Solver:
-        parameter = next(self.network.parameters())
-        alphas_cumprod = squared_cosine_alphas_cumprod(self.config.num_train_timesteps)
-        sampler = self.resolved_sampler
-        if not 1 <= sampler.steps <= len(alphas_cumprod):
-            allowed = f"1 … {len(alphas_cumprod)} (training timesteps)"
-            raise ValueError(f"sampler.steps must be in {allowed}, got {sampler.steps}")
-        spacing = SPACINGS.get(sampler.spacing)  # auto is none of them
-        solver = build_solver(sampler.solver, alphas_cumprod, sampler.steps, spacing=spacing, last=last)
-        return solver.to(parameter.device, parameter.dtype)
-
-    @cached_property
-    def sample(self) -> Sampler:
-        """The resolved sampler as a function, prepared once.
-
-        Raises:
-            ValueError: if the policy cannot be sampled that way.
-        """
-        last = self.sampler.partial.steps
-        tail = self._build_solver(last) if last else None
-        ingredients = Ingredients(self.solver, self.covariance, self._switching, self.clock, tail)
-        return make_sampler(self.resolved_sampler, ingredients)
-
-    @cached_property
-    def _switching(self) -> SwitchingSchedule:
-        pcm, sampler = self._used_pcm, self.resolved_sampler
-        if pcm is None:
-            return SwitchingSchedule()
-        return switching_schedule(
-            sampler.pcm.stiffness,
-            pcm.iterations,
-            warm_trained_iterations=pcm.warm_iterations,
-            iterations=sampler.stop.iterations,
-            warm_iterations=sampler.stop.warm_iterations,
-            start=pcm.start_weight,
-        )
-
-    @cached_property
-    def _noise_effect(self) -> Tensor | None:
-        """Effect of noise on a warm start's guess; None without a covariance."""
-        return None if self.covariance is None else noise_effect(self.covariance).to(self.solver.a)
-
-    @cached_property
-    def _merged(self) -> Mapping[float, ConditionalUnet1D]:
-        pcm = self._used_pcm
-        return {} if pcm is None else merged_networks(pcm, self._switching, self.resolved_sampler.pcm.space)
-
-    def _switch(self, condition: Tensor, count: EvaluationCount, overlap: Overlap | None) -> Switch:
-        """The switch from λ to the counted data prediction for a condition (B, C), which keeps to an overlap."""
-
-        def bind(network: ConditionalUnet1D) -> Denoise:
-            denoise = count.counting(self.bind_network(network, self.solver, condition))
-            return denoise if overlap is None else overlap.inpaint(denoise)
-
-        if self._used_pcm is None:
-            base = bind(self.network)
-            return lambda weight: base
-        space = self.resolved_sampler.pcm.space
-        return bind_switch(self.network, self._used_pcm, self._merged, space=space, bind=bind)
+    @property
+    def pcm_mismatch(self) -> str:
+        """Warning: how the sampler differs from what its PCM was trained for. Empty if it does not differ."""
+        pcm = self.prepared_sampler.pcm
+        return "" if pcm is None else pcm.mismatch(self.sampler)
 
     @torch.no_grad()
     def encode_images(self, pictures: Mapping[str, Tensor]) -> Tensor:
@@ -348,17 +282,17 @@ class DiffusionPolicy:
             if sampler.keeps_noise:
                 noise = continued_noise(before_noise, executed, noise)
             if sampler.starts_warm:
-                guess = guessed_actions(
-                    before, before_noise, noise=noise, executed=executed, effect=self._noise_effect
-                )
+                effect = self.prepared_sampler.noise_effect
+                guess = guessed_actions(before, before_noise, noise=noise, executed=executed, effect=effect)
             elif sampler.partial.steps:
                 guess = continued_actions(before, executed)
             if sampler.hand_over in OVERLAPPING:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.normalize_rows(observations.to(reference)).flatten(1)
         count = EvaluationCount()
-        switch = self._switch(condition, count, overlap if sampler.hand_over == "inpaint" else None)
-        sample = self.sample(switch, noise, draw, guess=guess, called=called)
+        held = overlap if sampler.hand_over == "inpaint" else None
+        switch = self.prepared_sampler.switch(condition, count, overlap=held, bind_network=self.bind_network)
+        sample = self.prepared_sampler.sample(switch, noise, draw, guess=guess, called=called)
         normalized = sample.actions
         if overlap is not None and sampler.hand_over == "blend":
             normalized = overlap.pull(normalized)

@@ -128,7 +128,12 @@ class ExportedPolicy:
 
 
 def open_exported(
-    path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = (), batch_size: int | None = None
+    path: str | Path,
+    *,
+    threads: int = 1,
+    providers: tuple[str, ...] = (),
+    batch_size: int | None = None,
+    bfloat16: bool = False,
 ) -> ExportedPolicy:
     """Open a file of `pcm-export`.
 
@@ -137,8 +142,10 @@ def open_exported(
         threads: number of CPU threads.
         providers: ONNX Runtime's execution providers, in order; by default its CPU.
         batch_size: the only one that will be asked for, with which OpenVINO takes half the time; None for any.
+        bfloat16: whether OpenVINO may compute in it, where the CPU can.
 
     Raises:
         ExportError, EngineError: see `open_graph`.
     """
-    return ExportedPolicy(*open_graph(path, threads=threads, providers=providers, batch_size=batch_size))
+    found = open_graph(path, threads=threads, providers=providers, batch_size=batch_size, bfloat16=bfloat16)
+    return ExportedPolicy(*found)

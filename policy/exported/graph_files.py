@@ -153,7 +153,12 @@ def save_graph(graph: Graph, path: Path) -> None:
 
 
 def open_graph(
-    path: str | Path, *, threads: int = 1, providers: tuple[str, ...] = (), batch_size: int | None = None
+    path: str | Path,
+    *,
+    threads: int = 1,
+    providers: tuple[str, ...] = (),
+    batch_size: int | None = None,
+    bfloat16: bool = False,
 ) -> tuple[Description, Run]:
     """Open a file of `write_exported`.
 
@@ -162,6 +167,7 @@ def open_graph(
         threads: number of CPU threads.
         providers: ONNX Runtime's execution providers, in order; by default its CPU.
         batch_size: the only one that will be asked for, with which OpenVINO takes half the time; None for any.
+        bfloat16: whether OpenVINO may compute in it, where the CPU can.
 
     Raises:
         ExportError: for a missing, damaged or foreign file, one of another version, or a provider that is missing.
@@ -171,12 +177,14 @@ def open_graph(
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     if path.suffix == ".onnx":
+        if bfloat16:
+            raise ExportError(f"{path}: bfloat16 is OpenVINO's, which runs .xml")
         return _open_onnx(path, threads, providers or ("CPUExecutionProvider",))
     if path.suffix != ".xml":
         raise ExportError(f"{path}: must end with .onnx or .xml")
     if providers:
         raise ExportError(f"{path}: providers are ONNX Runtime's, which runs .onnx alone")
-    return _open_openvino(path, threads, batch_size)
+    return _open_openvino(path, threads, batch_size, bfloat16=bfloat16)
 
 
 def _open_onnx(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Description, Run]:
@@ -203,11 +211,13 @@ def _open_onnx(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[De
     return description, run
 
 
-def _open_openvino(path: Path, threads: int, batch_size: int | None) -> tuple[Description, Run]:
+def _open_openvino(
+    path: Path, threads: int, batch_size: int | None, *, bfloat16: bool
+) -> tuple[Description, Run]:
     library = require_library("openvino", "openvino")
     options = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "ENABLE_CPU_PINNING": False,  # other processes use the cores too
     }
     core = library.Core()

@@ -155,4 +155,4 @@ class PolicyParameters:
             declared | {name: value for name, value in changes.items() if name in names}
         )
         if self._policy is not None:
-            _ = replace(self._policy, sampler=sampler).sample
+            _ = replace(self._policy, sampler=sampler).prepared_sampler.sample

@@ -11,10 +11,18 @@ from omegaconf import MISSING
 from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
 
 OPENVINO_FIXED = "openvino_file_fixed"
-EXPORTED_ENGINES = {"onnx_file": "onnx", "openvino_file": "openvino", OPENVINO_FIXED: "openvino"}
+OPENVINO_BFLOAT16 = "openvino_file_bfloat16"
+EXPORTED_ENGINES = {
+    "onnx_file": "onnx",
+    "openvino_file": "openvino",
+    OPENVINO_FIXED: "openvino",
+    OPENVINO_BFLOAT16: "openvino",
+}
 """Engines that run a file of `pcm-export` → its format."""
 MOST_TURNS = 5  # of the report `throughput`
-THROUGHPUT_ENGINES = (PLAIN, "openvino", *EXPORTED_ENGINES)
+THROUGHPUT_ENGINES = tuple(
+    name for name in (PLAIN, "openvino", *EXPORTED_ENGINES) if name != OPENVINO_BFLOAT16
+)
 MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
 
 
@@ -268,6 +276,20 @@ class WarmStartConfig:
 
 
 @dataclass(frozen=True)
+class WholeGraphConfig:
+    """Section `whole_graph` of `training/conf/benchmark.yaml`."""
+
+    dpmpp_2m_steps: list[int] = _numbers(5)
+    picard_steps: list[int] = _numbers(8)
+    picard_depths: list[int] = _numbers(2)
+    threads: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    calls: int = _at_least(1, 500)
+
+    def __post_init__(self) -> None:
+        _check(self, "whole_graph.")
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """See `training/conf/benchmark.yaml`."""
 
@@ -297,6 +319,7 @@ class BenchmarkConfig:
     throughput: ThroughputConfig = field(default_factory=ThroughputConfig)
     warm_rewards: WarmRewardsConfig = field(default_factory=WarmRewardsConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    whole_graph: WholeGraphConfig = field(default_factory=WholeGraphConfig)
 
     def __post_init__(self) -> None:
         _check(self)

@@ -19,6 +19,7 @@ from training.benchmark.reports import (
     throughput,
     warm_rewards,
     warm_start,
+    whole_graph,
 )
 from training.output_dir import Outputs, check_output_dir, claim_output_dir
 
@@ -35,6 +36,7 @@ REPORTS: Mapping[str, Callable[[BenchmarkConfig], None]] = {
     "throughput": throughput.report,
     "warm_rewards": warm_rewards.report,
     "warm_start": warm_start.report,
+    "whole_graph": whole_graph.report,
 }
 
 PATTERNS = tuple(f"{report}{rest}" for report in REPORTS for rest in (".md", ".csv", "*.png", "_rows"))

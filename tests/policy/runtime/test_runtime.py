@@ -176,7 +176,7 @@ def test_merged_networks_are_shared_with_the_policy(whole: DiffusionPolicy) -> N
     policy = whole.with_sampler(SAMPLERS["pcm"])
     runtime = Runtime(policy, engine="eager")
     prepared = {network for network, ready in runtime._prepared.items() if ready is not None}
-    assert prepared == {policy.network, *policy._merged.values()}
+    assert prepared == {policy.network, *policy.prepared_sampler.merged.values()}
 
 
 def test_threads_are_those_asked_for_only_inside(whole: DiffusionPolicy, observations: Tensor) -> None:

@@ -64,7 +64,7 @@ class Bench:
         A warm start continues an earlier chunk, which drawn observations do not have: it has no error here.
         """
         sampler = self.contestants[index].candidate.sampler
-        policy, calls = _recorded(self.server(index))
+        policy, calls = recorded_calls(self.server(index))
         shape = (len(self.observations), self.base.config.horizon, self.base.task.action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
         before = prediction_before(self.server(index), self.observations)
@@ -108,7 +108,7 @@ class Bench:
         }
 
     def _network_share(self, index: int) -> float:
-        recorded, calls = _recorded(self.server(index))
+        recorded, calls = recorded_calls(self.server(index))
         before = prediction_before(self.server(index), self.observations)
         generator = torch.Generator().manual_seed(0)
         for _ in range(2):  # the first call prepares what the server has prepared long ago
@@ -119,7 +119,7 @@ class Bench:
         return sum(seconds for _, seconds in calls) / taken
 
 
-def _recorded(server: Policy) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:
+def recorded_calls(server: Policy) -> tuple[DiffusionPolicy, list[tuple[int, float]]]:
     """The server's policy, and a list to which it adds samples and seconds of each of its network calls."""
     policy = server if isinstance(server, DiffusionPolicy) else server.policy
     calls: list[tuple[int, float]] = []

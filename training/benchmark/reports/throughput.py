@@ -26,6 +26,7 @@ from policy.runtime.chunk_function import ChunkFunction
 from training.benchmark.config import (
     EXPORTED_ENGINES,
     MOST_TURNS,
+    OPENVINO_BFLOAT16,
     OPENVINO_FIXED,
     BenchmarkConfig,
     ThroughputConfig,
@@ -168,8 +169,12 @@ class Bench:
         engine, threads, batch = contestant.engine, contestant.threads, contestant.batch
         if engine not in EXPORTED_ENGINES:
             return serve(self.policy, batch_size=batch, engine=engine, threads=threads)
-        fixed = batch if engine == OPENVINO_FIXED else None
-        return open_exported(self.file(EXPORTED_ENGINES[engine]), threads=threads, batch_size=fixed)
+        return open_exported(
+            self.file(EXPORTED_ENGINES[engine]),
+            threads=threads,
+            batch_size=batch if engine in (OPENVINO_FIXED, OPENVINO_BFLOAT16) else None,
+            bfloat16=engine == OPENVINO_BFLOAT16,
+        )
 
     def _write_file(self, format: str) -> Path:
         path = self.folder / f"policy{SUFFIXES[format]}"
