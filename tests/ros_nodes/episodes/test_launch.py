@@ -211,7 +211,7 @@ def test_a_checkpoint_in_params_file_is_the_one_that_runs(
 )
 def test_params_file_names_a_checkpoint_where_it_has_a_value(text: str, named: bool) -> None:
     launch_file = runpy.run_path(LAUNCH_FILE)
-    assert launch_file["_names"]("checkpoint", yaml.safe_load(text)) is named
+    assert launch_file["_named"]("checkpoint", yaml.safe_load(text)) == ("my.safetensors" if named else "")
 
 
 @pytest.mark.parametrize("file", ["policy.launch.py", "pusht.launch.py"])
