@@ -104,7 +104,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/pcm_policy"]),
         (share, ["package.xml"]),
         *(
-            (f"{share}/{folder}", sorted(glob(f"{folder}/*")))
+            (f"{share}/{folder}", sorted(glob(f"{folder}/*.*")))  # not __pycache__
             for folder in ("checkpoints", "config", "launch")
         ),
     ],
