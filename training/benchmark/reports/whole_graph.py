@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -209,7 +210,7 @@ def describe_whole_graph(options: WholeGraphConfig) -> str:
 def plot_whole_graph(rows: DataFrame) -> Figure:
     """Milliseconds of each way, a panel for each sampler."""
     samplers = list(rows.groupby(["sampler", "steps", "depth"], sort=False))
-    figure = Figure(figsize=(1 + 4 * len(samplers), 3.2), layout="constrained")
+    figure = Figure(figsize=(1 + 4 * len(samplers), 3.6), layout="constrained")
     panels = figure.subplots(1, len(samplers), squeeze=False)[0]
     for axes, ((sampler, steps, depth), found) in zip(panels, samplers, strict=True):
         labels = [
@@ -218,8 +219,8 @@ def plot_whole_graph(rows: DataFrame) -> Figure:
         axes.barh(labels, found["ms_p50"], color="C0")
         axes.plot(found["ms_p99"], labels, "k|", label="99th percentile")
         axes.invert_yaxis()
-        axes.set_title(label(sampler, steps, depth), fontsize=9)
+        axes.set_title(fill(label(sampler, steps, depth), 36), fontsize=9)
         axes.set_xlabel("ms per chunk, median")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center")
     return figure
