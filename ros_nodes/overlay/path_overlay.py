@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -25,6 +21,7 @@ from policy.robot.observation_history import RejectedObservation
 from policy.robot.pictures import MOST_PICTURE_BYTES, check_decoder, message_picture
 from policy.robot.robot_file import load_robot
 from policy.robot.times import ImpossibleTimeError, duration_ns, time_ns
+from ros_nodes.node_process import run_node
 from ros_nodes.overlay.drawing import draw_path, enlarged, projected
 from ros_nodes.reception.bounded_subscription import subscribe_bounded
 from ros_nodes.reception.message_classes import message_class
@@ -119,28 +116,7 @@ class PathOverlay(Node):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted."""
-    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = PathOverlay()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except ValueError as error:
-        get_logger("path_overlay").fatal(str(error))
-        return 1
-    except Exception:
-        if rclpy.ok():
-            raise  # otherwise a signal ended the context while the executor was using it
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(PathOverlay, "path_overlay", args)
 
 
 if __name__ == "__main__":

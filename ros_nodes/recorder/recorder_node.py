@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
-from policy.robot.description import RobotError, Source
+from policy.robot.description import Source
 from policy.robot.message_types import Message
 from policy.robot.pictures import MOST_PICTURE_BYTES
 from policy.robot.robot_file import load_robot
 from policy.robot.times import SECOND
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
+from ros_nodes.node_process import run_node
 from ros_nodes.reception.bounded_subscription import MOST_BYTES, subscribe_bounded
 from ros_nodes.reception.clock import ClockGuard
 from ros_nodes.reception.message_classes import message_class
@@ -259,11 +256,12 @@ class Recorder(ClockGuard, Node):
         )
         self._diagnostics.publish(message)
 
-    def release(self) -> None:
+    def destroy_node(self) -> None:
         """End: an episode that was not saved is discarded."""
         if self._bag is not None:
             get_logger("recorder").warning(self._discard())
         self._folder.close()
+        super().destroy_node()
 
 
 def _full_name(source: Source) -> str:
@@ -272,29 +270,7 @@ def _full_name(source: Source) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted."""
-    # rclpy ends the context at Ctrl-C; a KeyboardInterrupt on top could strike, and get lost, anywhere.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = Recorder()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except (ParameterException, RobotError, ValueError) as error:
-        get_logger("recorder").fatal(str(error))
-        return 1
-    except Exception:
-        if rclpy.ok():
-            raise  # otherwise a signal ended the context while the executor was using it
-    finally:
-        if node is not None:
-            node.release()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(Recorder, "recorder", args)
 
 
 if __name__ == "__main__":
