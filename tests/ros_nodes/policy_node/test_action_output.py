@@ -11,6 +11,7 @@ from policy_peer import STEP, observation
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from rosgraph_msgs.msg import Clock
 
 Result = FollowJointTrajectory.Result
 
@@ -106,3 +107,30 @@ def test_goals_that_are_not_answered_are_named_and_counted(policy: Any) -> None:
     controller.silence.set_result(None)
     controller.silence = None
     policy.graph.spin_until(lambda: policy.diagnostics[-1].message == "active", "it has answered")
+
+
+def test_a_clock_that_begins_anew_cancels_the_goal_and_the_next_chunk_moves_again(
+    start_policy: Callable[..., Any],
+) -> None:
+    policy = start_policy(output="follow_joint_trajectory")
+    clock = policy.graph.node.create_publisher(Clock, "/clock", 1)
+    controller = Controller(policy.graph)
+    policy.activate()
+
+    def goals_of(step: int, count: int) -> None:
+        def seen() -> bool:
+            clock.publish(Clock(clock=policy.stamp(step * STEP)))
+            policy.observe(step * STEP, observation(3))
+            return len(controller.outcomes) >= count
+
+        policy.graph.spin_until(seen, f"goal {count}")
+
+    goals_of(100, 1)
+    policy.graph.spin_until(
+        lambda: clock.publish(Clock(clock=policy.stamp(50 * STEP))) or controller.cancelled, "it is cancelled"
+    )
+    assert len(controller.goals) == 1, "no goal stands for a stop"
+    policy.wait_for_value("stops", 1)
+    goals_of(51, 2)
+    assert controller.goals[1].header.stamp == policy.stamp(51 * STEP)
+    assert (controller.cancelled, policy.values()["goals_aborted"]) == (1, "0")
