@@ -290,8 +290,9 @@ class DiffusionPolicy:
                 overlap = make_overlap(before, executed=executed, first=first, delay=delay)
         condition = self.normalizer.normalize_rows(observations.to(reference)).flatten(1)
         count = EvaluationCount()
-        held = overlap if sampler.hand_over == "inpaint" else None
-        switch = self.prepared_sampler.switch(condition, count, overlap=held, bind_network=self.bind_network)
+        switch = self.prepared_sampler.switch(
+            condition, count, overlap=overlap, bind_network=self.bind_network
+        )
         sample = self.prepared_sampler.sample(switch, noise, draw, guess=guess, called=called)
         normalized = sample.actions
         if overlap is not None and sampler.hand_over == "blend":

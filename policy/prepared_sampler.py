@@ -124,11 +124,16 @@ class PreparedSampler:
     def switch(
         self, condition: Tensor, count: EvaluationCount, *, overlap: Overlap | None, bind_network: BindNetwork
     ) -> Switch:
-        """The switch from λ to the counted data prediction for a condition (B, C), which keeps to an overlap."""
+        """The switch from λ to the counted data prediction for a condition (B, C), which may keep to an overlap."""
+        hand_over = self.resolved.hand_over
 
         def bind(network: ConditionalUnet1D) -> Denoise:
             denoise = count.counting(bind_network(network, self.solver, condition))
-            return denoise if overlap is None else overlap.inpaint(denoise)
+            if overlap is not None and hand_over == "inpaint":
+                return overlap.inpaint(denoise)
+            if overlap is not None and hand_over == "guide":
+                return overlap.guide(denoise, self.solver)
+            return denoise
 
         if self.pcm is None:
             base = bind(self.network)

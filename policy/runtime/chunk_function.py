@@ -175,6 +175,8 @@ def _check_start(sampler: SamplerConfig, start: str) -> None:
             )
     if start not in START_CHOICES:
         raise EngineError(f"start must be one of {', '.join(START_CHOICES)}, got {start!r}")
+    if start == "warm" and sampler.needs_gradients:
+        raise EngineError("a graph computes no gradients, which sampler.hand_over=guide needs after a chunk")
     if start == "warm" and not sampler.uses_previous:
         raise EngineError(
             "start=warm needs sampler.parallel.warm_start, sampler.partial.steps or sampler.hand_over"

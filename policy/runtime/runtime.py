@@ -47,8 +47,8 @@ class Runtime:
     Args:
         policy: policy with the sampler to use.
         batch_size: batch size B of every call; None for any.
-        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU that has it,
-            else ``eager``.
+        engine: one of `ENGINES` or `CHUNK_ENGINES`, or ``auto``: ``openvino`` for float32 on a CPU that has it
+            and a sampler without gradients, else ``eager``.
         threads: number of CPU threads; by default as many as PyTorch uses.
 
     Attributes:
@@ -76,6 +76,10 @@ class Runtime:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.engine = best_engine(policy) if engine == "auto" else engine
+        if policy.sampler.needs_gradients and self.engine != "eager":
+            raise EngineError(
+                f"engine {self.engine!r} computes no gradients, which sampler.hand_over=guide needs; use eager"
+            )
         self.batch_size = batch_size
         self.threads = threads or torch.get_num_threads()
         self._encode: Callable[[str, Tensor], Tensor] | None = None
@@ -211,7 +215,9 @@ def best_engine(policy: DiffusionPolicy) -> str:
     """What ``auto`` stands for."""
     reference = policy.solver.a
     on_cpu = reference.device.type == "cpu" and reference.dtype == torch.float32
-    return "openvino" if on_cpu and find_spec("openvino") is not None else "eager"
+    if policy.sampler.needs_gradients or not on_cpu or find_spec("openvino") is None:
+        return "eager"
+    return "openvino"
 
 
 @contextmanager

@@ -167,7 +167,8 @@ class SamplerConfig:
         "replace",
         HAND_OVERS,
         "what a chunk does about the one before it: replace it; carry its noise along; blend, which also averages "
-        "the two where they overlap; or inpaint, which does so in every step of the sampling",
+        "the two where they overlap; inpaint, which does so in every step of the sampling; or guide, which draws them "
+        "together by the network's gradient, for three times the work",
     )
     stop: StopConfig = field(default_factory=StopConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -210,6 +211,8 @@ class SamplerConfig:
             raise ValueError(
                 f"sampler.{name} does not belong to the solver {self.solver}, which has its own timesteps"
             )
+        if self.solver in OWN_SOLVERS and self.needs_gradients:
+            raise ValueError(f"sampler.hand_over=guide needs a solver of noise, not {self.solver}")
         if self.steps and self.steps % (self.parasolver.sub_intervals or self.steps):
             raise ValueError(
                 f"sampler.parasolver.sub_intervals must divide sampler.steps {self.steps}, "
@@ -232,6 +235,11 @@ class SamplerConfig:
             or self.parallel.warm_start == "actions_and_noise"
             or self.partial.noise == "carried"
         )
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the network is differentiated."""
+        return self.hand_over == "guide"
 
     @property
     def starts_warm(self) -> bool:

@@ -3,8 +3,8 @@
 `replace` does nothing: each chunk is the policy's answer to its own observations and fresh noise. The others carry the
 noise along with time, so that what it decided stays decided. That is all of `carry`. `blend` also averages the actions
 with the previous ones where they overlap. `inpaint` averages the data prediction x̂ instead, in every step, so that the
-rest of the horizon follows. All are the same for every solver and method, and Picard iteration still ends at the
-sequential answer.
+rest of the horizon follows. `guide` draws x̂ there by the network's gradient. All are the same for every solver and
+method, and Picard iteration still ends at the sequential answer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from policy.denoiser import Denoise
+from policy.solvers import Solver
 
-HAND_OVERS = ("replace", "carry", "blend", "inpaint")
-OVERLAPPING = ("blend", "inpaint")
+HAND_OVERS = ("replace", "carry", "blend", "inpaint", "guide")
+OVERLAPPING = ("blend", "inpaint", "guide")
+GUIDANCE_LIMIT = 5.0
+"""β of Real-Time Chunking: with few steps, more makes the guidance diverge."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,26 @@ class Overlap:
     def inpaint(self, denoise: Denoise) -> Denoise:
         """A data prediction that keeps to the previous actions: x̂ ← weights · known + (1 − weights) · x̂."""
         return lambda states, steps: self.pull(denoise(states, steps))
+
+    def guide(self, denoise: Denoise, solver: Solver) -> Denoise:
+        """A data prediction that is drawn to the previous actions by the gradient of what it says of them.
+
+        x̂ ← clip(x̂ + min(β·√(1−ᾱ), 1/√ᾱ) · (∂x̂/∂x)ᵀ · weights · (known − x̂), −1, 1), which is Real-Time Chunking's
+        guidance (arXiv:2506.07339, eq. 2 to 4) with its flow's states scaled to those of diffusion. It takes a backward
+        pass through the network for each evaluation.
+        """
+        alpha = solver.alphas_cumprod[:-1, None, None]  # (T, 1, 1)
+        strength = torch.minimum(GUIDANCE_LIMIT * (1 - alpha).sqrt(), alpha.rsqrt())
+
+        def guided(states: Tensor, steps: slice) -> Tensor:
+            with torch.enable_grad():
+                states = states.detach().requires_grad_()
+                clean = denoise(states, steps)
+                error = self.pull(clean.detach()) - clean.detach()
+                (gradient,) = torch.autograd.grad(clean, states, error)
+            return (clean.detach() + strength[steps] * gradient).clamp(-1, 1)
+
+        return guided
 
 
 def make_overlap(actions: Tensor, *, executed: int, first: int, delay: int) -> Overlap:

@@ -209,6 +209,7 @@ def test_networks_can_have_a_lower_precision_than_the_rest(policy: DiffusionPoli
         ),
         ({}, {"start": "hot"}, "start must be one of cold, warm, got 'hot'"),
         ({"method": "picard"}, {"start": "warm"}, r"needs sampler\.parallel\.warm_start"),
+        ({"hand_over": "guide"}, {"start": "warm"}, r"no gradients, which sampler\.hand_over=guide needs"),
         (
             {"method": "picard", "parallel.warm_start": "actions"},
             {"start": "warm", "executed": 16},

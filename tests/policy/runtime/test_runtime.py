@@ -229,3 +229,19 @@ def test_double_precision_needs_pytorch(whole: DiffusionPolicy, engine: str) -> 
     ):
         Runtime(policy, engine=engine)
     assert Runtime(policy).engine == "eager"
+
+
+def test_guidance_needs_pytorch_and_gets_it_by_itself(whole: DiffusionPolicy, observations: Tensor) -> None:
+    policy = whole.with_sampler(SamplerConfig("sequential", "ddim", 4, hand_over="guide"))
+    for engine in ("openvino", "onnxruntime", "compile", "cudagraph"):
+        with pytest.raises(
+            EngineError, match=f"'{engine}' computes no gradients, which sampler.hand_over=guide"
+        ):
+            Runtime(policy, engine=engine)
+    runtime = Runtime(policy, batch_size=3)
+    generator = torch.Generator().manual_seed(0)
+    first = policy.predict(observations, generator=generator)
+    noise = torch.randn(first.noise.shape, generator=generator)
+    found, expected = (each.predict(observations, noise=noise, previous=first) for each in (runtime, policy))
+    assert (runtime.engine, found.actions.requires_grad) == ("eager", False)
+    torch.testing.assert_close(found.actions, expected.actions, atol=0.01, rtol=0)  # px

@@ -94,10 +94,11 @@ def test_carried_noise_is_the_previous_one_moved_on(policy: DiffusionPolicy, obs
     assert torch.equal(found.actions, replace_it.predict(observations, noise=moved).actions)
 
 
-def test_inpainting_equals_a_loop_over_diffusers_scheduler(
-    policy: DiffusionPolicy, observations: Tensor
+@pytest.mark.parametrize("hand_over", ["inpaint", "guide"])
+def test_the_pull_equals_a_loop_over_diffusers_scheduler(
+    policy: DiffusionPolicy, observations: Tensor, hand_over: str
 ) -> None:
-    """An oracle without this package's solver, sampler or hand-over: x̂ is replaced in the loop of diffusers."""
+    """An oracle without this package's solver, sampler or hand-over: x̂ is changed in the loop of diffusers."""
     previous = before(policy, observations)
     low, high = policy.normalizer.action.minimum, policy.normalizer.action.maximum
     known = 2 * (previous.actions - low) / (high - low) - 1
@@ -109,16 +110,22 @@ def test_inpainting_equals_a_loop_over_diffusers_scheduler(
     scheduler.set_timesteps(10)
     condition = (2 * (observations - 10) / 490 - 1).reshape(3, 40)
     x = torch.cat((noise(1)[:, 5:], noise()[:, -5:]), 1)
-    with torch.no_grad():
-        for timestep in scheduler.timesteps:
-            epsilon = policy.network(x, timestep.expand(3), condition)
-            alpha = scheduler.alphas_cumprod[timestep]
-            clean = ((x - (1 - alpha).sqrt() * epsilon) / alpha.sqrt()).clamp(-1, 1)
+    for timestep in scheduler.timesteps:
+        alpha = scheduler.alphas_cumprod[timestep]
+        x.requires_grad_()
+        epsilon = policy.network(x, timestep.expand(3), condition)
+        clean = ((x - (1 - alpha).sqrt() * epsilon) / alpha.sqrt()).clamp(-1, 1)
+        if hand_over == "inpaint":
             clean = weights * known + (1 - weights) * clean
-            epsilon = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
-            x = scheduler.step(epsilon, timestep, x).prev_sample
+        else:  # the published form: half the gradient of the weighted squared error, at most 5 in the flow's scale
+            loss = (weights * (known - clean).square()).sum() / 2
+            (slope,) = torch.autograd.grad(loss, x)
+            clean = (clean - min(5 * (1 - alpha).sqrt(), alpha.rsqrt()) * slope).clamp(-1, 1)
+        x, clean = x.detach(), clean.detach()
+        epsilon = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        x = scheduler.step(epsilon, timestep, x).prev_sample
     expected = low + (x + 1) / 2 * (high - low)
-    sampled = policy.with_sampler(SamplerConfig("sequential", "ddim", 10, hand_over="inpaint"))
+    sampled = policy.with_sampler(SamplerConfig("sequential", "ddim", 10, hand_over=hand_over))
     found = sampled.predict(observations, noise=noise(), previous=previous, executed=5, delay=2)
     torch.testing.assert_close(found.actions, expected, atol=0.02, rtol=0)  # px
 
@@ -168,6 +175,24 @@ def test_parallel_methods_converge_to_the_sequential_answer_with_the_same_hand_o
     )
     assert torch.equal(found.noise, expected.noise)
     torch.testing.assert_close(found.actions, expected.actions, atol=0.05, rtol=0)  # px
+
+
+def test_guidance_draws_the_chunk_to_what_will_have_been_executed(
+    policy: DiffusionPolicy, observations: Tensor
+) -> None:
+    previous = before(policy, observations)
+
+    def distance(hand_over: str) -> Tensor:
+        sampled = policy.with_sampler(SamplerConfig("sequential", "ddim", 10, hand_over=hand_over))
+        chunk = sampled.predict(observations, noise=noise(), previous=previous, executed=5, delay=3).chunk
+        return (chunk[:, :3] - previous.actions[:, 6:9]).norm(dim=-1).mean()
+
+    assert distance("guide") < 0.8 * distance("carry")
+
+
+def test_a_solver_without_noise_is_not_guided() -> None:
+    with pytest.raises(ValueError, match="hand_over=guide needs a solver of noise, not mip"):
+        SamplerConfig("sequential", "mip", 2, hand_over="guide")
 
 
 def test_a_negative_delay_is_refused(policy: DiffusionPolicy, observations: Tensor) -> None:

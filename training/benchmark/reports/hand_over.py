@@ -130,7 +130,7 @@ def _task(
         "first_seed": options.first_seed,
         "episodes": options.episodes,
         "noise_seed": noise_seed,
-        **rollout_engine(config, base),
+        **rollout_engine(config, base.with_sampler(sampler)),
     }
 
     def measure(sampler: SamplerConfig) -> Row:
