@@ -5,21 +5,18 @@ Imports rclpy, and so needs ROS.
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from builtin_interfaces.msg import Duration, Time
+from builtin_interfaces.msg import Time
 from control_msgs.action import FollowJointTrajectory
 from control_msgs.msg import JointTrajectoryControllerState
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point32, PolygonStamped, PoseStamped
-from PIL import Image as Pillow
+from geometry_msgs.msg import PolygonStamped, PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
@@ -27,7 +24,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
 from policy.task import Part, Task
 from policy.task_parts import ImagePart
@@ -40,27 +37,21 @@ from ros_nodes.simulator.simulator import Simulator
 from tests.fuzz.case import Family, Fault, Inject, Mishandled, Outcome
 from tests.fuzz.damage import damaged_bytes
 from tests.fuzz.families.checkpoints import PUSHT, tiny_policy
+from tests.fuzz.good_messages import (
+    GOOD_SECOND,
+    compressed_image,
+    controller_state,
+    good_message,
+    image,
+    joint_state,
+    polygon,
+    pose,
+    trajectory,
+)
+from tests.fuzz.message_faults import damage_message
 
 ROBOT = Path(__file__).resolve().parents[3] / "config" / "pusht.yaml"
 SECOND = 10**9
-GOOD_SECOND = 100
-INTEGERS = (0, 1, -1, 7, 100, 101, 255, 256, 999_999_999, 10**9, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1)
-NUMBERS = (0.0, -0.0, 1.0, 250.0, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), float("-inf"))
-TEXTS = (
-    "",
-    "a",
-    "pusher_x",
-    "pusher_y",
-    "world",
-    "policy",
-    "/policy",
-    "é",
-    "x" * 5000,
-    "a\nb",
-    "%s%n",
-    "nan",
-)
-LENGTHS = (0, 1, 2, 3, 7, 9, 100)
 OTHER = "other"  # the second policy node, of a task with other types of messages
 OTHER_TASK = Task(
     name=OTHER,
@@ -123,16 +114,16 @@ def prepare(folder: Path) -> Inject:
     bench.check_alive()  # the first of all takes longer
     makers: dict[type, Callable[[np.random.Generator], Any]] = {
         Clock: lambda rng: Clock(clock=Time(sec=GOOD_SECOND)),
-        JointState: _joint_state,
-        PolygonStamped: _polygon,
-        PoseStamped: _pose,
-        Image: _image,
-        CompressedImage: _compressed_image,
+        JointState: joint_state,
+        PolygonStamped: polygon,
+        PoseStamped: pose,
+        Image: image,
+        CompressedImage: compressed_image,
         Float64MultiArray: lambda rng: Float64MultiArray(
             data=rng.uniform(0, 400, rng.choice([7, 17])).tolist()
         ),
-        JointTrajectory: _trajectory,
-        JointTrajectoryControllerState: _controller_state,
+        JointTrajectory: trajectory,
+        JointTrajectoryControllerState: controller_state,
         DiagnosticArray: lambda rng: DiagnosticArray(
             status=[DiagnosticStatus(name="/policy", values=[KeyValue(key="state", value="active")])]
         ),
@@ -140,12 +131,12 @@ def prepare(folder: Path) -> Inject:
 
     def inject(rng: np.random.Generator, case: Path) -> Fault:
         if rng.random() < 0.1:
-            goal = FollowJointTrajectory.Goal(trajectory=_trajectory(rng))
-            text = _damage(rng, goal)
+            goal = FollowJointTrajectory.Goal(trajectory=trajectory(rng))
+            text = damage_message(rng, goal)
             return Fault(f"goal, {text}", lambda: bench.send_goal(goal))
         node, subscription = bench.subscriptions[rng.integers(len(bench.subscriptions))]
         message = makers[subscription.msg_type](rng)
-        text = f"{node.get_name()} {subscription.topic_name}, {_damage(rng, message)}"
+        text = f"{node.get_name()} {subscription.topic_name}, {damage_message(rng, message)}"
         if not subscription.raw:
             return Fault(text, lambda: bench.send(node, lambda: subscription.callback(message)))
         content = serialize_message(message)
@@ -225,7 +216,7 @@ class _Bench:
             policy._on_reset(Trigger.Request(), Trigger.Response())
             for each in policy.subscriptions:
                 if each.msg_type not in (Clock, JointTrajectoryControllerState):
-                    each.callback(serialize_message(_good(each.msg_type)))
+                    each.callback(serialize_message(good_message(each.msg_type)))
             if policy._state != "active" or policy._loop is None:
                 raise Mishandled(f"the policy node is {policy._state}: {policy._failure}")
             self._encode(policy)
@@ -257,134 +248,6 @@ class _Bench:
             self.runner._refusals.counts.total(),
         )
         return sum((*clocks, *rejected, *others))
-
-
-def _good(message_type: type) -> Any:
-    """A message for a policy node that it must take."""
-    rng = np.random.default_rng(0)
-    if message_type is Float64MultiArray:
-        return Float64MultiArray(data=[200.0] * 17)
-    makers = {
-        JointState: _joint_state,
-        PolygonStamped: _polygon,
-        PoseStamped: _pose,
-        Image: _image,
-        CompressedImage: _compressed_image,
-    }
-    message = makers[message_type](rng)
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    return message
-
-
-def _joint_state(rng: np.random.Generator) -> Any:
-    message = JointState(name=["pusher_x", "pusher_y"], position=rng.uniform(100, 400, 2).tolist())
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    return message
-
-
-def _polygon(rng: np.random.Generator) -> Any:
-    message = PolygonStamped()
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    message.polygon.points = [Point32(x=float(x), y=float(y)) for x, y in rng.uniform(100, 400, (9, 2))]
-    return message
-
-
-def _pose(rng: np.random.Generator) -> Any:
-    message = PoseStamped()
-    message.header.stamp, message.header.frame_id = Time(sec=GOOD_SECOND), "world"
-    message.pose.position.x, message.pose.position.y = rng.uniform(100, 400, 2).tolist()
-    message.pose.orientation.z = message.pose.orientation.w = 2**0.5 / 2
-    return message
-
-
-def _image(rng: np.random.Generator) -> Any:
-    encoding, depth = (("rgb8", 3), ("bgra8", 4), ("mono8", 1))[rng.integers(3)]
-    message = Image(height=20, width=30, encoding=encoding, step=30 * depth)
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    message.data = rng.integers(0, 256, 20 * 30 * depth, dtype=np.uint8).tobytes()
-    return message
-
-
-def _compressed_image(rng: np.random.Generator) -> Any:
-    file = io.BytesIO()
-    pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Pillow.fromarray(pixels).save(file, ("JPEG", "PNG")[rng.integers(2)])
-    content = file.getvalue()
-    if rng.random() < 0.3:
-        content, _ = damaged_bytes(rng, content)
-    message = CompressedImage(format="jpeg", data=content)
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    return message
-
-
-def _trajectory(rng: np.random.Generator) -> Any:
-    points = [
-        JointTrajectoryPoint(
-            positions=rng.uniform(100, 400, 2).tolist(),
-            time_from_start=Duration(nanosec=100_000_000 * (i + 1)),
-        )
-        for i in range(int(rng.integers(1, 9)))
-    ]
-    return JointTrajectory(joint_names=["pusher_x", "pusher_y"], points=points)
-
-
-def _controller_state(rng: np.random.Generator) -> Any:
-    message = JointTrajectoryControllerState(joint_names=["pusher_x", "pusher_y"])
-    message.header.stamp = Time(sec=GOOD_SECOND)
-    for point in (message.reference, message.feedback):
-        point.positions = rng.uniform(100, 400, 2).tolist()
-    return message
-
-
-def _damage(rng: np.random.Generator, message: Any) -> str:
-    """Change one to four fields of a message, at any depth."""
-    return " and ".join(_change(rng, message, "") for _ in range(int(rng.integers(1, 5))))
-
-
-def _change(rng: np.random.Generator, message: Any, path: str) -> str:
-    fields = message.get_fields_and_field_types()
-    names = sorted(fields)
-    name = names[rng.integers(len(names))]
-    path, kind, value = f"{path}.{name}", fields[name], getattr(message, name)
-    if hasattr(value, "get_fields_and_field_types"):
-        return _change(rng, value, path)
-    if kind.startswith("sequence<") or isinstance(value, (list, tuple)):
-        return _change_list(rng, message, name, path=path)
-    new = _scalar(rng, kind)
-    setattr(message, name, new)
-    return f"{path} is {str(new)[:30]!r}"
-
-
-def _change_list(rng: np.random.Generator, message: Any, name: str, *, path: str) -> str:
-    values = list(getattr(message, name))
-    kind = message.get_fields_and_field_types()[name].removeprefix("sequence<").removesuffix(">")
-    if values and hasattr(values[0], "get_fields_and_field_types") and rng.random() < 0.6:
-        return _change(rng, values[rng.integers(len(values))], f"{path}[]")
-    length = int(LENGTHS[rng.integers(len(LENGTHS))]) if rng.random() < 0.95 else 20_000
-    if values and rng.random() < 0.5:
-        new = (values * (length // len(values) + 1))[:length]
-        text = f"{path} is repeated to {length}"
-    elif kind in ("double", "float", "string"):
-        new = [_scalar(rng, kind) for _ in range(min(length, 100))]
-        text = f"{path} is {str(new)[:60]}"
-    else:
-        new, text = values[: length // 2], f"{path} is cut to {length // 2}"
-    setattr(message, name, new)
-    return text
-
-
-def _scalar(rng: np.random.Generator, kind: str) -> Any:
-    if kind in ("double", "float"):
-        return float(NUMBERS[rng.integers(len(NUMBERS))]) if rng.random() < 0.8 else float(rng.normal(0, 1e3))
-    if kind == "boolean":
-        return bool(rng.random() < 0.5)
-    if kind.startswith("string"):
-        return TEXTS[rng.integers(len(TEXTS))]
-    if kind in ("octet", "byte"):
-        return bytes([int(rng.integers(256))])
-    bits = int(re.sub(r"\D", "", kind))
-    low, high = (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return min(max(int(INTEGERS[rng.integers(len(INTEGERS))]), low), high)
 
 
 MESSAGES = Family("messages", 0.1, prepare, most_seconds=0.5)
