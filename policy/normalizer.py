@@ -7,7 +7,7 @@ for observations whose limits are those of a few outliers. What never varies bec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -77,6 +77,14 @@ class Range:
             deviation=torch.where(standardized, deviation, nan),
         )
 
+    def widened(self, other: Range) -> Range:
+        """This range with limits that hold the other's, too. Its mean and deviation stay."""
+        return replace(
+            self,
+            minimum=torch.minimum(self.minimum, other.minimum),
+            maximum=torch.maximum(self.maximum, other.maximum),
+        )
+
     @cached_property
     def varies(self) -> Tensor:
         """(D,) whether a dimension took more than one value."""
@@ -135,6 +143,10 @@ class Normalizer:
         if rows.shape[-1] == numbers:
             return self.observation.normalize(rows)
         return torch.cat((self.observation.normalize(rows[..., :numbers]), rows[..., numbers:]), -1)
+
+    def widened(self, other: Normalizer) -> Normalizer:
+        """See `Range.widened`."""
+        return Normalizer(self.observation.widened(other.observation), self.action.widened(other.action))
 
     def to(self, device: torch.device | str) -> Normalizer:
         return Normalizer(self.observation.to(device), self.action.to(device))

@@ -96,6 +96,16 @@ def test_impossible_scalings_are_refused_by_name() -> None:
         fitted(joints="deviation")
 
 
+def test_a_widened_range_holds_both_and_keeps_its_mean() -> None:
+    standardized = torch.tensor([True, False])
+    one = Range.of(torch.tensor([[0.0, 0.0], [2.0, 4.0]]), standardized)
+    wide = one.widened(Range.of(torch.tensor([[-1.0, 1.0], [1.0, 5.0]])))
+    assert (wide.minimum.tolist(), wide.maximum.tolist()) == ([-1, 0], [2, 5])
+    samples = torch.tensor([[1.5, 2.0]])
+    assert torch.equal(wide.normalize(samples)[:, 0], one.normalize(samples)[:, 0])
+    assert wide.normalize(samples)[0, 1] == pytest.approx(-0.2)
+
+
 def test_ranges_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="must not decrease, dimension 1 does"):
         Range(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))

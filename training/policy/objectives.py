@@ -31,27 +31,33 @@ def check_objective(objective: str, teacher: str | None) -> None:
         raise ValueError(f"teacher belongs to objective=consistency, not to {objective}")
 
 
-def load_teacher(path: str, task: Task, config: PolicyConfig, *, device: torch.device) -> DiffusionPolicy:
-    """The policy to distil.
+def load_like(
+    path: str, task: Task, config: PolicyConfig, *, objective: str, role: str, device: torch.device
+) -> DiffusionPolicy:
+    """A policy like the one to train: to distil, or to go on from.
+
+    Args:
+        objective: what it was trained for.
+        role: what it is called in messages.
 
     Raises:
         CheckpointError: for a file that is none.
-        ValueError: for a policy of another task or with other widths, or one that does not predict noise.
+        ValueError: for a policy of another task, with other widths, or for another objective.
     """
-    teacher = DiffusionPolicy.load(path, device)
-    if teacher.objective != NOISE:
+    found = DiffusionPolicy.load(path, device)
+    if found.objective != objective:
         raise ValueError(
-            f"{path}: a teacher is trained with objective=noise, this one with {teacher.objective}"
+            f"{path}: the {role} must be trained with objective={objective}, it is with {found.objective}"
         )
-    if task_values(teacher.task) != task_values(task):
-        raise ValueError(f"{path}: the teacher's task is not that of the demonstrations")
-    if teacher.config != config:
-        differing = [name for name, value in vars(config).items() if getattr(teacher.config, name) != value]
+    if task_values(found.task) != task_values(task):
+        raise ValueError(f"{path}: the {role}'s task is not that of the demonstrations")
+    if found.config != config:
+        differing = [name for name, value in vars(config).items() if getattr(found.config, name) != value]
         name = differing[0]
         raise ValueError(
-            f"{path}: the teacher has policy.{name}={getattr(teacher.config, name)}, got {getattr(config, name)}"
+            f"{path}: the {role} has policy.{name}={getattr(found.config, name)}, got {getattr(config, name)}"
         )
-    return teacher
+    return found
 
 
 def window_loss(

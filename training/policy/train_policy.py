@@ -29,7 +29,7 @@ from training.evaluation.offline.store import HELD_OUT
 from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
 from training.policy.noise_prediction import TrainingData
-from training.policy.objectives import check_objective, load_teacher, validation_sampler, window_loss
+from training.policy.objectives import check_objective, load_like, validation_sampler, window_loss
 from training.policy.seeing import PictureBatches, showing, trained_network, unet_and_encoders
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
@@ -53,6 +53,7 @@ class TrainPolicyConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     objective: str = NOISE
     teacher: str | None = None
+    initial: str | None = None
     held_out_episodes: int = 6
     held_out_sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augmentation: str = "none"
@@ -68,6 +69,12 @@ class TrainPolicyConfig:
 
     def __post_init__(self) -> None:
         check_objective(self.objective, self.teacher)
+        if self.initial is not None and self.teacher is not None:
+            raise ValueError("initial: a student begins with its teacher's weights")
+        if self.initial is not None and (self.image_encoder_weights is not None or self.normalization):
+            raise ValueError(
+                "initial brings its own normalization and image_encoder_weights, which were given"
+            )
         if self.rollout_episodes is not None and self.rollout_episodes < 0:
             raise ValueError(f"rollout_episodes must not be negative, got {self.rollout_episodes}")
         if self.rollout_max_steps < 1:
@@ -115,17 +122,28 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
         )
-    teacher = None
+    fitted = fit_normalizer(
+        task,
+        torch.cat([torch.from_numpy(each.observations) for each in recorded]),
+        torch.cat([torch.from_numpy(each.actions) for each in recorded]),
+        scaling=config.normalization,
+    )
+    teacher, begun, normalizer = None, None, fitted
     if config.teacher is not None:
-        teacher = load_teacher(config.teacher, task, config.policy, device=device)
-        normalizer = teacher.normalizer
-    else:
-        normalizer = fit_normalizer(
-            task,
-            torch.cat([torch.from_numpy(each.observations) for each in recorded]),
-            torch.cat([torch.from_numpy(each.actions) for each in recorded]),
-            scaling=config.normalization,
+        teacher = begun = load_like(
+            config.teacher, task, config.policy, objective=NOISE, role="teacher", device=device
         )
+        normalizer = teacher.normalizer
+    if config.initial is not None:
+        begun = load_like(
+            config.initial,
+            task,
+            config.policy,
+            objective=config.objective,
+            role="initial policy",
+            device=device,
+        )
+        normalizer = begun.normalizer.widened(fitted.to(device))
     data = TrainingData.of(windows, normalizer, device)
     judged = None
     if config.held_out_episodes:
@@ -134,8 +152,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
 
     torch.manual_seed(training.seed)  # PyTorch initialises modules from its global generator only
     network = trained_network(config.policy, task, config.image_encoder_weights).to(device)
-    if teacher is not None:
-        network.load_state_dict(teacher.network.state_dict())
+    if begun is not None:
+        for trained, weights in zip(unet_and_encoders(network), (begun.network, begun.encoders), strict=True):
+            if trained is not None and weights is not None:
+                trained.load_state_dict(weights.state_dict())
     averaged = deepcopy(network).requires_grad_(False)
     loss_of = window_loss(config.objective, alphas_cumprod, teacher=teacher, target=averaged)
     share = this_worker.share(training.batch_size)
@@ -207,6 +227,8 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
         identity["objective"] = config.objective
     if teacher is not None:
         identity["teacher_sha256"] = provenance["teacher_sha256"] = weights_sha256(teacher.network)
+    if config.initial is not None:
+        identity["initial_sha256"] = provenance["initial_sha256"] = file_sha256(config.initial)
     if config.image_encoder_weights is not None:
         identity["image_encoder_weights"] = file_sha256(config.image_encoder_weights)
     for name, sampler in (("held_out_sampler", held_out_sampler), ("rollout_sampler", rollouts.sampler)):

@@ -138,15 +138,28 @@ def test_policies_of_both_objectives_are_trained_judged_and_act(
     capsys.readouterr()
     assert trained("consistency", "objective=noise") == 1
     assert "belongs to a run with objective=consistency" in capsys.readouterr().err
+    base_file = f"initial={tmp_path / 'noise' / 'policy.safetensors'}"
     wrong = f"teacher={tmp_path / 'mip' / 'policy.safetensors'}"
     for more, message in (
-        (["objective=consistency", wrong], "a teacher is trained with objective=noise, this one with mip"),
+        (
+            ["objective=consistency", wrong],
+            "the teacher must be trained with objective=noise, it is with mip",
+        ),
         (
             ["objective=consistency", teacher, "policy.down_dims=[8,32]"],
             "the teacher has policy.down_dims=(8, 16)",
         ),
         (["objective=consistency"], "objective=consistency needs teacher=…"),
         (["objective=mip", teacher], "teacher belongs to objective=consistency, not to mip"),
+        (
+            ["objective=mip", base_file],
+            "the initial policy must be trained with objective=mip, it is with noise",
+        ),
+        (
+            ["objective=consistency", teacher, base_file],
+            "initial: a student begins with its teacher's weights",
+        ),
+        ([base_file, "normalization.keypoints=limits"], "initial brings its own normalization"),
         (["objective=flow"], "objective must be one of noise, mip, consistency, got 'flow'"),
         (
             ["objective=mip", "rollout_sampler.solver=ddim"],

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from policy import DiffusionPolicy, PolicyConfig
+from policy import DiffusionPolicy, PolicyConfig, Range
+from policy.checkpoint import file_sha256
 from policy.solvers.noise_schedule import squared_cosine_alphas_cumprod
+from training.data.demonstrations import load_demonstrations
 from training.data.task_file import load_task
 from training.policy.noise_prediction import TrainingData, noise_prediction_loss
 from training.policy.train_policy import main
@@ -84,6 +87,23 @@ def whole(small_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) 
     output_dir = tmp_path_factory.mktemp("whole")
     subprocess.run(command(*arguments(small_demonstrations, output_dir)), check=True, env=ENVIRONMENT)
     return output_dir
+
+
+def test_training_goes_on_from_an_initial_policy(
+    small_demonstrations: Path, tmp_path: Path, policy: DiffusionPolicy
+) -> None:
+    narrow = Range(torch.tensor([100.0, 0.0]), torch.tensor([512.0, 300.0]))
+    policy = replace(policy, normalizer=replace(policy.normalizer, action=narrow))
+    policy.save(tmp_path / "begun.safetensors")
+    more = [f"initial={tmp_path / 'begun.safetensors'}", "training.steps=1", "training.learning_rate=1e-9"]
+    assert main(arguments(small_demonstrations, tmp_path / "out", *more)) == 0
+    found = DiffusionPolicy.load(tmp_path / "out" / "policy.safetensors")
+    assert found.provenance["initial_sha256"] == file_sha256(tmp_path / "begun.safetensors")
+    for name, weights in policy.network.state_dict().items():
+        torch.testing.assert_close(found.network.state_dict()[name], weights, atol=1e-6, rtol=0)
+    limits, actions = found.normalizer.action, load_demonstrations(small_demonstrations, task="pusht").actions
+    assert limits.minimum.tolist() == [float(actions[:, 0].min()), 0]
+    assert limits.maximum.tolist() == [512, float(actions[:, 1].max())]
 
 
 def test_held_out_episodes_say_how_far_off_the_actions_are(
