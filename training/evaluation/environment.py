@@ -95,6 +95,7 @@ class Environment:
         self.task = task
         self.pictures: Mapping[str, NDArray[np.uint8]] = {}
         self._config = config
+        self._records = frame_size is not None
         self._held = commanded_positions(task)
         self._id = environment_id(config, task)
         options, mapped = dict(config.options), dict(config.observation)
@@ -103,17 +104,18 @@ class Environment:
             if task.images:
                 options.setdefault("obs_type", "pixels_agent_pos")
                 mapped = {**SEEN, **mapped}
+        # Many environments draw what a camera sees in this mode alone.
+        draws = frame_size is not None or (config.id is not None and bool(task.images))
         try:
             self._env: gymnasium.Env[Any, Any] = gymnasium.make(
                 self._id,
                 max_episode_steps=-1 if max_steps is None else max_steps,  # -1: no limit of the id's either
-                render_mode=None if frame_size is None else "rgb_array",
+                render_mode="rgb_array" if draws else None,
                 disable_env_checker=True,
                 **options,
             )
         except Exception as error:  # of any type: another's code runs
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ValueError(f"environment {self._id!r} cannot be made: {reason}") from error
+            raise ValueError(f"environment {self._id!r} cannot be made: {_reason(error)}") from error
         try:
             self._keys = _observation_keys(self._id, self._env.observation_space, task, mapped=mapped)
             self._space = _action_space(self._id, self._env.action_space, task)
@@ -124,7 +126,7 @@ class Environment:
     @property
     def records(self) -> bool:
         """Whether it draws pictures."""
-        return self._env.render_mode is not None
+        return self._records and self._env.render_mode is not None
 
     def position(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where the commanded numbers (A,) are, by an observation (O,); NaN where the task does not observe them."""
@@ -133,8 +135,15 @@ class Environment:
         return observation[self._held]
 
     def reset(self, seed: int) -> NDArray[np.float64]:
-        """Begin the episode of a seed; its first observation (O,)."""
-        observation, _ = self._env.reset(seed=seed)
+        """Begin the episode of a seed; its first observation (O,).
+
+        Raises:
+            ValueError: if the environment fails at that.
+        """
+        try:
+            observation, _ = self._env.reset(seed=seed)
+        except Exception as error:  # of any type: another's code runs
+            raise ValueError(f"environment {self._id!r} cannot begin an episode: {_reason(error)}") from error
         return self._vector(observation)
 
     def step(self, action: NDArray[np.float64]) -> Step:
@@ -189,6 +198,10 @@ class Environment:
             f"environment.success=… names another key, {TERMINATED} one that ends with success alone; "
             f"it has {', '.join(map(str, info)) or 'none'}"
         )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def environment_id(config: EnvironmentConfig, task: Task) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from policy.task import Command
+from policy.task_parts import ImagePart
 from slider_env import TASK, Slider
 from training.data.task_file import load_task
 from training.evaluation.environment import PUSHT, Environment, EnvironmentConfig, commanded_positions
@@ -138,6 +139,25 @@ def test_an_environment_without_pictures_is_refused_when_one_is_drawn(
     environment.reset(seed=0)
     with pytest.raises(ValueError, match="draws no pictures: recorded_episodes must be 0"):
         environment.frame(np.zeros((0, 3)))
+
+
+def test_what_a_camera_sees_is_drawn_also_where_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Slider._observation
+
+    def observed(env: Slider) -> dict[str, Any]:
+        if env.render_mode is None:  # as gym-pusht
+            raise ValueError(env.render_mode)
+        return drawn(env)
+
+    monkeypatch.setattr(Slider, "_observation", observed)
+    blind = slider()
+    with pytest.raises(ValueError, match="'slider_env:Slider-v0' cannot begin an episode: ValueError: None"):
+        blind.reset(seed=0)
+    camera = ImagePart(name="camera", height=4, width=4)
+    seeing = replace(TASK, observation=(*TASK.observation, camera))
+    environment = Environment(SLIDER, seeing, max_steps=5)
+    environment.reset(seed=0)
+    assert (environment.pictures["camera"].shape, environment.records) == ((4, 4, 3), False)
 
 
 def test_a_vector_is_all_parts_in_their_order() -> None:
