@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from policy import DiffusionPolicy, SamplerConfig
-from ros_nodes.seams.synthetic_chunks import BEGIN, CHUNK, HORIZON, MARGIN
+from ros_nodes.seams.synthetic_chunks import BEGIN, CHUNK, HORIZON, MARGIN, PERIOD
 from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.episode import RunningEpisode
 
@@ -20,7 +22,7 @@ SEED = 100_000
 
 
 def recorded_chunks(
-    checkpoint: Path, *, latency: float, steps: int
+    checkpoint: Path, *, latency: float, steps: int, hand_over: str = "replace"
 ) -> tuple[tuple[int, NDArray[np.float64]], ...]:
     """What a policy predicts in an episode.
 
@@ -28,6 +30,7 @@ def recorded_chunks(
         checkpoint: of a policy for PushT's horizon and chunk.
         latency: from an observation to its chunk, in s.
         steps: control steps after which nothing more is predicted.
+        hand_over: of the sampler.
 
     Returns:
         For each chunk the control step of its newest observation, and its horizon (H, 2) in px.
@@ -35,7 +38,7 @@ def recorded_chunks(
     Raises:
         ValueError: for a policy of another horizon or chunk.
     """
-    policy = DiffusionPolicy.load(checkpoint, sampler=SAMPLER)
+    policy = DiffusionPolicy.load(checkpoint, sampler=replace(SAMPLER, hand_over=hand_over))
     config = policy.config
     if (config.horizon, config.observation_steps - 1, config.action_steps) != (HORIZON, BEGIN, CHUNK):
         raise ValueError(f"{checkpoint}: must predict {HORIZON} points, of which a chunk takes {CHUNK}")
@@ -46,13 +49,20 @@ def recorded_chunks(
         margin_ns=round(MARGIN * 1e9),
     )
     chunks = []
-    step = 0
+    step, prediction = 0, None
+    late = math.ceil(latency / PERIOD)
     while not episode.ended:
         step += episode.executed or 0
         if step >= steps:
             break
         observations = torch.from_numpy(episode.observations()).float()[None]
-        prediction = policy.predict(observations, generator=episode.generator)
+        prediction = policy.predict(
+            observations,
+            generator=episode.generator,
+            previous=prediction,
+            executed=episode.executed,
+            delay=late,
+        )
         actions = prediction.actions[0].double().numpy()
         chunks.append((step, actions))
         episode.receive(actions, 0.0, round(latency * 1e9))

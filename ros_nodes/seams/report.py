@@ -67,9 +67,22 @@ class Measurement:
     seams: NDArray[np.float64]
 
 
-def format_report(measurements: Sequence[Measurement], *, origin: str, picture: str) -> str:
-    """The page, with a table for each drift and setting, and a picture that lies beside it."""
+def format_report(
+    measurements: Sequence[Measurement], *, own: NDArray[np.float64], origin: str, picture: str
+) -> str:
+    """The page, with a table for each drift and setting, and a picture that lies beside it.
+
+    Args:
+        own: velocity jumps in px/s of demonstrations; may be none.
+    """
     parts = [PAGE, f"{origin}\n"]
+    if len(own):
+        median, high = np.percentile(own, [50, 95])
+        parts.append(
+            "The demonstrations' own actions, each episode as one trajectory with velocities, jump by "
+            f"{median:.0f} px/s in the median, {high:.0f} at the 95th percentile and {own.max():.0f} at most, in "
+            f"{len(own)} times of {WINDOW:g} s, one each chunk.\n"
+        )
     for from_desired, drift in dict.fromkeys((m.case.from_desired, m.case.drift) for m in measurements):
         setting = f"interpolate_from_desired_state: {str(from_desired).lower()}"
         parts.append(f"## {_title(drift)}; `{setting}`\n")

@@ -1,6 +1,6 @@
 """Measure what joint_trajectory_controller makes of chunks that replace one another, and write a table.
 
-python -m ros_nodes.seams --output docs/results/cpu/joint_trajectory_controller.md
+python -m ros_nodes.seams --demonstrations pusht_cchi_v7_replay.zarr
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -26,13 +26,18 @@ from rclpy.executors import ExternalShutdownException
 from tqdm import tqdm
 
 from policy.atomic_write import atomic_write
+from ros_nodes.commands.chunk_points import points_to_come
 from ros_nodes.seams.controller import CONTROLLER, ControllerPeer, Recording
+from ros_nodes.seams.demonstrations import first_demonstrations, would_be_seams
 from ros_nodes.seams.plot import plot_commands
 from ros_nodes.seams.policy_chunks import CHECKPOINT, recorded_chunks
 from ros_nodes.seams.report import LATENCIES_MS, WINDOW, Case, Measurement, format_report
 from ros_nodes.seams.synthetic_chunks import (
     ALL_VELOCITIES,
     BEFORE,
+    BLEND,
+    CHUNK,
+    INPAINT,
     NOW,
     PERIOD,
     TAIL,
@@ -55,11 +60,15 @@ CASES: dict[bool, tuple[tuple[float | None, Publication], ...]] = {
     False: (
         *((0.0, publication) for publication in (BEFORE, *BOTH)),
         *((DRIFT, publication) for publication in (BEFORE, ALL_VELOCITIES, *BOTH)),
-        *((None, publication) for publication in (BEFORE, *BOTH)),
+        *((None, publication) for publication in (BEFORE, *BOTH, BLEND, INPAINT)),
     ),
     True: tuple((DRIFT, publication) for publication in BOTH),
 }
 """By the setting interpolate_from_desired_state: drifts, None for the policy's own, and what is published."""
+DEMONSTRATED_SECONDS = 120.0
+HAND_OVERS = dict.fromkeys(
+    publication.hand_over for cases in CASES.values() for drift, publication in cases if drift is None
+)
 SETTLING = 2
 """Chunks at the beginning that do not count: the controller comes from elsewhere."""
 
@@ -97,6 +106,26 @@ def measure(
     )
 
 
+def measure_demonstration(peer: ControllerPeer, actions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Velocity jumps in px/s of a demonstration (T, 2) that is sent as one trajectory, where seams could be."""
+    peer.recording = Recording()
+    begin, period_ns = peer.now(), round(PERIOD * 1e9)
+    peer.send(
+        points_to_come(
+            actions,
+            begin=0,
+            count=len(actions),
+            velocities=True,
+            stamp_ns=round(begin * 1e9),
+            period_ns=period_ns,
+        )
+    )
+    over = begin + len(actions) * PERIOD
+    peer.spin_until(partial(_has_come, peer, over), seconds=over - begin + 60)
+    seams = would_be_seams(begin + SETTLING * CHUNK * PERIOD, over - WINDOW)
+    return velocity_jumps(*peer.recording.commanded(), seams=seams, seconds=WINDOW)
+
+
 def _synthetic(case: Case, begin: float, seconds: float) -> Iterator[tuple[float, NDArray[np.float64]]]:
     rng, stamp = np.random.default_rng(0), begin
     while stamp < begin + seconds:
@@ -108,12 +137,18 @@ def _has_come(peer: ControllerPeer, time: float) -> bool:
     return peer.now() >= time
 
 
-def run(seconds: float, folder: Path, *, checkpoint: Path) -> list[Measurement]:
+def run(
+    seconds: float, folder: Path, *, checkpoint: Path, demonstrations: Sequence[NDArray[np.float64]]
+) -> tuple[list[Measurement], NDArray[np.float64]]:
     """Launch the controller with each setting and measure all cases, each for so many seconds.
 
     Args:
         checkpoint: of the policy whose chunks are sent, beside those along a circle.
+        demonstrations: actions (T, 2) in px of each, whose own jumps are measured, too.
         folder: for the log and the controller's settings.
+
+    Returns:
+        The cases, and the demonstrations' velocity jumps in px/s.
 
     Raises:
         RuntimeError: if the controller does not come up.
@@ -121,14 +156,23 @@ def run(seconds: float, folder: Path, *, checkpoint: Path) -> list[Measurement]:
     # A shell lets its background jobs ignore Ctrl-C, and `ros2 launch` ignores what it is started to ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     recorded = {
-        latency: recorded_chunks(checkpoint, latency=latency / 1e3, steps=round(seconds / PERIOD))
-        for latency in LATENCIES_MS
+        (latency, hand_over): recorded_chunks(
+            checkpoint, latency=latency / 1e3, steps=round(seconds / PERIOD), hand_over=hand_over
+        )
+        for latency, hand_over in product(LATENCIES_MS, HAND_OVERS)
     }
     rclpy.init(args=[])
     peer = ControllerPeer()
     measurements = []
-    progress = tqdm(total=sum(map(len, CASES.values())) * len(LATENCIES_MS), desc="cases")
+    own: list[NDArray[np.float64]] = []
+    cases = sum(map(len, CASES.values())) * len(LATENCIES_MS)
+    progress = tqdm(total=cases + len(demonstrations), desc="cases")
     try:
+        with _controller(folder, from_desired=False):
+            peer.wait_for_controller()
+            for actions in demonstrations:
+                own.append(measure_demonstration(peer, actions))
+                progress.update()
         for from_desired, drifts in CASES.items():
             with _controller(folder, from_desired):
                 peer.wait_for_controller()
@@ -140,14 +184,17 @@ def run(seconds: float, folder: Path, *, checkpoint: Path) -> list[Measurement]:
                     chunks = (
                         _synthetic(case, begin, seconds)
                         if drift is not None
-                        else [(begin + step * PERIOD, actions) for step, actions in recorded[latency]]
+                        else [
+                            (begin + step * PERIOD, actions)
+                            for step, actions in recorded[latency, publication.hand_over]
+                        ]
                     )
                     measurements.append(measure(peer, case, chunks, begin=begin))
                     progress.update()
     finally:
         peer.destroy_node()
         rclpy.try_shutdown()
-    return measurements
+    return measurements, np.concatenate([[], *own])
 
 
 @contextmanager
@@ -179,28 +226,38 @@ def _origin() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.2, help="duration of each case")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each case (default: 20)")
+    parser.add_argument(
+        "--demonstrations",
+        type=Path,
+        help="zarr store whose first 2 minutes are sent as they are, to compare",
+    )
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="whose chunks are sent as well")
     parser.add_argument("--output", type=Path, default=Path("outputs/seams/joint_trajectory_controller.md"))
     options = parser.parse_args(arguments)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
+        demonstrations = []
+        if options.demonstrations is not None:
+            demonstrations = first_demonstrations(options.demonstrations, seconds=DEMONSTRATED_SECONDS)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             try:
-                measurements = run(options.seconds, folder, checkpoint=options.checkpoint)
+                measurements, own = run(
+                    options.seconds, folder, checkpoint=options.checkpoint, demonstrations=demonstrations
+                )
             except RuntimeError as error:
                 log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
                 raise RuntimeError(f"{error}\n{log[-2000:]}") from None
         picture = options.output.with_suffix(".png")
         plot_commands(measurements, picture)
-        page = format_report(measurements, origin=_origin(), picture=picture.name)
+        page = format_report(measurements, own=own, origin=_origin(), picture=picture.name)
         with atomic_write(options.output) as temporary:
             temporary.write_text(page, encoding="utf-8")
         print(page)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:  # a DemonstrationError is a ValueError
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,23 @@ class Publication:
         drops: whether points are left out that are due within a control period.
         velocities: whether points have velocities.
         tail: number of points after the chunk.
+        hand_over: of the sampler, for a policy's chunks.
     """
 
     name: str
     drops: bool = False
     velocities: bool = False
     tail: int = 0
+    hand_over: str = "replace"
 
 
 BEFORE = Publication(name="all points, positions only")
 ALL_VELOCITIES = Publication(name="all points, velocities")
 NOW = Publication(name="points to come, velocities", drops=True, velocities=True)
 TAIL = Publication(name="points to come, velocities, 7 points more", drops=True, velocities=True, tail=7)
+BLEND, INPAINT = (
+    replace(TAIL, name=f"the same, `hand_over: {name}`", hand_over=name) for name in ("blend", "inpaint")
+)
 
 
 def path(times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
+from policy.sampling.hand_over import HAND_OVERS
 
 OPENVINO_FIXED = "openvino_file_fixed"
 OPENVINO_BFLOAT16 = "openvino_file_bfloat16"
@@ -114,6 +115,7 @@ class HandOverConfig:
     """Section `hand_over` of `training/conf/benchmark.yaml`."""
 
     fixed_ms: list[float] = _numbers(0, 100, 200, 400, 800, least=0, empty=False, repeated=False)
+    hand_overs: list[str] = field(default_factory=lambda: list(HAND_OVERS))
     solver: str = "dpmpp_2m"
     steps: int = _at_least(1, 5)
     episodes: int = _at_least(1, 50)
@@ -122,6 +124,10 @@ class HandOverConfig:
 
     def __post_init__(self) -> None:
         _check(self, "hand_over.")
+        if unknown := set(self.hand_overs) - set(HAND_OVERS):
+            raise ValueError(
+                f"hand_over.hand_overs must be some of {', '.join(HAND_OVERS)}, got {', '.join(sorted(unknown))}"
+            )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ def test_ros2_node_info_lists_the_interfaces(policy: Any) -> None:
         assert interface in info
 
 
-def test_ros2_param_sets_while_active_and_dumps_what_starts_another_node(policy: Any, tmp_path: Path) -> None:
+def test_ros2_param_sets_while_active_and_dumps_what_starts_another_node_with_changes(
+    policy: Any, tmp_path: Path
+) -> None:
     policy.activate()
     run = policy.graph.run
     assert "successful" in run("ros2", "param", "set", "/policy", "sampler.steps", "7", "--no-daemon")
@@ -76,6 +78,9 @@ def test_ros2_param_sets_while_active_and_dumps_what_starts_another_node(policy:
     policy.process = again
     policy.activate()
     assert policy.state() == "active"
+    request = GetParameters.Request(names=["sampler.steps", "seed"])
+    values = policy.graph.call(GetParameters, "/policy/get_parameters", request).values
+    assert [value.integer_value for value in values] == [7, 5], "what the command line says last wins"
 
 
 def test_ros2_topic_hz_measures_the_chunks(policy: Any) -> None:

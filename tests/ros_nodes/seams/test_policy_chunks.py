@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,3 +19,15 @@ def test_a_policys_chunks_come_as_often_as_synthetic_ones(checkpoint: Path, late
     assert {actions.shape for _, actions in chunks} == {(16, 2)}
     again = recorded_chunks(checkpoint, latency=latency, steps=24)
     np.testing.assert_array_equal(chunks[-1][1], again[-1][1])
+
+
+def test_a_hand_over_brings_chunks_together(checkpoint: Path) -> None:
+    def jump(hand_over: str) -> float:
+        chunks = recorded_chunks(checkpoint, latency=0.15, steps=48, hand_over=hand_over)
+        between = [
+            np.abs(later[1:3] - earlier[1 + after - before :][:2]).mean()
+            for (before, earlier), (after, later) in pairwise(chunks)
+        ]
+        return float(np.mean(between))
+
+    assert jump("inpaint") < 0.1 * jump("replace")

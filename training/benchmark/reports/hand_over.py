@@ -47,7 +47,8 @@ def report(config: BenchmarkConfig) -> None:
     options = config.hand_over
     base = load_policy(config)
     cache = open_cache(config, base)
-    groups = [(ms, hand_over) for ms in options.fixed_ms for hand_over in HAND_OVERS]
+    hand_overs = [name for name in HAND_OVERS if name in {"replace", *options.hand_overs}]
+    groups = [(ms, hand_over) for ms in options.fixed_ms for hand_over in hand_overs]
     tasks = [
         [_task(config, base, ms=ms, hand_over=name, noise_seed=seed) for seed in options.noise_seeds]
         for ms, name in groups

@@ -41,8 +41,10 @@ def test_report_compares_every_hand_over_in_the_same_episodes(arguments: list[st
     assert imageio.imread(tmp_path / "out" / "hand_over.png").shape[0] > 100
 
 
-def test_hand_over_is_measured_at_latencies_once_each(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_measured_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "hand_over.hand_overs=[guide,drop]"]) == 1
+    assert "hand_over.hand_overs must be some of replace, carry, blend, inpaint, guide, got drop" in (
+        capsys.readouterr().err
+    )
     assert main([*arguments, "hand_over.fixed_ms=[1,1]"]) == 1
     assert "hand_over.fixed_ms must not repeat a number" in capsys.readouterr().err
