@@ -24,7 +24,8 @@ from policy.checkpoint import (
 )
 from policy.networks.lora import add_lora, load_lora_state, lora_state, merge_lora
 from policy.networks.unet import ConditionalUnet1D
-from policy.sampling.config import PicardConfig, SamplerConfig, SamplerDefaults
+from policy.sampling.config import SamplerConfig, SamplerDefaults
+from policy.sampling.method_options import PicardConfig
 from policy.sampling.warm_start import WARM_STARTS
 
 PCM_FORMAT = "pcm_policy.pcm/2"

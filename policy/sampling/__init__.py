@@ -2,18 +2,20 @@
 
 from policy.sampling.config import (
     METHOD_NAMES,
-    ParallelConfig,
-    ParaSolverConfig,
-    PartialConfig,
-    PcmConfig,
-    PicardConfig,
     SamplerConfig,
     SamplerDefaults,
-    StopConfig,
     sampler_from_options,
     sampler_options,
 )
+from policy.sampling.method_options import (
+    ParallelConfig,
+    ParaSolverConfig,
+    PcmConfig,
+    PicardConfig,
+    StopConfig,
+)
 from policy.sampling.methods import METHODS
+from policy.sampling.partial import PartialConfig
 from policy.sampling.picard import Iterate, picard_iterates, picard_step
 from policy.sampling.recurrence import make_recurrence
 from policy.sampling.sequential import sample_sequential

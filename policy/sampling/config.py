@@ -10,18 +10,20 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from policy.sampling.hand_over import HAND_OVERS
-from policy.sampling.options import choice as _choice
-from policy.sampling.options import number as _number
+from policy.sampling.method_options import (
+    AUTO,
+    ParallelConfig,
+    ParaSolverConfig,
+    PcmConfig,
+    PicardConfig,
+    StopConfig,
+)
+from policy.sampling.options import choice, number
 from policy.sampling.partial import PartialConfig
-from policy.sampling.recurrence import JACOBIANS
-from policy.sampling.start import STARTS
-from policy.sampling.warm_start import WARM_STARTS
 from policy.solvers import OWN_SOLVERS, SOLVERS, SPACINGS
 
-AUTO = "auto"
 METHOD_NAMES = ("sequential", "picard", "parasolver", "pcm")
 PARALLEL = ("picard", "parasolver", "pcm")
-SPACES = ("feature", "parameter")
 NAMED_FIRST = ("sampler.method", "sampler.solver", "sampler.steps")
 
 SECTION_METHODS: Mapping[str, tuple[str, ...]] = {
@@ -33,92 +35,6 @@ SECTION_METHODS: Mapping[str, tuple[str, ...]] = {
     "partial": ("sequential",),
 }
 """The methods that the options of a section belong to."""
-
-
-@dataclass(frozen=True)
-class StopConfig:
-    """Limits of a parallel method. Without one it ends at the sequential answer."""
-
-    iterations: int = _number(
-        0,
-        (0, 1000),
-        "largest number of iterations; 0: no limit, since T of them give the sequential answer",
-    )
-    tolerance: float = _number(
-        0.0,
-        (0.0, 10.0),
-        "largest movement of a state that counts as converged, in standard deviations of a step; 0: no test",
-    )
-    deadline_ms: float = _number(
-        0.0,
-        (0.0, 1e6),
-        "time limit of one inference, in ms: no iteration starts that would end after it, but the first always "
-        "runs; 0: no limit",
-    )
-    warm_iterations: int = _number(
-        0, (0, 1000), "largest number of iterations after a warm start; 0: that of sampler.stop.iterations"
-    )
-
-
-@dataclass(frozen=True)
-class ParallelConfig:
-    """Options of every parallel method."""
-
-    window: int = _number(0, (0, 1000), "solver steps that are evaluated at once; 0: all")
-    memory: int = _number(
-        0,
-        (0, 100),
-        "earlier iterates that Anderson acceleration combines with the newest; 0: no acceleration",
-    )
-    warm_start: str = _choice(
-        AUTO,
-        (AUTO, *WARM_STARTS),
-        "what the start takes over from the previous chunk: nothing, its actions, or its noise too; auto: what the "
-        "PCM was trained for, else none",
-    )
-
-
-@dataclass(frozen=True)
-class PicardConfig:
-    """Options of Picard iteration: how corrections spread, and where it starts."""
-
-    jacobian: str = _choice(
-        AUTO,
-        (AUTO, *JACOBIANS),
-        "model of how corrections spread to later states; auto: the PCM's own, else preconditioned",
-    )
-    start: str = _choice(
-        AUTO, (AUTO, *STARTS), "states before the first iteration; auto: the PCM's own, else fresh"
-    )
-    start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start held")
-
-
-@dataclass(frozen=True)
-class ParaSolverConfig:
-    """Options of ParaSolver, which is Picard iteration over sub-intervals of several steps."""
-
-    sub_intervals: int = _number(
-        0, (0, 1000), "number N of sub-intervals, a divisor of the steps; 0: as many as steps"
-    )
-    start_calls: int = _number(1, (1, 1000), "sequential network calls M of the start")
-
-
-@dataclass(frozen=True)
-class PcmConfig:
-    """Options of the switch from a PCM to its base."""
-
-    space: str = _choice(
-        AUTO,
-        (AUTO, *SPACES),
-        "what the PCM's weight λ scales: data predictions (feature) or its adapters (parameter); auto: parameter if "
-        "it has adapters, else feature",
-    )
-    stiffness: float = _number(
-        1.0,
-        (0.0, 1000.0),
-        "stiffness s of the switch: iteration k = 0, 1, … gives the PCM the weight λ(k) = 1 − s·k/K, at least 0, "
-        "with the K that it was trained for; 0: always 1",
-    )
 
 
 @dataclass(frozen=True)
@@ -143,27 +59,27 @@ class SamplerConfig:
         ValueError: for a value that is not allowed, or an option of another method. The message names the option.
     """
 
-    method: str = _choice(
+    method: str = choice(
         "sequential",
         METHOD_NAMES,
         "how the answer is found: sequential, or in parallel by picard (Picard iteration), parasolver (Picard "
         "iteration over sub-intervals) or pcm (Picard iteration that a PCM begins)",
     )
-    solver: str = _choice(
+    solver: str = choice(
         AUTO,
         (AUTO, *SOLVERS, *OWN_SOLVERS),
         "solver whose sequential answer is wanted; auto: the PCM's own, else ddim; mip and consistency belong to "
         "policies trained for them, whose auto they are",
     )
-    steps: int = _number(
+    steps: int = number(
         0, (0, 1000), "number of solver steps T; 0: the PCM's own, else 50; mip has 2, consistency 1"
     )
-    spacing: str = _choice(
+    spacing: str = choice(
         AUTO,
         (AUTO, *SPACINGS),
         "timesteps of the solver steps; auto: the solver's own, leading of ddim and ddpm, log_snr of the others",
     )
-    hand_over: str = _choice(
+    hand_over: str = choice(
         "replace",
         HAND_OVERS,
         "what a chunk does about the one before it: replace it; carry its noise along; blend, which also averages "
