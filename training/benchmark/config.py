@@ -1,15 +1,15 @@
 """Configuration of `pcm-benchmark`: what all reports share, and a section for each that needs one."""
-# ruff: noqa: RUF009, since `_numbers` and `_positive` make fields, as `field` does
+# ruff: noqa: RUF009, since `numbers` and `positive` make fields, as `field` does
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from policy.runtime import CHUNK_ENGINES, ENGINE_CHOICES, ENGINES, PLAIN
 from policy.sampling.hand_over import HAND_OVERS
+from training.benchmark.limits import at_least, check, numbers, positive
 
 OPENVINO_FIXED = "openvino_file_fixed"
 OPENVINO_BFLOAT16 = "openvino_file_bfloat16"
@@ -24,63 +24,23 @@ MOST_TURNS = 5  # of the report `throughput`
 THROUGHPUT_ENGINES = tuple(
     name for name in (PLAIN, "openvino", *EXPORTED_ENGINES) if name != OPENVINO_BFLOAT16
 )
-MOST = 10**8  # of anything that is counted: what is beyond is a slip, and would never end
-
-
-def _numbers(*default: float, least: float | None = None, empty: bool = True, repeated: bool = True) -> Any:
-    """A list of numbers: the least that is allowed, whether it may be empty, and whether numbers may be repeated."""
-    limits = {"least": least, "empty": empty, "repeated": repeated}
-    return field(default_factory=lambda: list(default), metadata=limits)
-
-
-def _at_least(least: float, default: float | None) -> Any:
-    return field(default=default, metadata={"least": least})
-
-
-def _positive(default: Any) -> Any:
-    """A number above 0, or a list of such."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"positive": True})
-    return field(default=default, metadata={"positive": True})
-
-
-def _check(config: Any, prefix: str = "") -> None:
-    """Refuse values beyond the limits in the fields' metadata, by name."""
-    for option in fields(config):
-        name, value, limits = prefix + option.name, getattr(config, option.name), option.metadata
-        numbers = value if isinstance(value, list) else [] if value is None else [value]
-        if not limits.get("empty", True) and not value:
-            raise ValueError(f"{name} must not be empty")
-        if not limits.get("repeated", True) and len(set(numbers)) < len(numbers):
-            raise ValueError(f"{name} must not repeat a number, got {value}")
-        least = limits.get("least")
-        if least is not None and min(numbers, default=least) < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-        if least is not None and max(numbers, default=0) > MOST:
-            raise ValueError(f"{name} must be at most {MOST}, got {value}")
-        if limits.get("positive") and not min(numbers, default=1) > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
-        if prefix and option.name == "engine" and value not in ("auto", *ENGINES):
-            raise ValueError(f"{name} must be one of auto, {', '.join(ENGINES)}, got {value!r}")
-        if option.name == "first_seed" and not 0 <= value <= 2**32 - config.episodes:
-            raise ValueError(f"{name} must be in 0 … {2**32 - config.episodes}, got {value}")
 
 
 @dataclass(frozen=True)
 class AblationsConfig:
     """Section `ablations` of `training/conf/benchmark.yaml`."""
 
-    depths: list[int] = _numbers(2, 3, 4, 5, 6, least=2, empty=False)
-    isotropic: list[float] = _positive([0.03, 0.1, 0.3])
+    depths: list[int] = numbers(2, 3, 4, 5, 6, least=2, empty=False)
+    isotropic: list[float] = positive([0.03, 0.1, 0.3])
     trajectories: str | None = None
     training: list[str] = field(default_factory=list)
     loss_weights: list[str] = field(default_factory=lambda: ["inverse_std", "inverse"])
     without_ema: bool = True
-    ranks: list[int] = _numbers(4, 64)
-    stiffness: list[float] = _numbers(1.0, 3.0, empty=False)
+    ranks: list[int] = numbers(4, 64)
+    stiffness: list[float] = numbers(1.0, 3.0, empty=False)
 
     def __post_init__(self) -> None:
-        _check(self, "ablations.")
+        check(self, "ablations.")
 
 
 @dataclass(frozen=True)
@@ -95,17 +55,17 @@ class DeadlineConfig:
     """Section `deadline` of `training/conf/benchmark.yaml`."""
 
     engine: str = "auto"
-    threads: int | None = _at_least(1, None)
-    steps: int = _at_least(1, 10)
+    threads: int | None = at_least(1, None)
+    steps: int = at_least(1, 10)
     tolerance: float = 0.0
-    calls: int = _at_least(1, 10_000)
-    quiet_calls: int = _at_least(1, 500)
-    factor: float = _positive(2.0)
-    competitors: int | None = _at_least(0, None)
+    calls: int = at_least(1, 10_000)
+    quiet_calls: int = at_least(1, 500)
+    factor: float = positive(2.0)
+    competitors: int | None = at_least(0, None)
     nice: int = 0
 
     def __post_init__(self) -> None:
-        _check(self, "deadline.")
+        check(self, "deadline.")
         if self.nice > 0:
             raise ValueError(f"deadline.nice must be at most 0, got {self.nice}")
 
@@ -114,16 +74,16 @@ class DeadlineConfig:
 class HandOverConfig:
     """Section `hand_over` of `training/conf/benchmark.yaml`."""
 
-    fixed_ms: list[float] = _numbers(0, 100, 200, 400, 800, least=0, empty=False, repeated=False)
+    fixed_ms: list[float] = numbers(0, 100, 200, 400, 800, least=0, empty=False, repeated=False)
     hand_overs: list[str] = field(default_factory=lambda: list(HAND_OVERS))
     solver: str = "dpmpp_2m"
-    steps: int = _at_least(1, 5)
-    episodes: int = _at_least(1, 50)
+    steps: int = at_least(1, 5)
+    episodes: int = at_least(1, 50)
     first_seed: int = 100000
-    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+    noise_seeds: list[int] = numbers(*range(10), empty=False, repeated=False)
 
     def __post_init__(self) -> None:
-        _check(self, "hand_over.")
+        check(self, "hand_over.")
         if unknown := set(self.hand_overs) - set(HAND_OVERS):
             raise ValueError(
                 f"hand_over.hand_overs must be some of {', '.join(HAND_OVERS)}, got {', '.join(sorted(unknown))}"
@@ -134,21 +94,21 @@ class HandOverConfig:
 class LatencyReportConfig:
     """Section `latency` of `training/conf/benchmark.yaml`."""
 
-    fixed_ms: list[float] = _numbers(0, 100, 200, 300, 400, 500, 600, 700, 800)
+    fixed_ms: list[float] = numbers(0, 100, 200, 300, 400, 500, 600, 700, 800)
     horizon: bool = True
     measured: bool = True
     margin_ms: float = 50.0
     engine: str = "auto"
-    ddim_steps: list[int] = _numbers(50, 10, 8)
+    ddim_steps: list[int] = numbers(50, 10, 8)
     picard_steps: int = 10
     depth: int = 3
-    episodes: int = _at_least(1, 50)
-    max_steps: int = _at_least(1, 200)
+    episodes: int = at_least(1, 50)
+    max_steps: int = at_least(1, 200)
     first_seed: int = 100000
-    noise_seeds: list[int] = _numbers(0, empty=False)
+    noise_seeds: list[int] = numbers(0, empty=False)
 
     def __post_init__(self) -> None:
-        _check(self, "latency.")
+        check(self, "latency.")
         if not (self.fixed_ms or self.measured):
             raise ValueError("latency.fixed_ms must not be empty if latency.measured is false")
         if not 2 <= self.depth < self.picard_steps:
@@ -160,19 +120,19 @@ class ProfileConfig:
     """Section `profile` of `training/conf/benchmark.yaml`."""
 
     engines: list[str] = field(default_factory=lambda: list(ENGINES))
-    threads: int | None = _at_least(1, None)
-    calls: int = _at_least(1, 500)
-    ddim_steps: list[int] = _numbers(50, 25, 10, 8, empty=False)
-    dpmpp_2m_steps: list[int] = _numbers(8, 5)
-    picard_steps: list[int] = _numbers(10)
-    picard_depths: list[int] = _numbers(5, 4, 3)
-    warm_depths: list[int] = _numbers(2)
-    pcm_depths: list[int] = _numbers(3, 2)
-    stiffness: list[float] = _numbers(1.0)
+    threads: int | None = at_least(1, None)
+    calls: int = at_least(1, 500)
+    ddim_steps: list[int] = numbers(50, 25, 10, 8, empty=False)
+    dpmpp_2m_steps: list[int] = numbers(8, 5)
+    picard_steps: list[int] = numbers(10)
+    picard_depths: list[int] = numbers(5, 4, 3)
+    warm_depths: list[int] = numbers(2)
+    pcm_depths: list[int] = numbers(3, 2)
+    stiffness: list[float] = numbers(1.0)
     rewards: str | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "profile.")
+        check(self, "profile.")
         if unknown := sorted(set(self.engines) - set(ENGINES)):
             raise ValueError(f"profile.engines must be among {', '.join(ENGINES)}, got {', '.join(unknown)}")
 
@@ -181,20 +141,20 @@ class ProfileConfig:
 class RewardsConfig:
     """Section `rewards` of `training/conf/benchmark.yaml`."""
 
-    ddim_steps: list[int] = _numbers(50, 25, 10, 8, 7, 4, 3, 2, least=1, empty=False, repeated=False)
-    dpmpp_2m_steps: list[int] = _numbers(15, 10, 8, 5, 3, least=1, repeated=False)
-    depths: list[int] = _numbers(15, 8, 5, 4, 3, 2, least=1, repeated=False)
-    stiffness: list[float] = _numbers(1.0)
-    timed_calls: int = _at_least(0, 30)
+    ddim_steps: list[int] = numbers(50, 25, 10, 8, 7, 4, 3, 2, least=1, empty=False, repeated=False)
+    dpmpp_2m_steps: list[int] = numbers(15, 10, 8, 5, 3, least=1, repeated=False)
+    depths: list[int] = numbers(15, 8, 5, 4, 3, 2, least=1, repeated=False)
+    stiffness: list[float] = numbers(1.0)
+    timed_calls: int = at_least(0, 30)
     reward_samplers: list[str] | None = None
     reward_steps: list[int] | None = None
     reward_depths: list[int] | None = None
-    episodes: int = _at_least(1, 50)
+    episodes: int = at_least(1, 50)
     first_seed: int = 100000
-    noise_seeds: list[int] = _numbers(0, 1, 2, empty=False, repeated=False)
+    noise_seeds: list[int] = numbers(0, 1, 2, empty=False, repeated=False)
 
     def __post_init__(self) -> None:
-        _check(self, "rewards.")
+        check(self, "rewards.")
 
 
 @dataclass(frozen=True)
@@ -204,12 +164,12 @@ class RivalsConfig:
     samplers: list[str] = field(default_factory=lambda: ["solver=ddim steps=50"])
     policies: list[str] = field(default_factory=list)
     policy_samplers: list[str] = field(default_factory=lambda: [""])
-    episodes: int = _at_least(1, 50)
+    episodes: int = at_least(1, 50)
     first_seed: int = 100000
-    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+    noise_seeds: list[int] = numbers(*range(10), empty=False, repeated=False)
 
     def __post_init__(self) -> None:
-        _check(self, "rivals.")
+        check(self, "rivals.")
         if not self.samplers:
             raise ValueError(
                 "rivals.samplers must name at least the sampler that the others are compared with"
@@ -220,12 +180,12 @@ class RivalsConfig:
 class SimulatorConfig:
     """Section `simulator` of `training/conf/benchmark.yaml`."""
 
-    rounds: int = _at_least(1, 7)
-    steps: int = _at_least(1, 5000)
+    rounds: int = at_least(1, 7)
+    steps: int = at_least(1, 5000)
     venv: str = "outputs/gym_pusht_venv"
 
     def __post_init__(self) -> None:
-        _check(self, "simulator.")
+        check(self, "simulator.")
 
 
 @dataclass(frozen=True)
@@ -233,15 +193,15 @@ class ThroughputConfig:
     """Section `throughput` of `training/conf/benchmark.yaml`."""
 
     engines: list[str] = field(default_factory=lambda: list(THROUGHPUT_ENGINES))
-    batches: list[int] = _numbers(1, 4, 16, 64, 256, least=1, empty=False, repeated=False)
-    threads: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    batches: list[int] = numbers(1, 4, 16, 64, 256, least=1, empty=False, repeated=False)
+    threads: list[int] = numbers(1, 2, least=1, empty=False, repeated=False)
     solver: str = "dpmpp_2m"
-    steps: int = _at_least(1, 5)
-    calls: int = _at_least(1, 100)
-    turns: int = _at_least(1, MOST_TURNS)
+    steps: int = at_least(1, 5)
+    calls: int = at_least(1, 100)
+    turns: int = at_least(1, MOST_TURNS)
 
     def __post_init__(self) -> None:
-        _check(self, "throughput.")
+        check(self, "throughput.")
         if self.turns > MOST_TURNS:
             raise ValueError(f"throughput.turns must be at most {MOST_TURNS}, got {self.turns}")
         if unknown := sorted(set(self.engines) - set(THROUGHPUT_ENGINES)):
@@ -253,46 +213,46 @@ class ThroughputConfig:
 class WarmRewardsConfig:
     """Section `warm_rewards` of `training/conf/benchmark.yaml`."""
 
-    steps: list[int] = _numbers(5, 3, least=1, empty=False, repeated=False)
-    depths: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
+    steps: list[int] = numbers(5, 3, least=1, empty=False, repeated=False)
+    depths: list[int] = numbers(1, 2, least=1, empty=False, repeated=False)
     engine: str = "auto"
-    threads: list[int] = _numbers(1, 2, least=1, repeated=False)
-    calls: int = _at_least(1, 200)
-    episodes: int = _at_least(1, 50)
+    threads: list[int] = numbers(1, 2, least=1, repeated=False)
+    calls: int = at_least(1, 200)
+    episodes: int = at_least(1, 50)
     first_seed: int = 100000
-    noise_seeds: list[int] = _numbers(*range(10), empty=False, repeated=False)
+    noise_seeds: list[int] = numbers(*range(10), empty=False, repeated=False)
 
     def __post_init__(self) -> None:
-        _check(self, "warm_rewards.")
+        check(self, "warm_rewards.")
 
 
 @dataclass(frozen=True)
 class WarmStartConfig:
     """Section `warm_start` of `training/conf/benchmark.yaml`."""
 
-    steps: list[int] = _numbers(10, 50, empty=False)
-    error: float = _positive(0.01)
-    episodes: int = _at_least(1, 50)
-    max_steps: int = _at_least(1, 200)
+    steps: list[int] = numbers(10, 50, empty=False)
+    error: float = positive(0.01)
+    episodes: int = at_least(1, 50)
+    max_steps: int = at_least(1, 200)
     first_seed: int = 100000
     noise_seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self, "warm_start.")
+        check(self, "warm_start.")
 
 
 @dataclass(frozen=True)
 class WholeGraphConfig:
     """Section `whole_graph` of `training/conf/benchmark.yaml`."""
 
-    dpmpp_2m_steps: list[int] = _numbers(5)
-    picard_steps: list[int] = _numbers(8)
-    picard_depths: list[int] = _numbers(2)
-    threads: list[int] = _numbers(1, 2, least=1, empty=False, repeated=False)
-    calls: int = _at_least(1, 500)
+    dpmpp_2m_steps: list[int] = numbers(5)
+    picard_steps: list[int] = numbers(8)
+    picard_depths: list[int] = numbers(2)
+    threads: list[int] = numbers(1, 2, least=1, empty=False, repeated=False)
+    calls: int = at_least(1, 500)
 
     def __post_init__(self) -> None:
-        _check(self, "whole_graph.")
+        check(self, "whole_graph.")
 
 
 @dataclass(frozen=True)
@@ -305,10 +265,10 @@ class BenchmarkConfig:
     checkpoint: str = MISSING
     output_dir: str = MISSING
     pcm: list[str] = field(default_factory=list)
-    observations: int = _at_least(1, 32)
-    held_out_episodes: int = _at_least(1, 6)
-    steps: list[int] = _numbers(10, 16, 25, 50)
-    iterations: int = _at_least(1, 20)
+    observations: int = at_least(1, 32)
+    held_out_episodes: int = at_least(1, 6)
+    steps: list[int] = numbers(10, 16, 25, 50)
+    iterations: int = at_least(1, 20)
     seed: int = 0
     device: str = "auto"
     engine: str = "auto"
@@ -328,6 +288,6 @@ class BenchmarkConfig:
     whole_graph: WholeGraphConfig = field(default_factory=WholeGraphConfig)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
         if self.engine not in (allowed := [name for name in ENGINE_CHOICES if name not in CHUNK_ENGINES]):
             raise ValueError(f"engine must be one of {', '.join(allowed)}, got {self.engine!r}")
