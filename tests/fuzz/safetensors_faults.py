@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 from policy.checkpoint import Checkpoint, save_checkpoint
 from tests.fuzz.case import Mishandled, Outcome
 from tests.fuzz.damage import damaged_bytes, damaged_json, hostile_value
+from tests.fuzz.file_kinds import FILE_KINDS, put_in_place
 
 HOSTILE_TEXTS = (
     "[" * 100_000,
@@ -206,30 +206,15 @@ def _damage_layout(rng: np.random.Generator, content: bytes, path: Path) -> str:
 
 
 def _replace_file(rng: np.random.Generator, content: bytes, path: Path) -> str:
-    kind = rng.choice(
-        ["missing", "folder", "pipe", "loop", "link", "pickle", "zip", "endless", "sparse", "text"]
-    )
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "link":
-        path.with_name("elsewhere").write_bytes(content)
-        path.symlink_to("elsewhere")
-    elif kind == "pickle":
+    kind = str(rng.choice([*FILE_KINDS, "pickle", "zip", "text"]))
+    if kind == "pickle":
         path.write_bytes(b"\x80\x04\x95" + rng.bytes(200))
     elif kind == "zip":
         path.write_bytes(b"PK\x03\x04" + rng.bytes(200))
-    elif kind == "endless":
-        path.symlink_to("/dev/zero")
-    elif kind == "sparse":
-        with open(path, "wb") as file:
-            file.write(content)
-            file.truncate(50 << 30)
     elif kind == "text":
         path.write_text("policy: diffusion\n" * 10)
+    else:
+        put_in_place(kind, content, path)
     return f"the file is {kind}"
 
 

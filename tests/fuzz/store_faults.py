@@ -15,6 +15,7 @@ import numcodecs
 import numpy as np
 
 from tests.fuzz.damage import damaged_bytes, damaged_json
+from tests.fuzz.file_kinds import FILE_KINDS, put_in_place
 from tests.fuzz.safetensors_faults import HOSTILE_TEXTS
 
 METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
@@ -184,26 +185,13 @@ def _bomb_content(kind: str) -> bytes:
 
 
 def _replace(rng: np.random.Generator, file: Path) -> str:
-    kind = rng.choice(["missing", "folder", "pipe", "loop", "link", "endless", "sparse", "unreadable name"])
+    kind = str(rng.choice([*FILE_KINDS, "unreadable name"]))
     content = file.read_bytes()
     file.unlink()
-    if kind == "folder":
-        file.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(file)
-    elif kind == "loop":
-        file.symlink_to(file.name)
-    elif kind == "link":
-        file.with_name("elsewhere").write_bytes(content)
-        file.symlink_to("elsewhere")
-    elif kind == "endless":
-        file.symlink_to("/dev/zero")
-    elif kind == "sparse":
-        with open(file, "wb") as opened:
-            opened.write(content)
-            opened.truncate(20 << 30)
-    elif kind == "unreadable name":
+    if kind == "unreadable name":
         Path(os.fsdecode(os.fsencode(file) + b"\xff\n")).write_bytes(content)
+    else:
+        put_in_place(kind, content, file)
     return f"is {kind}"
 
 
