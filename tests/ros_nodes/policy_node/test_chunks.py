@@ -169,8 +169,11 @@ WARM_START = SamplerConfig(
 
 @pytest.mark.parametrize(
     "sampler",
-    [WARM_START, *(SamplerConfig("sequential", "ddim", 4, hand_over=name) for name in ("blend", "inpaint"))],
-    ids=["warm start", "blend", "inpaint"],
+    [
+        WARM_START,
+        *(SamplerConfig("sequential", "ddim", 4, hand_over=name) for name in ("blend", "inpaint", "guide")),
+    ],
+    ids=["warm start", "blend", "inpaint", "guide"],
 )
 def test_a_chunk_continues_the_one_before_as_the_library_does(
     lockstep: Any, checkpoints: Path, sampler: SamplerConfig
