@@ -40,3 +40,8 @@ def mirrored_states(states: ArrayLike) -> NDArray[np.float64]:
     return np.concatenate(
         [mirrored_points(states[..., :2]), mirrored_points(states[..., 2:4]), angle], axis=-1
     )
+
+
+def mirrored_pictures(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Square pictures `(..., size, size, 3)` in the mirror: what was at x, y is at size − y, size − x."""
+    return np.swapaxes(pictures[..., ::-1, ::-1, :], -3, -2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(store: Path, output: Path) -> int:
-    return train_policy.main([f"demonstrations={store}", f"output_dir={output}", *OPTIONS])
+def train(store: Path, output: Path, *more: str) -> int:
+    return train_policy.main([f"demonstrations={store}", f"output_dir={output}", *OPTIONS, *more])
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,40 @@ def test_a_killed_training_goes_on_with_the_same_pictures(
 
     found, expected = (weights(folder / "policy.safetensors") for folder in (tmp_path, trained))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_mirror_images_are_shown_with_their_own_positions_and_training_goes_on(
+    store: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+    showing = train_policy.showing
+
+    def watched(network: Any, pictures: Any, **more: Any) -> Any:
+        predict = showing(network, pictures, **more)
+
+        def noticed(sample: torch.Tensor, timestep: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+            shown.append((pictures["camera"], vectors.view(len(vectors), -1, 2)))
+            return predict(sample, timestep, vectors)
+
+        return noticed
+
+    monkeypatch.setattr(train_policy, "showing", watched)
+    more = [
+        "augmentation=mirror",
+        f"initial={trained / 'policy.safetensors'}",
+        "training.learning_rate=1e-9",
+    ]
+    assert train(store, tmp_path, *more) == 0
+    policy = DiffusionPolicy.load(tmp_path / "policy.safetensors")
+    begun = weights(trained / "policy.safetensors")
+    for name, each in weights(tmp_path / "policy.safetensors").items():
+        torch.testing.assert_close(each, begun[name], atol=1e-5, rtol=0)
+    pictures, vectors = (torch.cat(each).flatten(0, 1) for each in zip(*shown, strict=True))
+    positions = policy.normalizer.observation.unnormalize(vectors)
+    blue = (pictures.int() - torch.tensor([78, 126, 255])).abs().amax(-1) < 30  # the pusher's inside
+    for seen, position in zip(blue, positions, strict=True):
+        centre = seen.nonzero().float().mean(0).flip(0) * 512 / 96
+        assert (centre - position).abs().max() < 8
 
 
 def test_features_are_those_of_each_picture_alone(store: Path, trained: Path) -> None:

@@ -89,12 +89,16 @@ def policy_windows(
     )
 
 
-def join_windows(windows: Sequence[Windows]) -> Windows:
-    """All windows of several sets, in their order."""
+def join_windows(windows: Sequence[Windows], *, num_steps: int = 0) -> Windows:
+    """All windows of several sets, in their order.
+
+    Args:
+        num_steps: steps of each set's demonstrations, if they are one after the other; 0 if they are the same ones.
+    """
     return Windows(
         observations=torch.cat([each.observations for each in windows]),
         actions=torch.cat([each.actions for each in windows]),
-        steps=torch.cat([each.steps for each in windows]),
+        steps=torch.cat([each.steps + index * num_steps for index, each in enumerate(windows)]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,9 +16,15 @@ from policy import PolicyConfig, Task
 from policy.networks.image_encoder import ImageEncoder, ImageEncoders
 from policy.networks.resnet import load_published_weights
 from policy.networks.unet import ConditionalUnet1D
-from training.data.pictures import Pictures
 
 BATCHES_AHEAD = 4
+
+
+class ReadPictures(Protocol):
+    """Something that pictures are read from, such as `Pictures`."""
+
+    def read(self, steps: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures (n, height, width, 3) of steps (n,)."""
 
 
 class SeeingNetwork(nn.Module):
@@ -69,7 +76,7 @@ class PictureBatches:
 
     def __init__(
         self,
-        pictures: Mapping[str, Pictures],
+        pictures: Mapping[str, ReadPictures],
         steps: Callable[[int], NDArray[np.int64]],
         device: torch.device,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +30,18 @@ from training.evaluation.offline.validation import FILES, HeldOutEpisodes
 from training.output_dir import check_output_dir
 from training.policy.noise_prediction import TrainingData
 from training.policy.objectives import check_objective, load_like, validation_sampler, window_loss
-from training.policy.seeing import PictureBatches, showing, trained_network, unet_and_encoders
+from training.policy.seeing import (
+    PictureBatches,
+    ReadPictures,
+    showing,
+    trained_network,
+    unet_and_encoders,
+)
 from training.policy.validation import COLUMNS, RolloutOptions, rollout_episodes
 from training.policy.validation import validate as validate_policy
 from training.provenance import code_version, command_line, machine
-from training.pusht.augmentation import load_states, mirrored
+from training.pusht.augmentation import WithMirrorImages, load_states, mirrored, mirrored_as_seen
+from training.pusht.task import is_pusht_seen
 from training.training_loop import TrainingConfig, batch_rows, generator_for, train, training_outputs
 
 AUGMENTATIONS = ("none", "mirror")
@@ -117,7 +124,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
             f"teacher: a policy that sees cannot be distilled yet, task {task.name!r} has pictures"
         )
     recorded = _recorded(config, demonstrations)
-    windows = join_windows([policy_windows(each, train_episodes, config.policy) for each in recorded])
+    windows = join_windows(
+        [policy_windows(each, train_episodes, config.policy) for each in recorded],
+        num_steps=len(demonstrations.actions),
+    )
     if len(windows.actions) < training.batch_size:
         raise ValueError(
             f"batch_size {training.batch_size} exceeds the {len(windows.actions)} training windows"
@@ -175,9 +185,10 @@ def _train(config: TrainPolicyConfig, this_worker: Worker) -> None:
     batches = None
     if task.images:
         shown = windows.steps
-        batches = PictureBatches(
-            demonstrations.pictures, lambda step: shown[rows_of(step)[share]].numpy(), device
-        )
+        pictures: Mapping[str, ReadPictures] = demonstrations.pictures
+        if config.augmentation == "mirror":
+            pictures = {name: WithMirrorImages(each) for name, each in demonstrations.pictures.items()}
+        batches = PictureBatches(pictures, lambda step: shown[rows_of(step)[share]].numpy(), device)
 
     def loss(trained: nn.Module, step: int) -> Tensor:
         generator = generator_for(training.seed, step, device)
@@ -264,6 +275,8 @@ def _recorded(config: TrainPolicyConfig, demonstrations: Demonstrations) -> list
     """The demonstrations, and what the augmentation makes of them."""
     if config.augmentation == "none":
         return [demonstrations]
+    if is_pusht_seen(demonstrations.task):
+        return [demonstrations, mirrored_as_seen(demonstrations)]
     states = load_states(config.demonstrations, demonstrations)
     return [demonstrations, mirrored(demonstrations, states)]
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pusht_env.block import keypoint_observation
-from pusht_env.mirror import mirrored_points, mirrored_states
+from pusht_env.mirror import mirrored_pictures, mirrored_points, mirrored_states
 from training.data.demonstrations import DemonstrationError, Demonstrations
+from training.data.pictures import Pictures
 from training.data.store_arrays import as_finite_float32, read_store
 from training.data.store_files import StoreError
 from training.pusht.task import difference_from_pusht
@@ -28,6 +30,33 @@ def mirrored(demonstrations: Demonstrations, states: np.ndarray) -> Demonstratio
         observations=keypoint_observation(mirrored_states(states)).astype(np.float32),
         actions=mirrored_points(demonstrations.actions).astype(np.float32),
     )
+
+
+def mirrored_as_seen(demonstrations: Demonstrations) -> Demonstrations:
+    """The mirror image of every episode of PushT that a camera sees, in the same order, without its pictures.
+
+    Those are behind the others, see `WithMirrorImages`.
+    """
+    return replace(
+        demonstrations,
+        observations=mirrored_points(demonstrations.observations).astype(np.float32),
+        actions=mirrored_points(demonstrations.actions).astype(np.float32),
+        pictures={},
+    )
+
+
+class WithMirrorImages:
+    """Pictures of N steps, and behind them the mirror images of all of these, as if they were pictures of 2N steps."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def read(self, steps: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Pictures.read`."""
+        mirrored, steps = np.divmod(steps, len(self._pictures))
+        pictures = self._pictures.read(steps)
+        pictures[mirrored == 1] = mirrored_pictures(pictures[mirrored == 1])
+        return pictures
 
 
 def load_states(path: str | Path, demonstrations: Demonstrations) -> np.ndarray:

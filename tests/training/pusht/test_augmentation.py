@@ -6,10 +6,14 @@ import numpy as np
 import torch
 
 from policy import PolicyConfig
-from pusht_env.mirror import mirrored_states
+from pusht_env.env import PIXELS_SIZE
+from pusht_env.mirror import mirrored_pictures, mirrored_states
+from pusht_env.render import draw_frame
 from training.data.demonstrations import load_demonstrations
+from training.data.pictures import unpack_pictures
 from training.data.windows import join_windows, policy_windows
-from training.pusht.augmentation import load_states, mirrored
+from training.pusht.augmentation import WithMirrorImages, load_states, mirrored
+from training.pusht.published_pictures import OFF_BY
 
 
 def test_mirrored_demonstrations_are_those_seen_in_the_mirror(demonstrations_path: Path) -> None:
@@ -37,6 +41,28 @@ def test_mirrored_demonstrations_are_those_seen_in_the_mirror(demonstrations_pat
 def test_joined_windows_are_all_of_them(demonstrations_path: Path) -> None:
     demonstrations = load_demonstrations(demonstrations_path, task="pusht")
     one, two = (policy_windows(demonstrations, episodes, PolicyConfig()) for episodes in ([0], [1]))
-    joined = join_windows([one, two])
+    joined = join_windows([one, two], num_steps=1000)
     assert torch.equal(joined.actions, torch.cat((one.actions, two.actions)))
+    assert torch.equal(joined.steps, torch.cat((one.steps, two.steps + 1000)))
     assert len(joined.observations) == len(one.observations) + len(two.observations)
+
+
+def test_pictures_in_the_mirror_show_mirrored_states() -> None:
+    states = np.random.default_rng(0).uniform([60, 60, 130, 130, -3], [450, 450, 380, 380, 3], (12, 5))
+    drawn, expected = (
+        np.stack([draw_frame(state, PIXELS_SIZE) for state in each.tolist()])
+        for each in (states, mirrored_states(states))
+    )
+    found = mirrored_pictures(drawn)
+    off = (np.abs(found.astype(int) - expected).max(-1) > OFF_BY).mean()
+    assert off < 0.03, "edges are drawn a pixel away"
+    assert (np.abs(drawn.astype(int) - expected).max(-1) > OFF_BY).mean() > 3 * off
+    np.testing.assert_array_equal(mirrored_pictures(found), drawn)
+
+
+def test_mirror_images_of_pictures_are_behind_them() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    pictures = unpack_pictures([values], values.shape, folder=None, where="")
+    read = WithMirrorImages(pictures).read(np.array([0, 9, 4, 5]))
+    mirrored_ones = mirrored_pictures(values)
+    np.testing.assert_array_equal(read, [values[0], mirrored_ones[4], values[4], mirrored_ones[0]])
