@@ -13,16 +13,18 @@ import torch
 import zarr
 from safetensors import safe_open
 
-from policy import DiffusionPolicy
+from policy import DiffusionPolicy, SamplerConfig
 from pusht_env.env import PushTEnv
 from training.data.demonstrations import load_demonstrations
 from training.data.features import with_features
 from training.evaluation import evaluate
 from training.evaluation.environment import Environment, EnvironmentConfig
+from training.evaluation.rollout import run_episodes
 from training.pcm import build_trajectories
 from training.policy import estimate_covariance, train_policy
 from training.policy.seeing import PictureBatches
 
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints" / "pusht_image.safetensors"
 TINY = [
     "preset=image",
     "policy.down_dims=[8,16]",
@@ -218,3 +220,9 @@ def test_the_environment_shows_what_a_camera_task_needs(trained: Path) -> None:
         Environment(EnvironmentConfig(options={"obs_type": "state"}), task)
     with pytest.raises(ValueError, match="the part 'camera' needs a picture \\(96, 96, 3\\) of uint8"):
         Environment(EnvironmentConfig(observation={"camera": "agent_pos"}), task)
+
+
+def test_the_shipped_policy_sees_what_to_push() -> None:
+    policy = DiffusionPolicy.load(SHIPPED, sampler=SamplerConfig("sequential", "dpmpp_2m", 5))
+    episodes = run_episodes(policy, [100005, 100007], 110, show_progress=False).episodes
+    assert np.mean([episode.max_reward for episode in episodes]) > 0.7
