@@ -15,11 +15,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from policy.robot.limit_choice import commanded_joints
 from ros_nodes.diagnostics import DIAGNOSTIC_PERIOD, diagnostic_message
+from ros_nodes.node_process import Ending
 from ros_nodes.policy_node.action_loop import ActionLoop
 from ros_nodes.policy_node.diagnostics import age_values, sampler_values
 from ros_nodes.policy_node.end_of_process import ignore_signals, on_end
@@ -196,14 +196,14 @@ def _answer_impossible_transitions(node: LifecycleNode) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is interrupted or terminated."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    told_to_end: Future[None] = Future()
-    on_end(lambda: told_to_end.set_result(None))
+    executor = SingleThreadedExecutor()
+    ending = Ending(executor)
+    on_end(ending.tell)
     node = None
     try:
         node = PolicyNode()
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin_until_future_complete(told_to_end)
+        ending.spin()
     except ParameterException as error:
         get_logger("policy").fatal(f"bad parameter: {error}")
         return 1
