@@ -168,14 +168,12 @@ def run(
     cases = sum(map(len, CASES.values())) * len(LATENCIES_MS)
     progress = tqdm(total=cases + len(demonstrations), desc="cases")
     try:
-        with _controller(folder, from_desired=False):
-            peer.wait_for_controller()
-            for actions in demonstrations:
-                own.append(measure_demonstration(peer, actions))
-                progress.update()
         for from_desired, drifts in CASES.items():
             with _controller(folder, from_desired):
                 peer.wait_for_controller()
+                for actions in () if from_desired else demonstrations:
+                    own.append(measure_demonstration(peer, actions))
+                    progress.update()
                 for (drift, publication), latency in product(drifts, LATENCIES_MS):
                     case = Case(
                         from_desired=from_desired, drift=drift, publication=publication, latency_ms=latency
