@@ -54,20 +54,21 @@ class Recurrence:
 
 
 def gaussian_gain(alphas_cumprod: Tensor, variances: Tensor) -> Tensor:
-    """(D, T) Jacobian of the optimal denoiser of a Gaussian, S = √ᾱ·s / (ᾱ·s + 1 − ᾱ), along its principal axes.
+    """Jacobian of the optimal denoiser of a Gaussian, S = √ᾱ·s / (ᾱ·s + 1 − ᾱ), along its principal axes.
 
     Args:
         alphas_cumprod: (T,) ᾱ.
-        variances: (D,) variance s along each axis.
+        variances: (D, T) or (D, 1) variance s along each axis.
+
+    Returns:
+        (D, T).
     """
-    return (
-        alphas_cumprod.sqrt()
-        * variances[:, None]
-        / (alphas_cumprod * variances[:, None] + 1 - alphas_cumprod)
-    )
+    return alphas_cumprod.sqrt() * variances / (alphas_cumprod * variances + 1 - alphas_cumprod)
 
 
-def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = None) -> Recurrence:
+def make_recurrence(
+    jacobian: str, solver: Solver, covariance: Tensor | None = None, *, shares: Tensor | None = None
+) -> Recurrence:
     """The recurrence with one of these Jacobians:
 
     - ``jacobi``: A_i = 0;
@@ -81,6 +82,7 @@ def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = N
         jacobian: one of `JACOBIANS`.
         solver: T steps.
         covariance: (D, D) of the flattened action sequences given the observation, for ``preconditioned``.
+        shares: (T,) share of the covariance to use in each state; by default all of it.
 
     Raises:
         ValueError: for an unknown Jacobian, or ``preconditioned`` without a covariance.
@@ -98,7 +100,10 @@ def make_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None = N
         if covariance is None:
             raise ValueError("the Jacobian 'preconditioned' needs the covariance of the policy's actions")
         variances, basis = torch.linalg.eigh(covariance.double())
-        gain = gaussian_gain(solver.alphas_cumprod[:-1].double(), variances.clamp(min=0))  # (D, T)
+        variances = variances.clamp(min=0)[:, None]
+        if shares is not None:
+            variances = variances * shares.to(variances)
+        gain = gaussian_gain(solver.alphas_cumprod[:-1].double(), variances)  # (D, T)
         G = r.diag() + W * gain[:, None, :]
         basis = basis.to(solver.a)
     else:

@@ -123,7 +123,7 @@ def gaussian_start(solver: Solver, covariance: Tensor) -> Callable[[Denoise, Ten
     variances = variances.clamp(min=0)
     alpha = solver.alphas_cumprod.double()
     signal = alpha.sqrt()
-    gain = gaussian_gain(alpha[:1], variances)[:, 0]  # (D,)
+    gain = gaussian_gain(alpha[:1], variances[:, None])[:, 0]  # (D,)
     state_variance = alpha[:, None] * variances + (1 - alpha[:, None])  # (T+1, D)
     spread = (state_variance / state_variance[0]).sqrt()
     of_mean = signal[:, None] - spread * signal[0]  # weights of μ, of x̂_0 in it, and of x_0, each (T+1, D)

@@ -14,10 +14,12 @@ from policy.solvers import Solver
 
 WARM_STARTS = ("none", "actions", "actions_and_noise")
 
-COVARIANCE_LEFT = 0.2
-"""Share of the covariance that the first iteration with the Jacobian `preconditioned` uses.
+COVARIANCE_LEFT = 0.4
+"""Share of the covariance that the first iteration with the Jacobian `preconditioned` uses in all states but the last.
 
-The previous chunk explains the rest. Later iterations have forgotten the guess and use all of it.
+The previous chunk explains the rest. The last state before the actions has so little noise that x̂ follows it almost
+one to one, whatever the guess was, and uses all of the covariance. Later iterations have forgotten the guess and use
+all of it everywhere.
 """
 
 NOISE_LEFT = 0.15
@@ -92,5 +94,11 @@ def first_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None) -
     Args:
         jacobian, solver, covariance: as of `make_recurrence`, for the later iterations.
     """
-    left = None if covariance is None else COVARIANCE_LEFT * covariance
-    return make_recurrence(jacobian, solver, left)
+    return make_recurrence(jacobian, solver, covariance, shares=shares_left(solver.steps))
+
+
+def shares_left(steps: int) -> Tensor:
+    """Shares (T,) of the covariance that the guess leaves unexplained in each state."""
+    shares = torch.full((steps,), COVARIANCE_LEFT)
+    shares[-1] = 1
+    return shares

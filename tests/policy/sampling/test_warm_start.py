@@ -224,13 +224,18 @@ def test_warm_starts_of_sequential_samplers_are_refused() -> None:
         SamplerConfig("picard", "ddim", 10, parallel=ParallelConfig(warm_start="noise"))
 
 
+def first_shares(steps: int) -> Tensor:
+    """Shares of the covariance in the first iteration after a warm start."""
+    return torch.tensor([COVARIANCE_LEFT] * (steps - 1) + [1.0])
+
+
 def test_the_first_iteration_trusts_the_guess(
     policy: DiffusionPolicy,
     random_covariance: Callable[[int, int], Tensor],
     iterated: Callable[..., list[Tensor]],
     observations: Tensor,
 ) -> None:
-    """The first iteration uses a share of the covariance; the others use all of it, as in a cold start."""
+    """The first iteration uses a share of the covariance in all states but the last; later ones use all of it."""
     covariance = random_covariance(32, 0).float()
     policy = replace(policy, covariance=covariance)
     sampler = SamplerConfig(
@@ -248,8 +253,8 @@ def test_the_first_iteration_trusts_the_guess(
     )
     states = states_of_guess(solver, noise(), guess)
     with torch.no_grad():
-        for k, share in enumerate((COVARIANCE_LEFT, 1, 1)):
-            recurrence = make_recurrence("preconditioned", solver, share * covariance)
+        for k, shares in enumerate((first_shares(10), None, None)):
+            recurrence = make_recurrence("preconditioned", solver, covariance, shares=shares)
             states = iterated(denoise, solver, states, recurrence=recurrence, iterations=1, first=k)[-1]
     expected = policy.normalizer.action.unnormalize(states[:, -1].clamp(-1, 1))
     torch.testing.assert_close(warm.actions, expected, atol=1e-5 * PX, rtol=0)
@@ -290,8 +295,8 @@ def test_a_pcm_that_knows_warm_starts_makes_its_iterations_after_them(
     states = states_of_guess(solver, noise(), guess)
     networks = (merge_lora(pcm.network), policy.network)
     with torch.no_grad():
-        for network, share in zip(networks, (COVARIANCE_LEFT, 1), strict=True):
-            recurrence = make_recurrence("preconditioned", solver, share * covariance)
+        for network, shares in zip(networks, (first_shares(6), None), strict=True):
+            recurrence = make_recurrence("preconditioned", solver, covariance, shares=shares)
             denoise = make_denoise(network, solver, condition)
             states = iterated(denoise, solver, states, recurrence=recurrence, iterations=1)[-1]
     actions = policy.normalizer.action.unnormalize(states[:, -1].clamp(-1, 1))
