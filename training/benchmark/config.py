@@ -164,6 +164,9 @@ class RivalsConfig:
     samplers: list[str] = field(default_factory=lambda: ["solver=ddim steps=50"])
     policies: list[str] = field(default_factory=list)
     policy_samplers: list[str] = field(default_factory=lambda: [""])
+    engine: str = "auto"
+    threads: list[int] = numbers(1, 2, least=1, repeated=False)
+    calls: int = at_least(1, 200)
     episodes: int = at_least(1, 50)
     first_seed: int = 100000
     noise_seeds: list[int] = numbers(*range(10), empty=False, repeated=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from policy import DiffusionPolicy, Prediction, SamplerConfig
 from policy.runtime import Policy
 from training.benchmark.candidates import Candidate
-from training.benchmark.row_cache import Row
+from training.benchmark.row_cache import Row, Task
+from training.evaluation.episode import Episode
 from training.evaluation.rollout import run_episodes
+from training.provenance import machine
 
 EPISODE_STEPS = (200, 300)
 """Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""
@@ -100,6 +103,37 @@ def time_in_turns(
     return [milliseconds[index] for index in order]
 
 
+def timing_task(
+    make_policies: Sequence[Callable[[], Policy]],
+    observations: Tensor,
+    *,
+    identity: Mapping[str, Any],
+    cost: float,
+    threads: int,
+    calls: int,
+) -> Task:
+    """The row `milliseconds` of `time_in_turns`, all policies in one turn.
+
+    Args:
+        make_policies, observations, calls: as there.
+        identity: what decides the policies.
+        cost: of a call of each, in network evaluations.
+        threads: that the policies use.
+    """
+    return Task(
+        label=f"time of all, {threads} thread{'s' if threads > 1 else ''}",
+        cost=calls * cost,
+        identity={
+            "measured": "time",
+            **identity,
+            "threads": threads,
+            "calls": calls,
+            "machine": machine(observations.device),
+        },
+        measure=lambda: {"milliseconds": time_in_turns(make_policies, observations, turn=0, calls=calls)},
+    )
+
+
 def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None:
     """A prediction to go on from, if the policy's sampler uses one."""
     if not policy.resolved_sampler.uses_previous:
@@ -108,11 +142,7 @@ def prediction_before(policy: Policy, observations: Tensor) -> Prediction | None
 
 
 def measure_rewards(policy: Policy, *, first_seed: int, episodes: int, noise_seed: int) -> Row:
-    """Maximum rewards of episodes, up to each number of control steps in `EPISODE_STEPS`, in one rollout.
-
-    Returns:
-        `max_reward_<steps>`, a list of one number an episode, in the order of their seeds.
-    """
+    """Rewards of episodes in one rollout, as of `rewards_of`."""
     rollout = run_episodes(
         policy,
         range(first_seed, first_seed + episodes),
@@ -120,7 +150,24 @@ def measure_rewards(policy: Policy, *, first_seed: int, episodes: int, noise_see
         noise_seed=noise_seed,
         show_progress=False,
     )
-    return {
-        f"max_reward_{steps}": [float(episode.rewards[:steps].max()) for episode in rollout.episodes]
-        for steps in EPISODE_STEPS
-    }
+    return rewards_of(rollout.episodes)
+
+
+def rewards_of(episodes: Sequence[Episode]) -> Row:
+    """Rewards of episodes, up to each number of control steps in `EPISODE_STEPS`.
+
+    Returns:
+        `max_reward_<steps>`, the largest, and `success_<steps>`, whether the task was done: lists of one value an
+        episode.
+    """
+    row: Row = {}
+    for steps in EPISODE_STEPS:
+        until = [episode.within(steps) for episode in episodes]
+        row[f"max_reward_{steps}"] = [float(episode.max_reward) for episode in until]
+        row[f"success_{steps}"] = [bool(episode.success) for episode in until]
+    return row
+
+
+def success_cell(steps: int, rows: Sequence[Row]) -> Row:
+    """`success_<steps>`, the share over episodes and rows of `rewards_of`."""
+    return {f"success_{steps}": float(np.mean([row[f"success_{steps}"] for row in rows]))}

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
+from torch import cat
 
 from policy import DiffusionPolicy, SamplerConfig
 from policy.checkpoint import file_sha256
 from policy.pcm import load_pcm
 from policy.runtime import Policy, serve
 from training.benchmark.config import BenchmarkConfig, RivalsConfig
-from training.benchmark.measurements import EPISODE_STEPS
+from training.benchmark.measurements import (
+    EPISODE_STEPS,
+    percentiles,
+    rewards_of,
+    success_cell,
+    timing_task,
+)
 from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
+from training.benchmark.reports.deadline import initial_observations
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table, table
 from training.command import load_config, named_as_written
@@ -25,14 +34,6 @@ from training.distributed import choose_device
 from training.evaluation.evaluate import EvaluateConfig
 from training.evaluation.rollout import run_episodes
 
-COLUMNS = {
-    "policy": ("policy", ""),
-    "sampler": ("sampler", ""),
-    "depth": ("depth", ".3g"),
-    "network_evaluations": ("evaluations", ".3g"),
-    **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
-    **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
-}
 TICKS = (1, 2, 3, 5, 8, 10, 20, 30, 50, 100)
 
 
@@ -56,17 +57,29 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     rivals = load_rivals(config, base)
     tasks = [[_task(config, rival, seed) for seed in options.noise_seeds] for rival in rivals]
-    cache.measure_all([task for group in tasks for task in group], "rivals")
+    timings = _timing_tasks(options, base, rivals)
+    cache.measure_all([*timings, *(task for group in tasks for task in group)], "rivals")
     measured = [[cache.read(task) for task in group] for group in tasks]
+    times = [cache.read(task)["milliseconds"] for task in timings]
     rows = table(
-        [make_row(rival, found, first=measured[0]) for rival, found in zip(rivals, measured, strict=True)]
+        [
+            make_row(
+                rival,
+                found,
+                first=measured[0],
+                milliseconds={
+                    threads: taken[index] for threads, taken in zip(options.threads, times, strict=True)
+                },
+            )
+            for index, (rival, found) in enumerate(zip(rivals, measured, strict=True))
+        ]
     )
     write_report(
         config,
         rows,
         title="Rivals",
         introduction=describe_rivals(options, rivals[0]),
-        tables=markdown_table(rows, COLUMNS, text_columns=2),
+        tables=markdown_table(rows, _columns(options), text_columns=2),
         figures={"": plot_rivals(rows)},
         measured=[row for found in measured for row in found],
     )
@@ -109,8 +122,8 @@ def measure_rival(policy: Policy, options: RivalsConfig, *, noise_seed: int) -> 
     """Rewards and cost of one rollout.
 
     Returns:
-        `max_reward_<steps>`, a number an episode, in the order of their seeds; `depth` and `network_evaluations` of a
-        chunk, in the mean.
+        `max_reward_<steps>` and `success_<steps>`, see `rewards_of`; `depth` and `network_evaluations` of a chunk, in
+        the mean.
     """
     rollout = run_episodes(
         policy,
@@ -122,27 +135,73 @@ def measure_rival(policy: Policy, options: RivalsConfig, *, noise_seed: int) -> 
     chunks = sum(len(episode.chunk_seconds) for episode in rollout.episodes)
     assert rollout.network_evaluations is not None
     return {
-        **{
-            f"max_reward_{steps}": [episode.within(steps).max_reward for episode in rollout.episodes]
-            for steps in EPISODE_STEPS
-        },
+        **rewards_of(rollout.episodes),
         "depth": float(np.mean(rollout.depths)),
         "network_evaluations": rollout.network_evaluations / chunks,
     }
 
 
-def make_row(rival: Rival, measured: Sequence[Row], *, first: Sequence[Row]) -> dict[str, Any]:
-    """A row of the CSV from the rollouts with each noise seed, and those of the first rival."""
+def make_row(
+    rival: Rival,
+    measured: Sequence[Row],
+    *,
+    first: Sequence[Row],
+    milliseconds: Mapping[int, Sequence[float]],
+) -> dict[str, Any]:
+    """A row of the CSV.
+
+    Args:
+        rival: sampler and policy.
+        measured: rollouts with each noise seed.
+        first: those of the first rival.
+        milliseconds: of calls, by the number of threads.
+    """
     row: dict[str, Any] = {"policy": rival.name, "sampler": str(rival.sampler)}
     for name in ("depth", "network_evaluations"):
         row[name] = float(np.mean([each[name] for each in measured]))
+    for threads, taken in milliseconds.items():
+        (row[f"ms_{threads}"],) = percentiles(taken, 50)
     for steps in EPISODE_STEPS:
         rewards, before = (
             np.array([each[f"max_reward_{steps}"] for each in rows]) for rows in (measured, first)
         )
         row |= interval_cells(f"reward_{steps}", rewards)
         row |= interval_cells(f"gain_{steps}", [] if measured is first else rewards - before)
+        row |= success_cell(steps, measured)
     return row
+
+
+def _columns(options: RivalsConfig) -> dict[str, tuple[str, str]]:
+    return {
+        "policy": ("policy", ""),
+        "sampler": ("sampler", ""),
+        "depth": ("depth", ".3g"),
+        "network_evaluations": ("evaluations", ".3g"),
+        **{f"ms_{n}": (f"ms, {n} thread{'s' if n > 1 else ''}", ".2f") for n in options.threads},
+        **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
+        **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
+        **{f"success_{steps}": (f"success, {steps}", ".3f") for steps in EPISODE_STEPS},
+    }
+
+
+def _timing_tasks(options: RivalsConfig, base: DiffusionPolicy, rivals: Sequence[Rival]) -> list[Task]:
+    if not options.threads:
+        return []
+    observations = cat(initial_observations(base))
+    return [
+        timing_task(
+            [partial(serve, rival.policy, engine=options.engine, threads=threads) for rival in rivals],
+            observations,
+            identity={
+                "rivals": [{**rival.files, "sampler": asdict(rival.sampler)} for rival in rivals],
+                "engine": options.engine,
+            },
+            cost=sum(rival.sampler.partial.steps or rival.sampler.steps for rival in rivals),
+            threads=threads,
+            calls=options.calls,
+        )
+        for threads in options.threads
+    ]
 
 
 def _task(config: BenchmarkConfig, rival: Rival, noise_seed: int) -> Task:
@@ -175,23 +234,27 @@ def describe_rivals(options: RivalsConfig, first: Rival) -> str:
         f"Reward: mean over {options.episodes} episodes (initial states from seed {options.first_seed}) × "
         f"{len(options.noise_seeds)} noise seeds of the largest reward in {EPISODE_STEPS[0]} and in "
         f"{EPISODE_STEPS[1]} control steps, with its 95 % interval over episodes. Gain: over {first.sampler} of "
-        f"{first.name} in the same episodes. Depth: network evaluations one after the other, evaluations: all of them, "
-        "of a chunk in the mean over episodes, first chunks included."
+        f"{first.name} in the same episodes. Success: share of the episodes whose task was done by then. Depth: "
+        "network evaluations one after the other, evaluations: all of them, of a chunk in the mean over episodes, first "
+        "chunks included. Milliseconds: median of "
+        f"{options.calls} chunks with one before them, at batch size 1, engine {options.engine}."
     )
 
 
 def plot_rivals(rows: DataFrame) -> Figure:
     """Reward by depth and by evaluations, a point for each rival."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, column in zip(
-        figure.subplots(1, 2, sharey=True), ("depth", "network_evaluations"), strict=True
+    for axes, (column, label) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("depth", "depth"), ("network_evaluations", "evaluations")),
+        strict=True,
     ):
         for (policy, sampler), row in rows.groupby(["policy", "sampler"], sort=False):
             axes.semilogx(row[column], row[f"reward_{EPISODE_STEPS[1]}"], "o", label=f"{policy}: {sampler}")
         shown = [tick for tick in TICKS if rows[column].min() <= tick <= rows[column].max()]
         axes.set_xticks(shown, [f"{tick}" for tick in shown])
         axes.minorticks_off()
-        axes.set(xlabel=f"{COLUMNS[column][0]} of a chunk", ylabel=f"reward, {EPISODE_STEPS[1]} steps")
+        axes.set(xlabel=f"{label} of a chunk", ylabel=f"reward, {EPISODE_STEPS[1]} steps")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6)
     return figure

@@ -14,16 +14,23 @@ from pandas import DataFrame
 from torch import Tensor, cat
 
 from policy import DiffusionPolicy, ParallelConfig, PicardConfig, SamplerConfig, StopConfig
+from policy.runtime import Policy
 from policy.runtime.serving import serve
 from training.benchmark.candidates import Candidate, PCMFile, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, WarmRewardsConfig
-from training.benchmark.measurements import EPISODE_STEPS, percentiles, prediction_before, time_in_turns
-from training.benchmark.report import load_policy, open_cache, write_report
+from training.benchmark.measurements import (
+    EPISODE_STEPS,
+    percentiles,
+    prediction_before,
+    rewards_of,
+    success_cell,
+    timing_task,
+)
+from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.reports.deadline import initial_observations
 from training.benchmark.row_cache import Row, Task
 from training.benchmark.tables import interval_cells, markdown_table, table
 from training.evaluation.rollout import run_episodes
-from training.provenance import machine
 
 SOLVER = "dpmpp_2m"
 
@@ -40,10 +47,24 @@ def report(config: BenchmarkConfig) -> None:
     cache = open_cache(config, base)
     observations = cat(initial_observations(base))
     timings = [
-        _timing_task(options, base, compared, observations=observations, threads=n) for n in options.threads
+        timing_task(
+            [
+                partial(serve, candidate.policy(base), engine=options.engine, threads=threads)
+                for candidate in compared
+            ],
+            observations,
+            identity={
+                "candidates": [candidate.identity for candidate in compared],
+                "engine": options.engine,
+            },
+            cost=sum(candidate.evaluations for candidate in compared),
+            threads=threads,
+            calls=options.calls,
+        )
+        for threads in options.threads
     ]
     rewards = [
-        [_reward_task(options, base, candidate, noise_seed=seed) for seed in options.noise_seeds]
+        [_reward_task(config, base, candidate, noise_seed=seed) for seed in options.noise_seeds]
         for candidate in compared
     ]
     cache.measure_all([*timings, *(task for tasks in rewards for task in tasks)], "warm_rewards")
@@ -114,50 +135,31 @@ def _candidates_of(steps: int, depths: Sequence[int], pcms: Sequence[PCMFile]) -
                 yield Candidate(trained, depth, file)
 
 
-def _timing_task(
-    options: WarmRewardsConfig,
-    base: DiffusionPolicy,
-    compared: Sequence[Candidate],
-    *,
-    observations: Tensor,
-    threads: int,
+def _reward_task(
+    config: BenchmarkConfig, base: DiffusionPolicy, candidate: Candidate, *, noise_seed: int
 ) -> Task:
-    def measure() -> Row:
-        policies = [
-            partial(serve, candidate.policy(base), engine=options.engine, threads=threads)
-            for candidate in compared
-        ]
-        return {"milliseconds": time_in_turns(policies, observations, turn=0, calls=options.calls)}
+    options, policy = config.warm_rewards, candidate.policy(base)
 
+    def measure() -> Row:
+        served = serve(policy, batch_size=None, engine=config.engine)
+        return measure_rewards_and_jumps(served, options, noise_seed=noise_seed)
+
+    episodes = {"first_seed": options.first_seed, "episodes": options.episodes, "noise_seed": noise_seed}
     return Task(
-        label=f"time of all, {threads} threads",
-        cost=options.calls * sum(candidate.evaluations for candidate in compared),
+        label=f"reward of {candidate.label}, noise {noise_seed}",
+        cost=candidate.evaluations * options.episodes * max(EPISODE_STEPS) / base.config.action_steps,
         identity={
-            "measured": "time",
-            "candidates": [candidate.identity for candidate in compared],
-            "engine": options.engine,
-            "threads": threads,
-            "calls": options.calls,
-            "machine": machine(base.solver.a.device),
+            "measured": "reward",
+            **episodes,
+            **candidate.identity,
+            **rollout_engine(config, policy),
         },
         measure=measure,
     )
 
 
-def _reward_task(
-    options: WarmRewardsConfig, base: DiffusionPolicy, candidate: Candidate, *, noise_seed: int
-) -> Task:
-    episodes = {"first_seed": options.first_seed, "episodes": options.episodes, "noise_seed": noise_seed}
-    return Task(
-        label=f"reward of {candidate.label}, noise {noise_seed}",
-        cost=candidate.evaluations * options.episodes * max(EPISODE_STEPS) / base.config.action_steps,
-        identity={"measured": "reward", **episodes, **candidate.identity},
-        measure=lambda: measure_rewards_and_jumps(candidate.policy(base), options, noise_seed=noise_seed),
-    )
-
-
-def measure_rewards_and_jumps(policy: DiffusionPolicy, options: WarmRewardsConfig, *, noise_seed: int) -> Row:
-    """`max_reward_<steps>`, a number an episode, in the order of their seeds, and the mean jump `jump_px`."""
+def measure_rewards_and_jumps(policy: Policy, options: WarmRewardsConfig, *, noise_seed: int) -> Row:
+    """`max_reward_<steps>` and `success_<steps>`, see `rewards_of`, and the mean jump `jump_px`."""
     episodes = run_episodes(
         policy,
         range(options.first_seed, options.first_seed + options.episodes),
@@ -166,11 +168,7 @@ def measure_rewards_and_jumps(policy: DiffusionPolicy, options: WarmRewardsConfi
         show_progress=False,
     ).episodes
     jumps = [chunk.jump for episode in episodes for chunk in episode.chunks if chunk.jump is not None]
-    rewards = {
-        f"max_reward_{steps}": [episode.within(steps).max_reward for episode in episodes]
-        for steps in EPISODE_STEPS
-    }
-    return {**rewards, "jump_px": float(np.mean(jumps)) if jumps else None}
+    return {**rewards_of(episodes), "jump_px": float(np.mean(jumps)) if jumps else None}
 
 
 def make_row(
@@ -208,6 +206,7 @@ def make_row(
         found, exact = (np.array([row[f"max_reward_{steps}"] for row in rows]) for rows in (measured, answer))
         row |= interval_cells(f"reward_{steps}", found)
         row |= interval_cells(f"gain_{steps}", found - exact if candidate.sampler.is_parallel else [])
+        row |= success_cell(steps, measured)
     return row | {"jump_px": float(np.mean(jumps)) if jumps else None}
 
 
@@ -221,6 +220,7 @@ def _columns(options: WarmRewardsConfig) -> dict[str, tuple[str, str]]:
         **{f"ms_{n}": (f"ms, {n} thread{'s' if n > 1 else ''}", ".2f") for n in options.threads},
         **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
         **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
+        **{f"success_{steps}": (f"success, {steps}", ".3f") for steps in EPISODE_STEPS},
         "jump_px": ("jump", ".1f"),
     }
 
@@ -235,8 +235,8 @@ def describe_warm_rewards(options: WarmRewardsConfig) -> str:
         f"{options.engine}. Reward: mean over {options.episodes} episodes (initial states from seed "
         f"{options.first_seed}) × {seeds} of the largest reward in {EPISODE_STEPS[0]} and in {EPISODE_STEPS[1]} "
         "control steps, with its 95 % interval over episodes. Gain: over the sequential sampler with the same T, in "
-        "the same episodes. Jump: mean distance in px between a chunk's targets and those of the chunk before it for "
-        "the same control steps."
+        "the same episodes. Success: share of them whose task was done by then. Jump: mean distance in px "
+        "between a chunk's targets and those of the chunk before it for the same control steps."
     )
 
 

@@ -13,7 +13,8 @@ from training.benchmark.run import main
 
 @pytest.fixture
 def arguments(benchmark_arguments: list[str]) -> list[str]:
-    return [*benchmark_arguments, "report=rivals", "rivals.episodes=1", "rivals.noise_seeds=[0,1]"]
+    small = ["episodes=1", "noise_seeds=[0,1]", "threads=[1]", "calls=2", "engine=eager"]
+    return [*benchmark_arguments, "report=rivals", *(f"rivals.{option}" for option in small)]
 
 
 def test_report_compares_samplers_and_policies_in_the_same_episodes(
@@ -33,13 +34,16 @@ def test_report_compares_samplers_and_policies_in_the_same_episodes(
         ("mip/policy", "sequential, mip, T = 2"),
     ]
     first, unipc, partial, mip = (
-        {name: float(row[name] or 0) for name in row if name[0] not in "ps"} for row in rows
+        {name: float(row[name] or 0) for name in row if name not in ("policy", "sampler")} for row in rows
     )
     assert (first["depth"], unipc["depth"], mip["depth"]) == (3, 2, 2)
     assert 1 < partial["depth"] == partial["network_evaluations"] < 1.2  # the first chunk is not partial
     for row in (unipc, partial, mip):
         assert row["gain_300"] == pytest.approx(row["reward_300"] - first["reward_300"])
         assert 0 <= row["reward_200"] <= row["reward_300"] <= 1
+    for row in (first, unipc, partial, mip):
+        assert row["ms_1"] > 0
+        assert 0 <= row["success_200"] <= row["success_300"] <= 1
     assert (tmp_path / "out" / "rivals.png").exists()
 
 
