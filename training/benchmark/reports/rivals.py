@@ -235,8 +235,8 @@ def describe_rivals(options: RivalsConfig, first: Rival) -> str:
         f"{len(options.noise_seeds)} noise seeds of the largest reward in {EPISODE_STEPS[0]} and in "
         f"{EPISODE_STEPS[1]} control steps, with its 95 % interval over episodes. Gain: over {first.sampler} of "
         f"{first.name} in the same episodes. Success: share of the episodes whose task was done by then. Depth: "
-        "network evaluations one after the other, evaluations: all of them, of a chunk in the mean over episodes, first "
-        "chunks included. Milliseconds: median of "
+        "network evaluations one after the other, evaluations: all of them, of a chunk in the mean over episodes, "
+        "first chunks included. Milliseconds: median of "
         f"{options.calls} chunks with one before them, at batch size 1, engine {options.engine}."
     )
 
