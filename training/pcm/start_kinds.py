@@ -94,13 +94,14 @@ def loss_of_all(
     loss = samples.states.new_zeros(())
     for kind, weight, k in zip(kinds, weights, ks, strict=True):
         chosen = kind.of(samples)
-        if share := len(chosen.states) / len(samples.states):
-            left = kind.inexact(kind.iterations + base_iterations) - kind.iterations
-            after = min(base_iterations, max(0, left))
-            mean = picard_consistency_loss(
-                network, kind.picard, chosen, k=k, base_iterations=after, **options
-            )
-            loss = loss + share * weight * mean
+        share = len(chosen.states) / len(samples.states)
+        if not share:
+            # Workers that share a batch wait for one another at every call of the network: none may leave one out.
+            chosen = samples.rows(slice(1))
+        left = kind.inexact(kind.iterations + base_iterations) - kind.iterations
+        after = min(base_iterations, max(0, left))
+        mean = picard_consistency_loss(network, kind.picard, chosen, k=k, base_iterations=after, **options)
+        loss = loss + share * weight * mean
     return loss
 
 

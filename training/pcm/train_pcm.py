@@ -56,7 +56,9 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
     trained_iterations = config.iterations or K
     _check_iterations(config, trained_iterations, K)
     validated_iterations = min(config.validated_iterations, K)
-    held_out, training_samples = _load_samples(store, config.held_out_samples, device)
+    held_out, training_samples = _load_samples(
+        store, config.held_out_samples, device, cold_starts=config.cold_starts
+    )
     count = len(training_samples.states)
     batch_size = config.training.batch_size
     if count < batch_size:
@@ -73,7 +75,7 @@ def _train(config: TrainPcmConfig, this_worker: Worker) -> None:
         jacobian=store.text("jacobian"),
         start=store.text("start"),
         iterations=trained_iterations if bool((held_out.executed == 0).any()) else 0,
-        start_model=config.start_model,
+        start_model=config.start_model if config.cold_starts else "base",
         warm_start=store.text("warm_start") if is_warm else "none",
         warm_iterations=trained_iterations if is_warm else 0,
         rank=config.rank if config.weights == "lora" else 0,
@@ -239,13 +241,17 @@ def _initial_network(config: TrainPcmConfig, pcm: PCM, base: DiffusionPolicy) ->
 
 
 def _load_samples(
-    store: TrajectoryStore, held_out_samples: int, device: torch.device
+    store: TrajectoryStore, held_out_samples: int, device: torch.device, *, cold_starts: bool
 ) -> tuple[Samples, Samples]:
-    """Held-out samples, and those to train on."""
-    if held_out_samples >= store.samples:
-        raise ValueError(f"held_out_samples {held_out_samples} leave none of {store.samples} to train on")
+    """Held-out samples, and those to train on; without `cold_starts` only those that start warm."""
     trajectories = load_trajectories(store)
     samples = Samples(*(torch.from_numpy(getattr(trajectories, name)).to(device) for name in ARRAYS))
+    if not cold_starts:
+        samples = samples.rows(samples.executed > 0)
+        if not len(samples.states):
+            raise ValueError(f"cold_starts=false leaves nothing: no sample of {store.path} starts warm")
+    if held_out_samples >= (count := len(samples.states)):
+        raise ValueError(f"held_out_samples {held_out_samples} leave none of {count} to train on")
     return samples.rows(slice(held_out_samples)), samples.rows(slice(held_out_samples, None))
 
 

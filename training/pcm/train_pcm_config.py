@@ -34,6 +34,7 @@ class TrainPcmConfig:
     base_iterations: int = 0
     base_weight: float = 1.0
     start_model: str = "base"
+    cold_starts: bool = True
     held_out_samples: int = 128
     validated_iterations: int = 3
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -135,12 +135,18 @@ def test_a_run_does_not_go_on_from_a_pcm_whose_error_is_no_number(
     assert f"{output_dir}/pcm.safetensors: bad header (provenance.error_ratio must be a number" in error
 
 
-def test_two_processes_give_the_loss_curve_of_one(arguments: list[str], whole: Path, tmp_path: Path) -> None:
+# Of 4 warm and cold samples each, as many processes now and then have one kind alone, and must not wait for each other.
+@pytest.mark.parametrize(("starts", "run"), [("arguments", "whole"), ("warm_arguments", "warm_run")])
+def test_two_processes_give_the_loss_curve_of_one(
+    request: pytest.FixtureRequest, tmp_path: Path, starts: str, run: str
+) -> None:
+    arguments, whole = request.getfixturevalue(starts), request.getfixturevalue(run)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
         [*torchrun, "-m", "training.pcm.train_pcm", *arguments, f"output_dir={tmp_path}"],
         check=True,
         env=ENVIRONMENT,
+        timeout=300,
     )
     one, two = ([float(row["loss"]) for row in log(output_dir)] for output_dir in (whole, tmp_path))
     assert two == pytest.approx(one, rel=1e-3)
@@ -300,6 +306,22 @@ def test_one_pcm_serves_cold_and_warm_starts(policy: DiffusionPolicy, warm_run: 
         assert pcm.provenance[columns] > 0
     policy = replace(policy, covariance=0.1 * torch.eye(32)).with_pcm(pcm)
     assert policy.with_sampler(SamplerConfig("pcm")).resolved_sampler.starts_warm
+
+
+def test_a_pcm_may_leave_cold_starts_to_the_base(
+    warm_arguments: list[str],
+    arguments: list[str],
+    policy: DiffusionPolicy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alone = [*warm_arguments, "cold_starts=false", "held_out_samples=12"]
+    assert main([*alone, f"output_dir={tmp_path / 'run'}"]) == 0
+    pcm = load_pcm(tmp_path / "run" / "pcm.safetensors", policy.network)
+    assert (pcm.iterations, pcm.warm_iterations, pcm.start_model) == (0, 1, "base")
+    assert "pcm_depth_2" not in log(tmp_path / "run")[0]
+    assert main([*arguments, "cold_starts=false", f"output_dir={tmp_path / 'cold'}"]) == 1
+    assert "cold_starts=false leaves nothing: no sample of" in capsys.readouterr().err
 
 
 def test_training_from_warm_starts_goes_on_where_it_was_interrupted(
