@@ -37,7 +37,7 @@ def lms2(alphas_cumprod: Tensor, steps: int) -> Solver:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    policy = DiffusionPolicy.load("checkpoints/pusht_small.safetensors")
+    policy = DiffusionPolicy.load("checkpoints/pusht_mirror.safetensors")
     solver = lms2(squared_cosine_alphas_cumprod(100), 10).to("cpu", torch.float32)
     condition = torch.zeros(1, 40)  # an observation in the middle of its range
     denoise = make_denoise(policy.network, solver, condition)

@@ -14,7 +14,7 @@ from policy.sampling import ParallelConfig, StopConfig
 torch.manual_seed(0)
 parallel = ParallelConfig(warm_start="actions")
 sampler = SamplerConfig("picard", "dpmpp_2m", 5, stop=StopConfig(iterations=3), parallel=parallel)
-policy = DiffusionPolicy.load("checkpoints/pusht_small.safetensors", sampler=sampler)
+policy = DiffusionPolicy.load("checkpoints/pusht_mirror.safetensors", sampler=sampler)
 env = gymnasium.make("pusht_env/PushT-v0", max_episode_steps=300)
 observation, _ = env.reset(seed=100000)
 history, rewards, prediction, ended = [observation, observation], [], None, False

@@ -61,14 +61,14 @@ def _share() -> Path:
         return Path(__file__).resolve().parent.parent
 
 
-SHIPPED = _share() / "checkpoints" / "pusht_small.safetensors"
+SHIPPED = _share() / "checkpoints" / "pusht_mirror.safetensors"
 ARGUMENTS = (
     (
         "checkpoint",
         "",
         f"safetensors file of the policy; that of params_file, else {SHIPPED}, if empty",
     ),
-    ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm_lora.safetensors, where that exists, if empty"),
+    ("pcm", "", "safetensors file of a PCM; CHECKPOINT_pcm.safetensors, where that exists, if empty"),
     (
         "method",
         "",
@@ -216,7 +216,7 @@ def _pcm_beside(checkpoint: str) -> str:
     if not checkpoint:
         return ""
     path = Path(checkpoint)
-    pcm = path.with_name(f"{path.stem}_pcm_lora.safetensors")
+    pcm = path.with_name(f"{path.stem}_pcm.safetensors")
     return str(pcm) if pcm.is_file() else ""
 
 

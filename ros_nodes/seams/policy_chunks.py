@@ -15,7 +15,7 @@ from ros_nodes.seams.synthetic_chunks import BEGIN, CHUNK, HORIZON, MARGIN, PERI
 from training.evaluation.environment import Environment, EnvironmentConfig
 from training.evaluation.episode import RunningEpisode
 
-CHECKPOINT = Path("checkpoints/pusht_small.safetensors")
+CHECKPOINT = Path("checkpoints/pusht_mirror.safetensors")
 SAMPLER = SamplerConfig("sequential", "dpmpp_2m", 5)
 SEED = 100_000
 """Of the episode, the first that `make run` evaluates."""

@@ -20,7 +20,7 @@ ros2_controllers' `joint_trajectory_controller` on mock hardware at 100 Hz, with
 `config/ros2_control.yaml` but for the one that is named below, and without tolerances. It is fed chunks of 8 points,
 0.1 s apart, along a circle of {RADIUS:g} px at {SPEED:g} px/s, as a policy would send them with a latency;
 each comes 0.05 s to 0.15 s before the one before it is over. And it is fed the shipped policy's chunks, as it predicts
-them in PushT with that latency (`checkpoints/pusht_small.safetensors`, sequential DPM-Solver++(2M) with 5 steps, the
+them in PushT with that latency (`checkpoints/pusht_mirror.safetensors`, sequential DPM-Solver++(2M) with 5 steps, the
 first episode of `make run`).
 
 A seam's velocity jump is the largest change of the commanded velocity from one update of the controller to the next,

@@ -84,7 +84,10 @@ def test_an_old_file_without_a_hash_loads_with_a_warning(policy: DiffusionPolicy
     assert tensors_sha256(loaded.network.state_dict()) == tensors_sha256(policy.network.state_dict())
 
 
-@pytest.mark.parametrize("name", ["pusht_small", "pusht_small_pcm_lora", "pusht_small_pcm_lora_t16"])
+@pytest.mark.parametrize(
+    "name",
+    ["pusht_mirror", "pusht_mirror_pcm", "pusht_small", "pusht_small_pcm_lora", "pusht_small_pcm_lora_t16"],
+)
 def test_shipped_files_have_their_hash(name: str) -> None:
     path = CHECKPOINTS / f"{name}.safetensors"
     with safe_open(path, "pt") as file:

@@ -50,4 +50,4 @@ def test_launch_files_configuration_and_checkpoints_are_in_the_share_folder(
         assert installed == sorted(path.name for path in (REPOSITORY / folder).iterdir() if path.is_file())
         assert installed
     arguments = sourced(graph, workspace, "ros2 launch pcm_policy pusht.launch.py --show-args")
-    assert str(share / "checkpoints" / "pusht_small.safetensors") in arguments
+    assert str(share / "checkpoints" / "pusht_mirror.safetensors") in arguments

@@ -129,7 +129,7 @@ def checkpoint_with_pcm(checkpoint: Path, tmp_path: Path) -> Path:
         rank=2,
         targets=".*",
     )
-    save_pcm(tmp_path / "own_pcm_lora.safetensors", pcm)
+    save_pcm(tmp_path / "own_pcm.safetensors", pcm)
     return own
 
 
@@ -152,7 +152,7 @@ def test_the_method_pcm_alone_is_right_with_a_pcm_beside_the_checkpoint(
     assert f"own.safetensors, sampler pcm, dpmpp_2m, T = 4 ({used})" in output
     assert "trained for" not in output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm_lora.safetensors")
+    assert summary["policy_parameters"]["pcm"] == str(tmp_path / "own_pcm.safetensors")
     assert summary["policy_parameters"]["sampler.solver"] == "auto"
     assert summary["policy_parameters"]["sampler.steps"] == 0
 
