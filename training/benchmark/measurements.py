@@ -23,6 +23,9 @@ from training.provenance import machine
 EPISODE_STEPS = (200, 300)
 """Control steps after which rewards are reported: in the PCM paper, and in Diffusion Policy."""
 
+TURNS = 5
+"""In which policies are timed one after the other."""
+
 
 def percentiles(values: Sequence[float] | NDArray[np.float64] | Tensor, *levels: int) -> list[float]:
     return [float(value) for value in np.percentile(values, levels)]
@@ -112,7 +115,7 @@ def timing_task(
     threads: int,
     calls: int,
 ) -> Task:
-    """The row `milliseconds` of `time_in_turns`, all policies in one turn.
+    """The row `milliseconds` of `time_in_turns`, in a few turns, so that a busy minute does not meet one policy alone.
 
     Args:
         make_policies, observations, calls: as there.
@@ -120,6 +123,15 @@ def timing_task(
         cost: of a call of each, in network evaluations.
         threads: that the policies use.
     """
+    turns = min(TURNS, calls)
+
+    def measure() -> Row:
+        parts = [
+            time_in_turns(make_policies, observations, turn=turn, calls=calls // turns)
+            for turn in range(turns)
+        ]
+        return {"milliseconds": [[ms for part in taken for ms in part] for taken in zip(*parts, strict=True)]}
+
     return Task(
         label=f"time of all, {threads} thread{'s' if threads > 1 else ''}",
         cost=calls * cost,
@@ -128,9 +140,10 @@ def timing_task(
             **identity,
             "threads": threads,
             "calls": calls,
+            "turns": turns,
             "machine": machine(observations.device),
         },
-        measure=lambda: {"milliseconds": time_in_turns(make_policies, observations, turn=0, calls=calls)},
+        measure=measure,
     )
 
 
