@@ -34,6 +34,9 @@ from training.evaluation.rollout import run_episodes
 
 SOLVER = "dpmpp_2m"
 
+ASIDE = 0.05
+"""By which points stand aside of those before in the figure, so that intervals do not cover each other."""
+
 
 def report(config: BenchmarkConfig) -> None:
     """Write the report `warm_rewards`.
@@ -243,16 +246,17 @@ def describe_warm_rewards(options: WarmRewardsConfig) -> str:
 def plot_warm_rewards(rows: DataFrame) -> Figure:
     """Reward over depth and over evaluations, a marker for each sampler."""
     reward = f"reward_{EPISODE_STEPS[0]}"
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, (x, label) in zip(
         figure.subplots(1, 2, sharey=True),
         (("depth", "depth"), ("network_evaluations", "evaluations")),
         strict=True,
     ):
-        for (sampler, steps), points in rows.groupby(["sampler", "steps"], sort=False):
+        groups = rows.groupby(["sampler", "steps"], sort=False)
+        for index, ((sampler, steps), points) in enumerate(groups):
             spread = [points[reward] - points[f"{reward}_low"], points[f"{reward}_high"] - points[reward]]
             axes.errorbar(
-                points[x],
+                points[x] + ASIDE * (index - (len(groups) - 1) / 2),
                 points[reward],
                 spread,
                 fmt="o-",
@@ -265,5 +269,5 @@ def plot_warm_rewards(rows: DataFrame) -> Figure:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(f"mean maximum reward, {EPISODE_STEPS[0]} steps")
     handles = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(*handles, loc="outside lower center", fontsize=8)
     return figure
