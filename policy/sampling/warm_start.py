@@ -99,6 +99,6 @@ def first_recurrence(jacobian: str, solver: Solver, covariance: Tensor | None) -
 
 def shares_left(steps: int) -> Tensor:
     """Shares (T,) of the covariance that the guess leaves unexplained in each state."""
-    shares = torch.full((steps,), COVARIANCE_LEFT)
+    shares = torch.full((steps,), COVARIANCE_LEFT, dtype=torch.float64)
     shares[-1] = 1
     return shares

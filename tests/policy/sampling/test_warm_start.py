@@ -226,7 +226,7 @@ def test_warm_starts_of_sequential_samplers_are_refused() -> None:
 
 def first_shares(steps: int) -> Tensor:
     """Shares of the covariance in the first iteration after a warm start."""
-    return torch.tensor([COVARIANCE_LEFT] * (steps - 1) + [1.0])
+    return torch.tensor([COVARIANCE_LEFT] * (steps - 1) + [1.0], dtype=torch.float64)
 
 
 def test_the_first_iteration_trusts_the_guess(

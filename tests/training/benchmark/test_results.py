@@ -19,6 +19,7 @@ PART = [
     "rivals.samplers=['solver=ddim steps=2']",
     "rivals.episodes=1",
     "rivals.noise_seeds=[0]",
+    "rivals.threads=[]",
 ]
 
 
