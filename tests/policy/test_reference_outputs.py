@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,8 @@ def test_every_stored_output_has_its_sampler() -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_gives_its_stored_output(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Since then the first iteration after a warm start uses another share of the covariance in each state.
-    then = partial(torch.full, fill_value=0.2, dtype=torch.float64)
-    monkeypatch.setattr("policy.sampling.warm_start.shares_left", lambda steps: then((steps,)))
+    then = torch.tensor(0.2, dtype=torch.float64)
+    monkeypatch.setattr("policy.sampling.warm_start.shares_left", then.repeat)
     options = SAMPLERS[name]
     if options.get("method", "sequential") in ("picard", "parasolver"):
         options = {"solver": "ddim"} | options
