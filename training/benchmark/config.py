@@ -162,8 +162,7 @@ class RivalsConfig:
     """Section `rivals` of `training/conf/benchmark.yaml`."""
 
     samplers: list[str] = field(default_factory=lambda: ["solver=ddim steps=50"])
-    policies: list[str] = field(default_factory=list)
-    policy_samplers: list[str] = field(default_factory=lambda: [""])
+    others: list[str] = field(default_factory=list)
     engine: str = "auto"
     threads: list[int] = numbers(1, 2, least=1, repeated=False)
     calls: int = at_least(1, 200)

@@ -16,6 +16,7 @@ from policy import DiffusionPolicy, Prediction, SamplerConfig
 from policy.runtime import Policy
 from training.benchmark.candidates import Candidate
 from training.benchmark.row_cache import Row, Task
+from training.benchmark.tables import interval_cells
 from training.evaluation.episode import Episode
 from training.evaluation.rollout import run_episodes
 from training.provenance import machine
@@ -181,6 +182,39 @@ def rewards_of(episodes: Sequence[Episode]) -> Row:
     return row
 
 
-def success_cell(steps: int, rows: Sequence[Row]) -> Row:
-    """`success_<steps>`, the share over episodes and rows of `rewards_of`."""
-    return {f"success_{steps}": float(np.mean([row[f"success_{steps}"] for row in rows]))}
+def time_cells(milliseconds: Mapping[int, Sequence[float]]) -> Row:
+    """`ms_<threads>` and `ms_<threads>_p99`: median and 99th percentile of calls, by the number of threads."""
+    row: Row = {}
+    for threads, taken in milliseconds.items():
+        row[f"ms_{threads}"], row[f"ms_{threads}_p99"] = percentiles(taken, 50, 99)
+    return row
+
+
+def reward_cells(measured: Sequence[Row], *, against: Sequence[Row] | None) -> Row:
+    """Means with their intervals, for each of `EPISODE_STEPS`.
+
+    Args:
+        measured: rows of `rewards_of`, one for each noise seed.
+        against: those of another sampler in the same episodes; None for no gain.
+
+    Returns:
+        `reward_<steps>`, `gain_<steps>` and `success_<steps>`.
+    """
+    row: Row = {}
+    for steps in EPISODE_STEPS:
+        rewards = np.array([each[f"max_reward_{steps}"] for each in measured])
+        before = None if against is None else np.array([each[f"max_reward_{steps}"] for each in against])
+        row |= interval_cells(f"reward_{steps}", rewards)
+        row |= interval_cells(f"gain_{steps}", [] if before is None else rewards - before)
+        row[f"success_{steps}"] = float(np.mean([each[f"success_{steps}"] for each in measured]))
+    return row
+
+
+def time_and_reward_columns(threads: Sequence[int]) -> dict[str, tuple[str, str]]:
+    """Titles and formats of `time_cells` and `reward_cells`, for `markdown_table`."""
+    return {
+        **{f"ms_{n}": (f"ms, {n} thread{'s' if n > 1 else ''}", ".2f") for n in threads},
+        **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
+        **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
+        **{f"success_{steps}": (f"success, {steps}", ".3f") for steps in EPISODE_STEPS},
+    }

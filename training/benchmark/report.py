@@ -83,6 +83,7 @@ def write_report(
     tables: str,
     figures: Mapping[str, Figure] | None = None,
     measured: Sequence[Row] = (),
+    files: Mapping[str, Any] | None = None,
     libraries: Sequence[str] = LIBRARIES,
 ) -> None:
     """Write `<report>.md`, `.csv` and pictures into the output directory, all or nothing, and print the tables.
@@ -93,6 +94,7 @@ def write_report(
         title, introduction, tables: of the Markdown page.
         figures: pictures by what follows the report's name in theirs, such as "" or "_heatmap".
         measured: rows of the cache, whose code versions the page names.
+        files: hashes of files that the page names, beside the checkpoint and `pcm`.
         libraries: distributions whose versions the page names.
     """
     page = Path(config.output_dir) / f"{config.report}.md"
@@ -100,14 +102,16 @@ def write_report(
     provenance = _provenance(config, libraries)
     if measured:
         provenance["rows_measured_by_code"] = sorted({row["code"] for row in measured})
+    if files:
+        provenance["files_sha256"] = files
     shown = "".join(f"![{title}]({path.name})\n\n" for path in pictures)
     text = f"# {title}\n\n{introduction}\n\n{tables}\n\n{shown}```json\n{json.dumps(provenance, indent=2)}\n```\n"
-    with ExitStack() as files:
+    with ExitStack() as stack:
         # Renamed last, when what it shows is there.
-        files.enter_context(atomic_write(page)).write_text(text, encoding="utf-8")
+        stack.enter_context(atomic_write(page)).write_text(text, encoding="utf-8")
         for path, figure in pictures.items():
-            figure.savefig(files.enter_context(atomic_write(path)), dpi=110)
-        rows.to_csv(files.enter_context(atomic_write(page.with_suffix(".csv"))), index=False)
+            figure.savefig(stack.enter_context(atomic_write(path)), dpi=110)
+        rows.to_csv(stack.enter_context(atomic_write(page.with_suffix(".csv"))), index=False)
     print(tables)
     print(f"report: {page}")
 

@@ -33,7 +33,7 @@ class ResultsConfig:
     demonstrations: str = MISSING
     pcm: list[str] = field(default_factory=list)
     warm_pcm: list[str] = field(default_factory=list)
-    policies: list[str] = field(default_factory=list)
+    rivals: list[str] = field(default_factory=list)
     only: list[str] | None = None
     plan: bool = False
     overwrite: bool = False

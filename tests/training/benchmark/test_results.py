@@ -95,9 +95,15 @@ def test_a_table_has_one_commit_and_one_checkpoint(
 
 
 def test_every_part_is_a_report_that_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    config = load_config("results", ResultsConfig, ["demonstrations=a.zarr", "policies=[b.safetensors]"])
+    config = load_config(
+        "results",
+        ResultsConfig,
+        ["demonstrations=a.zarr", "rivals=['checkpoint=b.safetensors','solver=ddim steps=3']"],
+    )
     for name, arguments in config.parts.items():
         made = load_config("benchmark", BenchmarkConfig, [*arguments, f"output_dir=out/{name}"])
         assert made.report in name or name.startswith(made.report)
+        if name == "rivals":
+            assert made.rivals.others == ["checkpoint=b.safetensors", "solver=ddim steps=3"]
     assert main(["demonstrations=a.zarr", "only=[rewards,fame]"]) == 1
     assert "error: only must be among rewards, rivals, " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,15 +21,16 @@ from policy.runtime import Policy, serve
 from training.benchmark.config import BenchmarkConfig, RivalsConfig
 from training.benchmark.measurements import (
     EPISODE_STEPS,
-    percentiles,
+    reward_cells,
     rewards_of,
-    success_cell,
+    time_and_reward_columns,
+    time_cells,
     timing_task,
 )
 from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.reports.deadline import initial_observations
 from training.benchmark.row_cache import Row, Task
-from training.benchmark.tables import interval_cells, markdown_table, table
+from training.benchmark.tables import markdown_table, table
 from training.command import load_config, named_as_written
 from training.distributed import choose_device
 from training.evaluation.evaluate import EvaluateConfig
@@ -82,40 +84,49 @@ def report(config: BenchmarkConfig) -> None:
         tables=markdown_table(rows, _columns(options), text_columns=2),
         figures={"": plot_rivals(rows)},
         measured=[row for found in measured for row in found],
+        files={rival.name: rival.files for rival in rivals if rival.files},
     )
 
 
 def load_rivals(config: BenchmarkConfig, base: DiffusionPolicy) -> list[Rival]:
-    """The samplers of the checkpoint, the first of which the others are compared with, then the other policies.
+    """The samplers, the first of which the others are compared with, and the others.
 
     Raises:
         ValueError: for a sampler that there is not, or that needs a PCM where there is none.
+        CheckpointError: for a file that is no policy, or no PCM of it.
     """
-    name = Path(config.checkpoint).stem
-    if config.pcm:
-        base = base.with_pcm(load_pcm(config.pcm[0], base.network))
     found = []
-    for words in config.rivals.samplers:
-        with named_as_written(f"rivals.samplers '{words}': sampler"):
-            policy = base.with_sampler(read_sampler(words, pcm=config.pcm))
-        files = {"pcm": file_sha256(config.pcm[0])} if policy.sampler.uses_pcm else {}
-        found.append(Rival(name, policy, files))
-    for path in config.rivals.policies:
-        other = DiffusionPolicy.load(path, choose_device(config.device))
-        for words in config.rivals.policy_samplers:
-            policy = other.with_sampler(read_sampler(words))
-            found.append(
-                Rival(f"{Path(path).parent.name}/{Path(path).stem}", policy, {"policy": file_sha256(path)})
-            )
+    for key in ("samplers", "others"):
+        for words in getattr(config.rivals, key):
+            with named_as_written(f"rivals.{key} '{words}': sampler"):
+                found.append(_load_rival(words, config, base))
     return found
 
 
-def read_sampler(words: str, *, pcm: Sequence[str] = ()) -> SamplerConfig:
-    """The sampler of options as on the command line, such as ``solver=unipc steps=3``."""
-    overrides = [f"sampler.{word}" for word in words.split()]
-    if "sampler.method=pcm" in overrides and pcm:
-        overrides.append(f"pcm={pcm[0]}")
-    return load_config("evaluate", EvaluateConfig, overrides).sampler
+def _load_rival(words: str, config: BenchmarkConfig, base: DiffusionPolicy) -> Rival:
+    read = read_rival(words, checkpoint=config.checkpoint)
+    policy, name, files = base, Path(read.checkpoint).stem, {}
+    if read.checkpoint != config.checkpoint:
+        policy = DiffusionPolicy.load(read.checkpoint, choose_device(config.device))
+        name = f"{Path(read.checkpoint).parent.name}/{name}"
+        files["policy"] = file_sha256(read.checkpoint)
+    if read.pcm is not None:
+        policy = policy.with_pcm(load_pcm(read.pcm, policy.network))
+        name = f"{name} + {Path(read.pcm).stem}"
+        files["pcm"] = file_sha256(read.pcm)
+    return Rival(name, policy.with_sampler(read.sampler), files)
+
+
+def read_rival(words: str, *, checkpoint: str) -> EvaluateConfig:
+    """Arguments of `pcm-evaluate` in which ``sampler.`` is left out, such as ``solver=unipc steps=3``.
+
+    Args:
+        words: separated by spaces, `checkpoint=` and `pcm=` among them where they differ from the report's.
+        checkpoint: of a rival that names none.
+    """
+    files = ("checkpoint=", "pcm=")
+    overrides = [word if word.startswith(files) else f"sampler.{word}" for word in shlex.split(words)]
+    return load_config("evaluate", EvaluateConfig, [f"checkpoint={checkpoint}", *overrides])
 
 
 def measure_rival(policy: Policy, options: RivalsConfig, *, noise_seed: int) -> Row:
@@ -156,19 +167,16 @@ def make_row(
         first: those of the first rival.
         milliseconds: of calls, by the number of threads.
     """
-    row: dict[str, Any] = {"policy": rival.name, "sampler": str(rival.sampler)}
-    for name in ("depth", "network_evaluations"):
-        row[name] = float(np.mean([each[name] for each in measured]))
-    for threads, taken in milliseconds.items():
-        (row[f"ms_{threads}"],) = percentiles(taken, 50)
-    for steps in EPISODE_STEPS:
-        rewards, before = (
-            np.array([each[f"max_reward_{steps}"] for each in rows]) for rows in (measured, first)
-        )
-        row |= interval_cells(f"reward_{steps}", rewards)
-        row |= interval_cells(f"gain_{steps}", [] if measured is first else rewards - before)
-        row |= success_cell(steps, measured)
-    return row
+    return {
+        "policy": rival.name,
+        "sampler": str(rival.sampler),
+        **{
+            name: float(np.mean([each[name] for each in measured]))
+            for name in ("depth", "network_evaluations")
+        },
+        **time_cells(milliseconds),
+        **reward_cells(measured, against=None if measured is first else first),
+    }
 
 
 def _columns(options: RivalsConfig) -> dict[str, tuple[str, str]]:
@@ -177,10 +185,7 @@ def _columns(options: RivalsConfig) -> dict[str, tuple[str, str]]:
         "sampler": ("sampler", ""),
         "depth": ("depth", ".3g"),
         "network_evaluations": ("evaluations", ".3g"),
-        **{f"ms_{n}": (f"ms, {n} thread{'s' if n > 1 else ''}", ".2f") for n in options.threads},
-        **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
-        **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
-        **{f"success_{steps}": (f"success, {steps}", ".3f") for steps in EPISODE_STEPS},
+        **time_and_reward_columns(options.threads),
     }
 
 

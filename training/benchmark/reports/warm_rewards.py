@@ -20,16 +20,17 @@ from training.benchmark.candidates import Candidate, PCMFile, load_pcm_files
 from training.benchmark.config import BenchmarkConfig, WarmRewardsConfig
 from training.benchmark.measurements import (
     EPISODE_STEPS,
-    percentiles,
     prediction_before,
+    reward_cells,
     rewards_of,
-    success_cell,
+    time_and_reward_columns,
+    time_cells,
     timing_task,
 )
 from training.benchmark.report import load_policy, open_cache, rollout_engine, write_report
 from training.benchmark.reports.deadline import initial_observations
 from training.benchmark.row_cache import Row, Task
-from training.benchmark.tables import interval_cells, markdown_table, table
+from training.benchmark.tables import markdown_table, table
 from training.evaluation.rollout import run_episodes
 
 SOLVER = "dpmpp_2m"
@@ -197,20 +198,15 @@ def make_row(
     first = policy.predict(observations[:1])
     prediction = policy.predict(observations[:1], previous=prediction_before(policy, observations))
     jumps = [row["jump_px"] for row in measured if row["jump_px"] is not None]
-    row = {
+    return {
         **candidate.columns,
         "depth": prediction.depth,
         "first_depth": first.depth,
         "network_evaluations": prediction.network_evaluations,
+        **time_cells(milliseconds),
+        **reward_cells(measured, against=answer if candidate.sampler.is_parallel else None),
+        "jump_px": float(np.mean(jumps)) if jumps else None,
     }
-    for threads, taken in milliseconds.items():
-        row[f"ms_{threads}"], row[f"ms_{threads}_p99"] = percentiles(taken, 50, 99)
-    for steps in EPISODE_STEPS:
-        found, exact = (np.array([row[f"max_reward_{steps}"] for row in rows]) for rows in (measured, answer))
-        row |= interval_cells(f"reward_{steps}", found)
-        row |= interval_cells(f"gain_{steps}", found - exact if candidate.sampler.is_parallel else [])
-        row |= success_cell(steps, measured)
-    return row | {"jump_px": float(np.mean(jumps)) if jumps else None}
 
 
 def _columns(options: WarmRewardsConfig) -> dict[str, tuple[str, str]]:
@@ -220,10 +216,7 @@ def _columns(options: WarmRewardsConfig) -> dict[str, tuple[str, str]]:
         "depth": ("depth", "d"),
         "first_depth": ("first chunk", "d"),
         "network_evaluations": ("evaluations", "d"),
-        **{f"ms_{n}": (f"ms, {n} thread{'s' if n > 1 else ''}", ".2f") for n in options.threads},
-        **{f"reward_{steps}": (f"reward, {steps}", ".3f") for steps in EPISODE_STEPS},
-        **{f"gain_{steps}": (f"gain, {steps}", "+.3f") for steps in EPISODE_STEPS},
-        **{f"success_{steps}": (f"success, {steps}", ".3f") for steps in EPISODE_STEPS},
+        **time_and_reward_columns(options.threads),
         "jump_px": ("jump", ".1f"),
     }
 

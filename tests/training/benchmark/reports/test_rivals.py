@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from policy import DiffusionPolicy
+from policy.checkpoint import file_sha256
 from training.benchmark.run import main
 
 
@@ -18,12 +19,13 @@ def arguments(benchmark_arguments: list[str]) -> list[str]:
 
 
 def test_report_compares_samplers_and_policies_in_the_same_episodes(
-    arguments: list[str], policy: DiffusionPolicy, tmp_path: Path
+    arguments: list[str], policy: DiffusionPolicy, pcm_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mip").mkdir()
     replace(policy, objective="mip").save(tmp_path / "mip" / "policy.safetensors")
     samplers = "['solver=ddim steps=3','solver=unipc steps=2','solver=dpmpp_2m steps=3 partial.steps=1']"
-    more = [f"rivals.samplers={samplers}", f"rivals.policies=[{tmp_path}/mip/policy.safetensors]"]
+    others = f"'checkpoint={tmp_path}/mip/policy.safetensors','method=pcm pcm={pcm_path} stop.iterations=1'"
+    more = [f"rivals.samplers={samplers}", f"rivals.others=[{others}]"]
     assert main([*arguments, *more]) == 0
     with open(tmp_path / "out" / "rivals.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -32,19 +34,25 @@ def test_report_compares_samplers_and_policies_in_the_same_episodes(
         ("policy", "sequential, unipc, T = 2"),
         ("policy", "sequential, dpmpp_2m, T = 3 (partial.steps=1)"),
         ("mip/policy", "sequential, mip, T = 2"),
+        (
+            "policy + adapters",
+            "pcm, ddim, T = 5 (stop.iterations=1, picard.jacobian=drift, picard.start=fresh, pcm.space=parameter)",
+        ),
     ]
-    first, unipc, partial, mip = (
+    first, unipc, partial, mip, pcm = (
         {name: float(row[name] or 0) for name in row if name not in ("policy", "sampler")} for row in rows
     )
     assert (first["depth"], unipc["depth"], mip["depth"]) == (3, 2, 2)
     assert 1 < partial["depth"] == partial["network_evaluations"] < 1.2  # the first chunk is not partial
-    for row in (unipc, partial, mip):
+    assert pcm["depth"] == 1
+    for row in (unipc, partial, mip, pcm):
         assert row["gain_300"] == pytest.approx(row["reward_300"] - first["reward_300"])
         assert 0 <= row["reward_200"] <= row["reward_300"] <= 1
-    for row in (first, unipc, partial, mip):
+    for row in (first, unipc, partial, mip, pcm):
         assert row["ms_1"] > 0
         assert 0 <= row["success_200"] <= row["success_300"] <= 1
     assert (tmp_path / "out" / "rivals.png").exists()
+    assert f'"pcm": "{file_sha256(pcm_path)}"' in (tmp_path / "out" / "rivals.md").read_text()
 
 
 @pytest.mark.parametrize(
