@@ -10,9 +10,8 @@ ROS := $(if $(ROS_DISTRO),,$(if $(ROS_SETUP),source $(ROS_SETUP) &&))
 # Its Python packages use some of the system's, such as PyYAML.
 VENV_OPTIONS := $(if $(ROS_DISTRO)$(ROS_SETUP),--system-site-packages)
 COLCON := $(or $(shell command -v colcon),build/colcon/bin/colcon)
-# On all cores, but not on more than 4: the nodes' tests are many processes each.
-# One more than cores, since tests of processes wait a lot. At most 5: each takes nearly a gigabyte.
-TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n < 5 ? n : 5 )))
+# Two more than cores, since tests of processes wait a lot. At most 5: each takes nearly a gigabyte.
+TEST_PROCESSES ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 2 )); echo $$(( n < 5 ? n : 5 )))
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup
 SOAK_MINUTES ?= 30
 

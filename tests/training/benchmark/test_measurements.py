@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.benchmark.measurements import rewards_of, success_cell
+from training.benchmark.measurements import reward_cells, rewards_of
 from training.evaluation.episode import Episode
 
 
@@ -21,5 +21,8 @@ def test_success_counts_from_the_control_step_on_that_ends_an_episode() -> None:
     assert row["success_300"] == [True, True, False]
     assert row["max_reward_300"] == [1, 1, 0.9]
     assert row["max_reward_200"][1] == late.rewards[199] < 1
-    cells = success_cell(200, [row, rewards_of([early, early, never])])
-    assert cells == {"success_200": 0.5}
+    again = rewards_of([early, early, never])
+    cells = reward_cells([row, again], against=[row, row])
+    assert (cells["success_200"], cells["success_300"]) == (0.5, 2 / 3)
+    assert cells["gain_300"] == 0 < cells["gain_200"]
+    assert cells["reward_200"] > reward_cells([row], against=None)["reward_200"]
