@@ -235,7 +235,7 @@ def sampler_from_options(values: Mapping[str, Any]) -> SamplerConfig:
 
 
 def _asks_for_nothing(option: Field[Any], value: Any) -> bool:
-    return value in (option.default, "none")
+    return value == option.default or (value == "none" and option.default == AUTO)
 
 
 def _or(value: str, default: str) -> str:

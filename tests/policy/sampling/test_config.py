@@ -7,6 +7,7 @@ from policy.sampling import (
     METHODS,
     ParallelConfig,
     ParaSolverConfig,
+    PartialConfig,
     PicardConfig,
     SamplerConfig,
     SamplerDefaults,
@@ -48,6 +49,10 @@ def test_a_sampler_says_what_differs_from_the_defaults() -> None:
         "picard.start_calls=3)"
     )
     assert str(SamplerConfig("sequential", "ddim", 10)) == "sequential, ddim, T = 10"
+    without_noise = SamplerConfig("sequential", "ddim", 10, partial=PartialConfig(2, "none"))
+    assert str(without_noise) == "sequential, ddim, T = 10 (partial.steps=2, partial.noise=none)"
+    cold = SamplerConfig("picard", "ddim", 10, parallel=ParallelConfig(warm_start="none"))
+    assert str(cold) == "picard, ddim, T = 10"
 
 
 def test_what_is_not_said_is_chosen() -> None:

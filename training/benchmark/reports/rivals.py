@@ -37,6 +37,7 @@ from training.evaluation.evaluate import EvaluateConfig
 from training.evaluation.rollout import run_episodes
 
 TICKS = (1, 2, 3, 5, 8, 10, 20, 30, 50, 100)
+MARKERS = "os^vDP*X<>"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,19 @@ class Rival:
     @property
     def sampler(self) -> SamplerConfig:
         return self.policy.resolved_sampler
+
+    @property
+    def family(self) -> str:
+        """What a figure shows in one colour: the policy and the kind of sampler, whatever its steps and options."""
+        sampler = self.sampler
+        kind = sampler.method if sampler.is_parallel else sampler.solver
+        words = [
+            self.name,
+            kind,
+            *["warm start"] * sampler.starts_warm,
+            *["partial"] * bool(sampler.partial.steps),
+        ]
+        return ", ".join(words)
 
 
 def report(config: BenchmarkConfig) -> None:
@@ -169,6 +183,7 @@ def make_row(
     """
     return {
         "policy": rival.name,
+        "family": rival.family,
         "sampler": str(rival.sampler),
         **{
             name: float(np.mean([each[name] for each in measured]))
@@ -247,19 +262,29 @@ def describe_rivals(options: RivalsConfig, first: Rival) -> str:
 
 
 def plot_rivals(rows: DataFrame) -> Figure:
-    """Reward by depth and by evaluations, a point for each rival."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    """Reward by depth and by evaluations, a point for each rival, a colour for each family."""
+    reward = f"reward_{EPISODE_STEPS[0]}"
+    figure = Figure(figsize=(11, 6), layout="constrained")
     for axes, (column, label) in zip(
         figure.subplots(1, 2, sharey=True),
         (("depth", "depth"), ("network_evaluations", "evaluations")),
         strict=True,
     ):
-        for (policy, sampler), row in rows.groupby(["policy", "sampler"], sort=False):
-            axes.semilogx(row[column], row[f"reward_{EPISODE_STEPS[1]}"], "o", label=f"{policy}: {sampler}")
-        shown = [tick for tick in TICKS if rows[column].min() <= tick <= rows[column].max()]
+        for index, (family, points) in enumerate(rows.groupby("family", sort=False)):
+            axes.semilogx(
+                points[column],
+                points[reward],
+                MARKERS[index % len(MARKERS)],
+                color=f"C{index % 10}",
+                markersize=7,
+                alpha=0.8,
+                label=family,
+            )
+        shown = [tick for tick in TICKS if rows[column].min() * 0.9 <= tick <= rows[column].max() * 1.1]
         axes.set_xticks(shown, [f"{tick}" for tick in shown])
         axes.minorticks_off()
-        axes.set(xlabel=f"{label} of a chunk", ylabel=f"reward, {EPISODE_STEPS[1]} steps")
+        axes.set(xlabel=f"{label} of a chunk")
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6)
+    figure.axes[0].set_ylabel(f"mean maximum reward, {EPISODE_STEPS[0]} steps")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure

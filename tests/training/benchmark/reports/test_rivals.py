@@ -40,7 +40,8 @@ def test_report_compares_samplers_and_policies_in_the_same_episodes(
         ),
     ]
     first, unipc, partial, mip, pcm = (
-        {name: float(row[name] or 0) for name in row if name not in ("policy", "sampler")} for row in rows
+        {name: float(row[name] or 0) for name in row if name not in ("policy", "family", "sampler")}
+        for row in rows
     )
     assert (first["depth"], unipc["depth"], mip["depth"]) == (3, 2, 2)
     assert 1 < partial["depth"] == partial["network_evaluations"] < 1.2  # the first chunk is not partial
