@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from pandas import DataFrame
 from torch import cat
 
@@ -37,7 +38,8 @@ from training.evaluation.evaluate import EvaluateConfig
 from training.evaluation.rollout import run_episodes
 
 TICKS = (1, 2, 3, 5, 8, 10, 20, 30, 50, 100)
-MARKERS = "os^vDP*X<>"
+MARKERS = "os^vDP*"  # as many as make, with ten colours, a pair that is not seen twice
+REWARDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 
 
 @dataclass(frozen=True)
@@ -283,8 +285,11 @@ def plot_rivals(rows: DataFrame) -> Figure:
         shown = [tick for tick in TICKS if rows[column].min() * 0.9 <= tick <= rows[column].max() * 1.1]
         axes.set_xticks(shown, [f"{tick}" for tick in shown])
         axes.minorticks_off()
-        axes.set(xlabel=f"{label} of a chunk")
+        axes.set(xlabel=f"{label} of a chunk", yscale="logit")
         axes.grid(alpha=0.3)
+    shown = [tick for tick in REWARDS if rows[reward].min() * 0.9 <= tick <= rows[reward].max() * 1.02]
+    figure.axes[0].set_yticks(shown, [f"{tick}" for tick in shown])
+    figure.axes[0].yaxis.set_minor_locator(NullLocator())
     figure.axes[0].set_ylabel(f"mean maximum reward, {EPISODE_STEPS[0]} steps")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
