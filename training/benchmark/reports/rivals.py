@@ -287,8 +287,8 @@ def plot_rivals(rows: DataFrame) -> Figure:
         axes.minorticks_off()
         axes.set(xlabel=f"{label} of a chunk", yscale="logit")
         axes.grid(alpha=0.3)
-    shown = [tick for tick in REWARDS if rows[reward].min() * 0.9 <= tick <= rows[reward].max() * 1.02]
-    figure.axes[0].set_yticks(shown, [f"{tick}" for tick in shown])
+    rewards = [tick for tick in REWARDS if rows[reward].min() * 0.9 <= tick <= rows[reward].max() * 1.02]
+    figure.axes[0].set_yticks(rewards, [f"{tick}" for tick in rewards])
     figure.axes[0].yaxis.set_minor_locator(NullLocator())
     figure.axes[0].set_ylabel(f"mean maximum reward, {EPISODE_STEPS[0]} steps")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
