@@ -39,6 +39,7 @@ from training.evaluation.rollout import run_episodes
 
 TICKS = (1, 2, 3, 5, 8, 10, 20, 30, 50, 100)
 MARKERS = "os^vDP*"  # as many as make, with ten colours, a pair that is not seen twice
+ENDS = (0.01, 0.999)  # of the scale of rewards, on which 0 and 1 are infinitely far away
 REWARDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 
 
@@ -275,7 +276,7 @@ def plot_rivals(rows: DataFrame) -> Figure:
         for index, (family, points) in enumerate(rows.groupby("family", sort=False)):
             axes.semilogx(
                 points[column],
-                points[reward],
+                points[reward].clip(*ENDS),
                 MARKERS[index % len(MARKERS)],
                 color=f"C{index % 10}",
                 markersize=7,
