@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import policy
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("policy", "pusht_env", "ros_nodes", "training")
 IMPORTED_AS = {"hydra-core": "hydra", "pillow": "PIL", "pytest-xdist": "xdist"}
@@ -146,6 +148,30 @@ assert not loaded, loaded
 assert "torch._dynamo" not in sys.modules  # PyTorch's compiler, seconds of a start
 """
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "policy.robot.robot_file",
+        "policy.robot.pictures",
+        "pusht_env",
+        "ros_nodes.overlay.path_overlay",
+        "ros_nodes.recorder.recorder_node",
+        "ros_nodes.simulator.simulator_node",
+    ],
+)
+def test_what_samples_nothing_starts_without_pytorch(module: str) -> None:
+    if module.startswith("ros_nodes"):
+        pytest.importorskip("rclpy", reason="needs ROS 2")
+    program = f"import sys; sys.modules['torch'] = None; import {module}"
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+def test_every_name_of_the_package_policy_is_there() -> None:
+    assert {getattr(policy, name).__name__ for name in policy.__all__} == set(policy.__all__)
+    with pytest.raises(AttributeError, match="module 'policy' has no attribute 'Polcy'"):
+        getattr(policy, "Polcy")  # noqa: B009
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import io
 from importlib.util import find_spec
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from policy.robot.description import RobotError, Source
@@ -50,6 +49,8 @@ def resize_picture(picture: Picture, *, height: int, width: int) -> Picture:
     """
     if picture.shape[:2] == (height, width):
         return np.ascontiguousarray(picture)
+    import torch  # not above: a recorder, which resizes nothing, does without
+
     pixels = torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
