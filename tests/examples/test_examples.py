@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 
 from policy import DiffusionPolicy, SamplerConfig
@@ -54,6 +56,21 @@ def test_the_policy_in_a_loop_pushes_the_block_onto_its_goal() -> None:
 
     assert reward is not None
     assert float(reward[1]) > 0.5
+
+
+def test_keypoints_of_gym_pusht_are_on_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gym_pusht", reason="needs gym-pusht 0.1.8, which needs pymunk < 7")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    env = gymnasium.make("gym_pusht_keypoints:GymPushTKeypoints-v0")
+    state = [100.0, 200.0, 300.0, 250.0, 1.0]  # pusher x, y, block x, y, angle
+
+    observation, info = env.reset(options={"reset_to_state": state})
+
+    shapes = env.unwrapped._block_shapes  # type: ignore[attr-defined]
+    points = observation[:18].reshape(9, 2).tolist()
+    distances = [min(shape.point_query(point).distance for shape in shapes) for point in points]
+    assert max(distances) < 4  # px: the published keypoints are up to 3 px outside
+    np.testing.assert_array_equal(observation[18:], info["pos_agent"])
 
 
 def test_an_exported_policy_runs_with_onnxruntime_alone(untrained: DiffusionPolicy, tmp_path: Path) -> None:
