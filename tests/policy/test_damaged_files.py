@@ -86,7 +86,14 @@ def test_an_old_file_without_a_hash_loads_with_a_warning(policy: DiffusionPolicy
 
 @pytest.mark.parametrize(
     "name",
-    ["pusht_mirror", "pusht_mirror_pcm", "pusht_small", "pusht_small_pcm_lora", "pusht_small_pcm_lora_t16"],
+    [
+        "pusht_mirror",
+        "pusht_mirror_pcm",
+        "pusht_mirror_pcm_lora",
+        "pusht_small",
+        "pusht_small_pcm_lora",
+        "pusht_small_pcm_lora_t16",
+    ],
 )
 def test_shipped_files_have_their_hash(name: str) -> None:
     path = CHECKPOINTS / f"{name}.safetensors"

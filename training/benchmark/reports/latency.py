@@ -279,5 +279,5 @@ def plot_latency(rows: DataFrame) -> Figure:
     for axes in (fixed_axes, measured_axes):
         axes.grid(alpha=0.3)
     shown = fixed_axes if fixed_axes.has_data() else measured_axes
-    figure.legend(*shown.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(*shown.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
